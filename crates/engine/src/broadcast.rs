@@ -1,9 +1,9 @@
-//! Broadcast tables: compacted one-partition topics that every instance holds whole, read to their
-//! end before the first command.
+//! Broadcast tables: compacted topics of one partition. Every instance keeps all rows in memory and
+//! reads the topics to their end before the first command.
 //!
-//! A decision may depend on which version of a row was in force, and compaction forgets old
-//! versions. So each task notes in its journal every row it used that it had not noted before; a
-//! replay takes the rows from there and needs no broadcast topic at all.
+//! A decision may depend on the version of a row, and compaction removes old versions. Each task
+//! therefore notes in its journal every used row version that is new to the task. A replay takes
+//! the rows from the journal and needs no broadcast topic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use rustc_hash::FxBuildHasher;
 use ports::records::Record;
 use ports::topics::TopicId;
 
-/// A row: its value and the offset of the record that brought it.
+/// A row: value and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BroadcastRow<'a> {
-    /// Rises with every change of the row.
+    /// Rises with every change of the row. The record's offset plus 1, or 0 for a row that is not
+    /// in the topic.
     pub version: u64,
-    /// The record's value.
     pub value: &'a [u8],
 }
 
@@ -29,22 +29,22 @@ struct StoredBroadcastRow {
     value: Arc<[u8]>,
 }
 
-/// Rows of some tables. A removed row stays as an empty value, so that its removal is seen.
+/// Rows of several tables. A removed row stays as an empty value, so that tasks notice the removal.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
     rows: BTreeMap<TopicId, IndexMap<Box<[u8]>, StoredBroadcastRow, FxBuildHasher>>,
 }
 
 impl Tables {
-    /// Folds a record in; true if it changed anything. Records that do not suit a table are the
-    /// role's to ignore: here bytes are bytes.
+    /// Applies a record. Returns true if a row changed. The role must filter records that do not
+    /// fit the table, because the content is not checked here.
     pub fn apply(&mut self, r: &Record<'_>) -> bool {
         let Some(key) = r.key else { return false };
         self.set(r.at.topic, key, r.offset + 1, r.value.unwrap_or_default())
     }
 
-    /// Sets a row unless it is as new already. Version 0 is for rows that are not in the topic
-    /// (yet).
+    /// Sets a row, unless the stored version is as new. Version 0 is for rows that are not in the
+    /// topic (yet), and always replaces the row.
     pub fn set(&mut self, table: TopicId, key: &[u8], version: u64, value: &[u8]) -> bool {
         let rows = self.rows.entry(table).or_default();
         match rows.get_mut(key) {
@@ -71,7 +71,8 @@ impl Tables {
         }
     }
 
-    /// Sets a row to what a task saw, in a replay; absence included.
+    /// Sets a row to the value recorded in a journal, for a replay. An empty value means that the
+    /// row was absent.
     pub fn force(&mut self, seen: &UsedBroadcastRow) {
         let rows = self.rows.entry(seen.table).or_default();
         rows.insert(
@@ -83,7 +84,7 @@ impl Tables {
         );
     }
 
-    /// The row of a key; none if it never was or was removed.
+    /// The row of a key. `None` if the row never existed or was removed.
     pub fn get(&self, table: TopicId, key: &[u8]) -> Option<BroadcastRow<'_>> {
         let s = self.rows.get(&table)?.get(key)?;
         (!s.value.is_empty()).then_some(BroadcastRow {
@@ -92,7 +93,7 @@ impl Tables {
         })
     }
 
-    /// All rows of a table that are there, in the order in which their keys were first seen.
+    /// All existing rows of a table, in the order of their first appearance.
     pub fn iter(&self, table: TopicId) -> impl Iterator<Item = (&[u8], BroadcastRow<'_>)> {
         let rows = self.rows.get(&table).into_iter().flatten();
         rows.filter(|(_, s)| !s.value.is_empty()).map(|(k, s)| {
@@ -107,38 +108,35 @@ impl Tables {
     }
 }
 
-/// A row that a task used for the first time at this version.
+/// A row version that a task used for the first time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedBroadcastRow {
-    /// The table.
     pub table: TopicId,
-    /// The row's key.
     pub key: Box<[u8]>,
-    /// The version used.
     pub version: u64,
-    /// Its value; empty: there was no such row.
+    /// The row's value. Empty if the row was absent.
     pub value: Box<[u8]>,
 }
 
-/// Tables as one task sees them: shared rows, and a note of what the task has used.
+/// The tables for one task: shared rows, and notes about the rows used.
 #[derive(Debug, Default)]
 pub struct TableView {
-    /// The rows; shared by the tasks of an instance, replaced between batches.
+    /// The rows. The tasks of an instance share them; the engine replaces them between batches.
     pub tables: Arc<Tables>,
     journaled: bool,
-    /// The version last noted of each row; absence counts as [`ABSENT`].
+    /// The last noted version of each row; absence is noted as [`ABSENT`].
     noted: BTreeMap<TopicId, IndexMap<Box<[u8]>, u64, FxBuildHasher>>,
     fresh: Vec<UsedBroadcastRow>,
     fresh_bytes: usize,
-    /// Whether something was taken from this view before.
+    /// True after the first call of [`Self::take_fresh`].
     taken: bool,
 }
 
-/// Stands for "there was no such row" among noted versions.
+/// The noted version of an absent row.
 pub const ABSENT: u64 = u64::MAX;
 
 impl TableView {
-    /// A view; `journaled` says whether use is noted.
+    /// A view. `journaled` selects whether used rows are noted.
     pub fn new(tables: Arc<Tables>, journaled: bool) -> Self {
         TableView {
             tables,
@@ -147,15 +145,15 @@ impl TableView {
         }
     }
 
-    /// The row of a key, noted when it is not what this task saw last.
+    /// The row of a key. A version that is new to this task is noted.
     pub fn lookup(&mut self, table: TopicId, key: &[u8]) -> Option<BroadcastRow<'_>> {
         let row = self.tables.get(table, key);
         if self.journaled {
             let version = row.map_or(ABSENT, |r| r.version);
             let noted = self.noted.entry(table).or_default();
 
-            // A row that never was is what a replay assumes anyway; noting it would let strangers'
-            // symbols fill the memory.
+            // A replay assumes absence for unknown rows. Noting the absence would let unknown
+            // symbols from clients fill the memory.
             if noted.get(key).copied().unwrap_or(ABSENT) != version {
                 noted.insert(key.into(), version);
                 let value = row.map_or(&[][..], |r| r.value).into();
@@ -174,22 +172,22 @@ impl TableView {
         row
     }
 
-    /// Whether a table has no row, and never had one that this task saw: then no lookup finds or
-    /// notes anything.
+    /// True if a table has no rows and the task has noted no rows of the table. A lookup then finds
+    /// and notes nothing.
     pub fn is_empty(&self, table: TopicId) -> bool {
         let none = |rows: Option<usize>| rows.is_none_or(|n| n == 0);
         none(self.tables.rows.get(&table).map(IndexMap::len))
             && none(self.noted.get(&table).map(IndexMap::len))
     }
 
-    /// Bytes that the rows seen anew will take in the journal, at most.
+    /// Largest size of the newly noted rows in the journal.
     pub fn fresh_bytes(&self) -> usize {
         self.fresh_bytes
     }
 
-    /// The rows seen anew since the last call; they go into the journal with the transaction. The
-    /// flag says that this is the first call: whatever an earlier incarnation noted counts no more,
-    /// rows may have vanished since.
+    /// Takes the rows noted since the last call, for the journal entry of the transaction. The flag
+    /// is true at the first call. Notes of earlier incarnations are then void, because rows may
+    /// have vanished since.
     pub fn take_fresh(&mut self) -> (bool, Vec<UsedBroadcastRow>) {
         self.fresh_bytes = 0;
         (

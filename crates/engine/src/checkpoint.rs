@@ -1,11 +1,13 @@
-//! The record that a task writes about itself with every transaction.
+//! The checkpoint of a task, written with every transaction.
 //!
-//! [`Checkpoint`] is the last changelog record of each transaction: how far every input was read, which
-//! transaction it was, and the digest of the state after it. A start compares it with the group's
-//! committed offsets: equality proves that state and input position belong together, and a restore
-//! knows where to stop without trusting any end of a partition. [`StoreMeta`] is the same in the
-//! local store. [`JournalEntry`] is the same for replay, kept for ever, with the broadcast rows
-//! that were used; [`super::journal`] spreads it over several records where they are many.
+//! [`Checkpoint`] is the last changelog record of each transaction: input positions, transaction
+//! number, and digest of the state. A start compares the checkpoint with the committed offsets of
+//! the group. Equal offsets prove that state and input positions belong together. A restore stops
+//! at the checkpoint and does not need the end offset of the partition.
+//!
+//! [`StoreMeta`] is the checkpoint in the local store. [`JournalEntry`] is the checkpoint for
+//! replay. Journal entries are kept for ever and contain the broadcast rows used.
+//! [`super::journal`] splits an entry with many rows into several records.
 
 use super::broadcast::UsedBroadcastRow;
 use super::digest::Digest;
@@ -14,29 +16,33 @@ use ports::topics::{TopicId, TopicPartition};
 use ports::varint::{put, put_bytes, take_bytes, take_u64 as take};
 use ports::{LogError, StoreError};
 
-/// Key of the meta record in a changelog. State keys begin with a printable byte, so nothing
-/// collides with it; and it is not four bytes long, which the broker's control records are.
+/// Key of the meta record in a changelog. State keys begin with a printable byte, so no state key
+/// is equal to the meta key. The key is not four bytes long, unlike the keys of the broker's
+/// control records.
 pub const META_KEY: &[u8] = b"\x00meta";
 
-/// Version of what this file encodes and of the state values that go with it; readers accept it and
-/// older ones, and nothing newer. In version 1 `portfolio` kept a user's open sells in one value.
-/// Since version 3 it keeps the positions of a large portfolio in rows of their own, and `orders`
-/// notes at each open order when it came, and which mass cancels are under way. Since version 4
-/// `trading` keeps orders that trade in parts, and what waits behind them; an older version would
-/// lose them. Since version 5 `trading` notes what the house still offers such an order, and where
-/// its quote is on its way through a book, and `orders` counts short positions. Since version 6
-/// `orders` keeps the trades of its orders, and debts. What is encoded here has not changed since
-/// version 1.
+/// Version of the encodings in this file and of the state values. Readers accept this version and
+/// older versions, and refuse newer versions.
+///
+/// * 1: `portfolio` kept the open sells of a user in one value.
+/// * 3: `portfolio` keeps the positions of a large portfolio in separate rows. `orders` notes the
+///   arrival of each open order, and the mass cancels in progress.
+/// * 4: `trading` keeps orders that trade in parts, and the inputs waiting behind them. An older
+///   version would lose them.
+/// * 5: `trading` notes the remaining offer of the house for such an order, and the position of a
+///   quote on its way through a book. `orders` counts short positions.
+/// * 6: `orders` keeps the trades of its orders, and debts.
+///
+/// The encodings of this file have not changed since version 1.
 const VERSION: u64 = 6;
 
-/// A task's position, identity of its state, and guard counters.
+/// A task's positions, state digest, and sequence counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Transactions of this task so far.
+    /// Number of this task's transactions so far.
     pub transaction: u64,
     /// Next offset to read, by input partition, ascending.
     pub offsets: Vec<(TopicPartition, u64)>,
-    /// Digest of the state.
     pub digest: Digest,
     /// Last sequence sent per guarded output partition.
     pub sent: Vec<(TopicPartition, u64)>,
@@ -44,26 +50,26 @@ pub struct Checkpoint {
     pub seen: Vec<(TopicId, u32, u64)>,
 }
 
-/// Bytes of this file's kinds that cannot be read.
+/// Meta or journal bytes that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableMeta {
-    /// Written by a version that this build does not know.
+    /// A newer version wrote the bytes.
     #[error(
         "{what} is not readable by this version of processor (format {version}, this one knows {VERSION}); use the version that wrote it, or a newer one"
     )]
     Newer {
-        /// The value's name.
+        /// Name of the value, for people.
         what: &'static str,
-        /// Its format.
+        /// Format version of the value.
         version: u64,
     },
-    /// Not what any version writes.
+    /// No version writes such bytes.
     #[error("{0} is damaged")]
     Damaged(&'static str),
 }
 
 impl std::convert::From<UnreadableMeta> for StoreError {
-    /// A store that is damaged can be rebuilt; one that is newer must be left alone.
+    /// A damaged store can be rebuilt. A store of a newer version must stay untouched.
     fn from(e: UnreadableMeta) -> StoreError {
         match e {
             UnreadableMeta::Newer { .. } => StoreError::Invalid(e.to_string()),
@@ -122,7 +128,7 @@ fn checked<T>(
 }
 
 impl Checkpoint {
-    /// Rebuilds the guard counters.
+    /// The sequence counters of this checkpoint.
     pub fn sequences(&self, guarded: &[TopicId]) -> (OutSequences, InSequences) {
         let mut out = OutSequences::new(guarded);
         let mut seen = InSequences::default();
@@ -138,7 +144,6 @@ impl Checkpoint {
         next_offset(&self.offsets, at)
     }
 
-    /// To bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out =
             Vec::with_capacity(64 + 12 * (self.offsets.len() + self.sent.len() + self.seen.len()));
@@ -157,7 +162,6 @@ impl Checkpoint {
         out
     }
 
-    /// From bytes.
     pub fn decode(bytes: &[u8]) -> Result<Checkpoint, UnreadableMeta> {
         checked("a task's meta record", bytes, |b| {
             let transaction = take(b)?;
@@ -178,20 +182,19 @@ impl Checkpoint {
     }
 }
 
-/// The meta record as the local store keeps it.
+/// The checkpoint in the local store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreMeta {
-    /// Offset of the changelog's meta record that the store contains; a restore goes on behind it.
+    /// Offset of the last changelog meta record contained in the store. A restore continues behind
+    /// this offset.
     pub changelog_offset: u64,
-    /// Whether `meta.digest` is known to be the digest of the content. False in the middle of a
-    /// restore: a compacted changelog passes through states that never were.
+    /// True if `meta.digest` is verified against the content. False during a restore, because a
+    /// compacted changelog passes through states that never existed.
     pub verified: bool,
-    /// The meta record.
     pub meta: Checkpoint,
 }
 
 impl StoreMeta {
-    /// To bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, VERSION);
@@ -201,7 +204,6 @@ impl StoreMeta {
         out
     }
 
-    /// From bytes.
     pub fn decode(bytes: &[u8]) -> Result<StoreMeta, UnreadableMeta> {
         let (changelog_offset, verified, meta) = checked("a store's meta record", bytes, |b| {
             Some((take(b)?, take(b)? == 1, take_bytes(b)?.to_vec()))
@@ -215,44 +217,43 @@ impl StoreMeta {
     }
 }
 
-/// Next offset of one input, if it is among these.
+/// Next offset of one input partition, if `offsets` contains the partition.
 pub fn next_offset(offsets: &[(TopicPartition, u64)], at: TopicPartition) -> Option<u64> {
     offsets.iter().find(|(a, _)| *a == at).map(|(_, o)| *o)
 }
 
-/// One transaction of one task, on record for replay.
+/// Journal entry for replay: one transaction of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalEntry {
     /// Number of the task's transaction.
     pub transaction: u64,
-    /// Next offsets after it. The records between these and the previous entry's are what it
-    /// processed, in the order of [`super::merge`].
+    /// Next offsets after the transaction. The records between the previous entry's offsets and
+    /// these offsets are the input of the transaction, in the order of [`super::merge`].
     pub offsets: Vec<(TopicPartition, u64)>,
-    /// Digest of the state after it.
+    /// Digest of the state after the transaction.
     pub digest: Digest,
-    /// The first entry of an incarnation: forget all rows of the entries before.
+    /// True in the first entry of an incarnation. A replay forgets all rows of earlier entries.
     pub forget: bool,
-    /// Broadcast rows used that differ from what the task had used before.
+    /// Broadcast rows that the task used for the first time, or with a new value.
     pub rows: Vec<UsedBroadcastRow>,
-    /// The settings that the role decides by from here on; said once by each incarnation. Absent in
-    /// journals of before there was this: then nobody knows.
+    /// The role's settings from this transaction on. Each incarnation writes the settings once.
+    /// Absent in journals from before settings were recorded; then the settings are unknown.
     pub settings: Option<Vec<u8>>,
 }
 
-/// Settings lie among the rows, as the row of a table that cannot be: versions before there was
-/// this read over it.
+/// Settings are encoded as a row of a table number that no topic has. Older versions skip the row.
 const SETTINGS: TopicId = TopicId(u16::MAX);
-/// Stands for how many parts come before an entry, as the version of a row. Versions from before
-/// parts have met a part by then, and stopped.
+/// The number of parts before an entry is encoded as the version of a row of this table number.
+/// Versions without support for parts stop at the first part, before they read the entry.
 const PARTS: TopicId = TopicId(u16::MAX - 1);
 
 impl JournalEntry {
-    /// To one record; see [`JournalEntry::encode_all`] for as many as it takes.
+    /// Encodes the entry in one record. See [`JournalEntry::encode_all`] for several records.
     pub fn encode(&self) -> Vec<u8> {
         self.encode_with(&self.rows, 0)
     }
 
-    /// To the record that comes last, behind so many parts that have the rows.
+    /// Encodes the last record of an entry with rows in `parts` earlier records.
     pub(super) fn encode_behind(&self, parts: u64) -> Vec<u8> {
         self.encode_with(&[], parts)
     }
@@ -280,7 +281,7 @@ impl JournalEntry {
         out
     }
 
-    /// From the only record that it is in.
+    /// Decodes an entry of one record.
     pub fn decode(bytes: &[u8]) -> Result<JournalEntry, UnreadableMeta> {
         match JournalEntry::decode_last(bytes)? {
             (entry, 0) => Ok(entry),
@@ -288,7 +289,7 @@ impl JournalEntry {
         }
     }
 
-    /// From its last record, with the number of parts before it.
+    /// Decodes the last record of an entry. Also returns the number of parts before the record.
     pub(super) fn decode_last(bytes: &[u8]) -> Result<(JournalEntry, u64), UnreadableMeta> {
         checked("a journal entry", bytes, |b| {
             let transaction = take(b)?;
@@ -307,7 +308,8 @@ impl JournalEntry {
             let settings = aside(SETTINGS);
             let parts = aside(PARTS);
 
-            // Each is there once at most; of two, nobody could say which counts.
+            // Each special row occurs at most once. A second special row is damage, because the
+            // valid row is unknown.
             if rows.iter().any(|r| r.table >= PARTS)
                 || parts
                     .as_ref()
@@ -396,7 +398,7 @@ mod tests {
         assert_eq!(JournalEntry::decode(&j.encode()).unwrap(), j);
     }
 
-    /// Bytes written once: every later version must read them.
+    /// Golden bytes: every later version must read them.
     #[test]
     fn old_versions_are_read_for_ever() {
         let golden = |version: u8| {

@@ -1,8 +1,8 @@
-//! The one place that commits: prepare -> transact -> apply.
+//! The only place that commits: prepare -> transact -> apply.
 //!
-//! Output, state changes, journal, meta record and input positions go into one transaction; only
-//! when the log has decided does the store get the same changes. Every other end leaves the store
-//! as it was, and the incarnation is given up.
+//! One transaction contains output, state changes, journal, meta record and input positions. The
+//! store gets the same changes only after the log has committed. Every other outcome leaves the
+//! store unchanged, and the incarnation ends.
 
 use std::collections::BTreeMap;
 
@@ -14,38 +14,41 @@ use ports::records::{Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Member, RECORD_OVERHEAD, Rejection, Transaction, TransactionOutcome};
 
-/// How a commit ended.
+/// Outcome of a commit.
 pub enum CommitOutcome {
-    /// In the log and in the stores. `suspect`: begin the next one as a new incarnation.
+    /// Committed in the log and in the stores. `suspect`: start a new incarnation before the next
+    /// transaction.
     Done {
         /// See [`TransactionOutcome::Committed`].
         suspect: bool,
     },
-    /// Not, or nobody knows: give this incarnation up; the next one finds out.
+    /// Not committed, or the outcome is unknown. End this incarnation; the next incarnation finds
+    /// the outcome.
     Recover(String),
-    /// Not in time: likewise, and with less.
+    /// Not committed in time. End this incarnation and make the next transaction smaller.
     Late {
-        /// The bound that ran out, and how sure that is.
+        /// The expired bound, and how certain the outcome is.
         why: String,
-        /// Records that were accepted in time, and of how many.
+        /// Number of records accepted in time, and number of records sent.
         done: (usize, usize),
     },
-    /// The log will not have one of the records: likewise, a few times.
+    /// The log rejected one record. End this incarnation; after a few rejections the role stops.
     Rejected(Rejection),
-    /// A record is larger than its topic can ever take, so nothing was sent: stop.
+    /// A record is over the size limit of its topic. Nothing was sent: stop.
     TooLarge(String),
-    /// Somebody newer is there: stop.
+    /// A newer producer with the same id exists: stop.
     Fenced(String),
-    /// A person must change something: stop.
+    /// The log refuses the request until a person changes something: stop.
     Refused(String),
-    /// In the log, but a task could not take it: stop; a restart replays it from the changelog.
+    /// The log committed, but a task could not apply the changes: stop. A restart restores the
+    /// changes from the changelog.
     TaskFailed(u32, TaskError),
 }
 
-/// Last offset written, by partition, and whether something odd happened on the way.
+/// Last offset written in each partition, and whether the transaction is suspect.
 type Decided = (Vec<(TopicPartition, u64)>, bool);
 
-/// The one transaction. An error is how it ended otherwise.
+/// Runs the transaction. The error is every outcome other than a commit.
 fn decide(
     member: &mut dyn Member,
     outputs: &Records,
@@ -61,7 +64,8 @@ fn decide(
             done: (done, of),
         },
         TransactionOutcome::Rejected(rejection) => CommitOutcome::Rejected(rejection),
-        // Mostly a commit that had no answer in time; that it was too large is one of the reasons.
+        // Usually the commit had no answer in time. A transaction that was too large is a possible
+        // reason.
         TransactionOutcome::Unknown(why) => CommitOutcome::Late {
             why: format!("{UNKNOWN}: {why}"),
             done: (outputs.len(), outputs.len()),
@@ -71,10 +75,10 @@ fn decide(
     })
 }
 
-/// How a commit of unknown outcome is told.
+/// Prefix of the text for an unknown outcome.
 const UNKNOWN: &str = "outcome unknown";
 
-/// Commits positions alone, of a task whose group had forgotten them.
+/// Commits only the positions of a task after the group has lost them.
 pub fn commit_positions(
     member: &mut dyn Member,
     offsets: &[(TopicPartition, u64)],
@@ -85,7 +89,8 @@ pub fn commit_positions(
     }
 }
 
-/// Commits what `touched` tasks have processed; `out` holds their output and gets the rest.
+/// Commits the work of the `touched` tasks. `out` contains their output and receives the other
+/// records of the transaction.
 pub fn commit(
     spec: &RoleSpec,
     topics: &TopicTable,
@@ -158,7 +163,8 @@ pub fn commit(
             .find(|(at, _)| *at == changelog)
             .map(|(_, offset)| *offset);
 
-        // Committed all the same; the next incarnation finds the store behind and catches up.
+        // The transaction is committed. The next incarnation finds the store behind the changelog
+        // and catches up.
         let Some(last) = last else {
             return CommitOutcome::Recover(format!(
                 "committed, but the log did not say where task {number}'s meta record is"
@@ -186,9 +192,9 @@ pub fn commit(
     CommitOutcome::Done { suspect }
 }
 
-/// The first record that its topic cannot take. It would be refused again after every recovery, for
-/// ever, so this is said at once. Everything that goes into the transaction is looked at, state
-/// changes and journal included.
+/// Finds the first record over the size limit of its topic. The broker would refuse such a record
+/// again after every recovery, so the role stops at once. All records of the transaction are
+/// checked, state changes and journal included.
 fn too_large(topics: &TopicTable, out: &Records) -> Option<String> {
     let size = |r: &Record<'_>| {
         r.key.map_or(0, <[u8]>::len)

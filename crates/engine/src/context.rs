@@ -1,8 +1,8 @@
-//! A role's means while it handles a record: read and write the task's state, look up broadcast
-//! tables, emit records.
+//! The interface of a role while the role handles a record: read and write task state, look up
+//! broadcast tables, emit records.
 //!
-//! Nothing leaves the process here. Writes go to the overlay, output to the batch of the
-//! transaction; both vanish if it does not commit.
+//! Nothing leaves the process here. Writes go to the overlay, and output goes to the batch of the
+//! transaction. An aborted transaction drops both.
 
 use super::broadcast::{BroadcastRow, TableView};
 use super::overlay::Overlay;
@@ -15,24 +15,22 @@ use ports::records::{HeaderBuf, Headers, Record, Records};
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{RECORD_OVERHEAD, StateStore, StoreError};
 
-/// The record that output is caused by: its name and its time.
+/// The input record that causes output: position and log time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cause {
-    /// Topic and partition.
     pub at: TopicPartition,
-    /// Offset.
     pub offset: u64,
-    /// Log time; what we write carries it on.
+    /// Log time in milliseconds. Output records carry the same time.
     pub timestamp_ms: i64,
 }
 
-/// Output side of a task: where records go and how they are named. Lives as long as the task.
+/// Output side of a task: partitions, headers and sequences of records. Lives as long as the task.
 pub struct Outbox {
-    /// Names, for `src` headers.
+    /// Topic names for `src` headers.
     pub topics: std::sync::Arc<TopicTable>,
-    /// Partition counts by topic number; 0 where a topic is not ours to write.
+    /// Partition counts by topic number; 0 for topics that the role does not write.
     pub partitions: std::sync::Arc<[u32]>,
-    /// Next sequence for each guarded output partition.
+    /// Last sequence of each guarded output partition.
     pub sequences: OutSequences,
     headers: HeaderBuf,
     scratch: String,
@@ -41,7 +39,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// For a task that has already sent what `sequences` says.
+    /// An outbox that continues behind the given sequences.
     pub fn new(
         topics: std::sync::Arc<TopicTable>,
         partitions: std::sync::Arc<[u32]>,
@@ -81,7 +79,7 @@ pub struct Ctx<'a> {
 }
 
 impl<'a> Ctx<'a> {
-    /// A context for one task; the engine makes it.
+    /// A context for one task. Called by the engine.
     pub fn new(
         task: u32,
         overlay: &'a mut Overlay,
@@ -110,14 +108,14 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// Says which record causes what follows. The engine does it before each record; a role does it
-    /// in `batch_end`.
+    /// Sets the record that causes the following output. The engine calls this function before each
+    /// record. A role calls the function in `batch_end`.
     pub fn set_cause(&mut self, cause: Cause) {
         self.cause = cause;
         self.outbox.caused_by(&cause);
     }
 
-    /// The record that is being processed.
+    /// The input record in hand.
     pub fn cause(&self) -> Cause {
         self.cause
     }
@@ -127,7 +125,7 @@ impl<'a> Ctx<'a> {
         self.task
     }
 
-    /// Log time of the record in hand, milliseconds since 1970. The only time there is.
+    /// Log time of the record in hand, milliseconds since 1970. Roles have no other clock.
     pub fn time_ms(&self) -> i64 {
         #[cfg(feature = "faults")]
         if mutants::on(mutants::Mutant::WallClock) {
@@ -137,7 +135,6 @@ impl<'a> Ctx<'a> {
         self.cause.timestamp_ms
     }
 
-    /// Full name of a topic.
     pub fn topic_name(&self, topic: TopicId) -> &str {
         self.outbox.topics.name(topic)
     }
@@ -147,8 +144,8 @@ impl<'a> Ctx<'a> {
         &self.outbox.src
     }
 
-    /// The value of a key, with all earlier writes of this transaction. If the store fails, `None`,
-    /// and the transaction will not commit.
+    /// The value of a key, including earlier writes of this transaction. If the store fails, the
+    /// result is `None`, and the transaction will not commit.
     pub fn get(&mut self, key: &[u8]) -> Option<&[u8]> {
         match self.overlay.get(key, self.store) {
             Ok(v) => v,
@@ -159,22 +156,20 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// Sets a key.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         if let Err(e) = self.overlay.put(key, Some(value), self.store) {
             self.failed.get_or_insert(e);
         }
     }
 
-    /// Removes a key.
     pub fn delete(&mut self, key: &[u8]) {
         if let Err(e) = self.overlay.put(key, None, self.store) {
             self.failed.get_or_insert(e);
         }
     }
 
-    /// Visits all keys of a prefix with their values, in order, with all earlier writes of this
-    /// transaction.
+    /// Visits all keys with a prefix and their values, in key order, including earlier writes of
+    /// this transaction.
     pub fn scan(&mut self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) {
         self.scan_after(prefix, None, &mut |key, value| {
             visit(key, value);
@@ -182,8 +177,8 @@ impl<'a> Ctx<'a> {
         });
     }
 
-    /// The same behind a key of the prefix, if one is given, and for as long as `visit` answers
-    /// `true`.
+    /// Like [`Self::scan`], but starts behind the key `after`, if given. Stops when `visit` returns
+    /// `false`.
     pub fn scan_after(
         &mut self,
         prefix: &[u8],
@@ -195,12 +190,12 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// A row of a broadcast table. What was seen goes on record in the journal.
+    /// A row of a broadcast table. The journal records every row returned here.
     pub fn lookup(&mut self, table: TopicId, key: &[u8]) -> Option<BroadcastRow<'_>> {
         self.tables.lookup(table, key)
     }
 
-    /// Whether a broadcast table has nothing that a lookup could find or note.
+    /// True if a broadcast table is empty, so that a lookup would find and note no row.
     pub fn is_empty(&self, table: TopicId) -> bool {
         self.tables.is_empty(table)
     }
@@ -210,13 +205,14 @@ impl<'a> Ctx<'a> {
         partitioner::partition(key, self.outbox.partitions[topic.0 as usize])
     }
 
-    /// Appends a record to its key's partition of a topic. `kind` is the `type` header; `src`, `n`,
-    /// `v` and the time come from the cause.
+    /// Appends a record to the partition of its key. `kind` is the `type` header. The headers `src`
+    /// and `n` and the time come from the cause. The header `v` is the current value format.
     pub fn emit(&mut self, topic: TopicId, key: &[u8], kind: &str, value: &[u8]) {
         self.emit_beside(topic, key, key, kind, Some(value));
     }
 
-    /// The same with a value of another format than [`VERSION`](super::sequence_check::VERSION).
+    /// Like [`Self::emit`], with a value format other than
+    /// [`VERSION`](super::sequence_check::VERSION).
     pub fn emit_as(
         &mut self,
         version: &[u8],
@@ -230,8 +226,8 @@ impl<'a> Ctx<'a> {
         self.append(at, Some(key), Some(value));
     }
 
-    /// The same into the partition of another key, so that records which belong together lie
-    /// together. No value: a tombstone.
+    /// Like [`Self::emit`], but into the partition of the key `beside`, so that related records
+    /// share a partition. `None` as value is a tombstone.
     pub fn emit_beside(
         &mut self,
         topic: TopicId,
@@ -245,8 +241,8 @@ impl<'a> Ctx<'a> {
         self.append(at, Some(key), value);
     }
 
-    /// Sends a record that cannot be processed to `dead-letters`, key and value untouched, with the
-    /// reason.
+    /// Sends an unprocessable record to `dead-letters` with the reason. Key and value stay
+    /// unchanged.
     pub fn dead_letter(&mut self, record: &Record<'_>, reason: &str, text: &str) {
         let count = self.outbox.partitions[self.dead_letters.0 as usize];
         let partition = match record.key {
@@ -269,8 +265,8 @@ impl<'a> Ctx<'a> {
             return;
         }
 
-        // A compressed batch may hold records that no topic of ours could take. The original stays
-        // where it is, and `src` finds it.
+        // A compressed batch may contain records over the limits of all our topics. The original
+        // stays in the input topic, and `src` names its position.
         let text = format!(
             "{reason}: {key} bytes of key and {value} of value are left out here; src names the record"
         );
@@ -312,8 +308,8 @@ impl<'a> Ctx<'a> {
         });
     }
 
-    /// The size of the transaction so far: this task's output and that of tasks before it, this
-    /// task's state changes and rows for its journal.
+    /// Size of the transaction so far: output of this task and earlier tasks, state changes of this
+    /// task, and rows for its journal.
     pub(super) fn written(&self) -> TransactionContent {
         let (changes, bytes) = self.overlay.written();
         let rows = self.tables.fresh_bytes();
@@ -324,13 +320,14 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// The store's failure, if there was one; the engine asks after each record.
+    /// Returns the first failure of the store, if any. The engine calls this function after each
+    /// record.
     pub fn take_failure(&mut self) -> Option<StoreError> {
         self.failed.take()
     }
 }
 
-/// A small number as decimal text without an allocation.
+/// A small number as decimal text, without allocation.
 struct Decimal {
     bytes: [u8; 10],
     start: usize,

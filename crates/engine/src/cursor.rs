@@ -1,4 +1,4 @@
-//! Reading one partition forward in pieces that end where a replay wants them to end.
+//! Reads one partition forward in pieces. A replay chooses the end of each piece.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{From, Limits, Log, LogError, Reader};
 
-/// How much is read at a time.
+/// Limits of one read.
 pub(super) const LIMITS: Limits = Limits {
     records: 20_000,
     bytes: 16 << 20,
     age: Duration::from_millis(200),
 };
-/// How long a log may be silent in the middle of a partition.
+/// Longest silence of the log in the middle of a partition.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The position of one partition among those on record.
+/// The recorded position of one partition.
 pub(super) fn position(
     positions: &[(TopicPartition, u64)],
     at: TopicPartition,
@@ -28,18 +28,17 @@ pub(super) fn position(
 
 /// Reads one partition forward, in pieces that end at given offsets.
 pub(super) struct PartitionCursor {
-    /// The partition.
     pub(super) at: TopicPartition,
     reader: Box<dyn Reader>,
     ahead: Records,
-    /// Next record in `ahead`.
+    /// Index of the next record in `ahead`.
     used: usize,
-    /// Everything below this offset was handed out.
+    /// All records below this offset were returned.
     pub(super) position: u64,
 }
 
 impl PartitionCursor {
-    /// Reads from the beginning. `headers`: whether anyone looks at them.
+    /// Reads from the start of the partition. `headers`: true if the caller reads headers.
     pub(super) fn new(
         log: &dyn Log,
         at: TopicPartition,
@@ -56,15 +55,16 @@ impl PartitionCursor {
         })
     }
 
-    /// Moves records below `end` to `into`, until one at or above it shows up or the partition
-    /// ends.
+    /// Moves records below `end` to `into`. Stops at the first record at or above `end`, or at the
+    /// end of the partition.
     pub(super) fn take_until(&mut self, end: u64, into: &mut Records) -> Result<(), ReplayError> {
         while self.position < end && self.take_some(end, into)? {}
         self.position = self.position.max(end);
         Ok(())
     }
 
-    /// Moves what is at hand and below `end`; false when there can be no more.
+    /// Moves the buffered records below `end`. Returns false if no more records below `end` can
+    /// come.
     pub(super) fn take_some(&mut self, end: u64, into: &mut Records) -> Result<bool, ReplayError> {
         if self.used == self.ahead.len() && !self.fill()? {
             return Ok(false);
@@ -84,7 +84,7 @@ impl PartitionCursor {
         Ok(true)
     }
 
-    /// Reads on; false at the end of the partition.
+    /// Fills the buffer. Returns false at the end of the partition.
     fn fill(&mut self) -> Result<bool, ReplayError> {
         self.ahead.clear();
         self.used = 0;
@@ -101,7 +101,7 @@ impl PartitionCursor {
         }
 
         if self.ahead.is_empty() {
-            // To go on without them would look like a divergence.
+            // A replay without the missing records would look like a divergence.
             return Err(LogError::Unavailable(format!(
                 "no records of {:?} came for {} s",
                 self.at,
@@ -113,7 +113,7 @@ impl PartitionCursor {
         Ok(true)
     }
 
-    /// The next record's value; none at the end of the partition.
+    /// The value of the next record. `None` at the end of the partition.
     pub(super) fn next_value(&mut self) -> Result<Option<Vec<u8>>, ReplayError> {
         if self.used == self.ahead.len() && !self.fill()? {
             return Ok(None);

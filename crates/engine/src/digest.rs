@@ -1,6 +1,6 @@
-//! The state digest: a multiset hash over all keys and values of a task. Order does not matter, one
-//! change costs two hashes, and equal states have equal digests whatever way they came about (live,
-//! restored from the changelog, replayed from zero).
+//! The state digest: a multiset hash over all keys and values of a task. The order of changes does
+//! not matter, and a change costs two hashes. Equal states have equal digests, whether live,
+//! restored from the changelog, or replayed from the start.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
@@ -9,10 +9,10 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 pub struct Digest(pub u128);
 
 impl Digest {
-    /// The digest of nothing.
+    /// The digest of an empty state.
     pub const ZERO: Digest = Digest(0);
 
-    /// Takes one pair's share out and puts another in.
+    /// Replaces the share of one pair by the share of another pair.
     pub fn replace(self, old: Digest, new: Digest) -> Digest {
         Digest(self.0.wrapping_sub(old.0).wrapping_add(new.0))
     }
@@ -24,7 +24,7 @@ impl std::fmt::Display for Digest {
     }
 }
 
-/// One pair's share.
+/// The digest share of one key-value pair.
 pub fn of(key: &[u8], value: &[u8]) -> Digest {
     Digest(xxh3_128_with_seed(value, xxh3_64(key)))
 }

@@ -11,9 +11,8 @@
 //!            v
 //!  stopped (fenced, invariant broken, configuration wrong, store unusable)
 //! ```
-//! There is one recovery path: give everything up and join again, exactly as after `kill -9`.
-//! [`Instance::step`] does one turn and returns, so that a caller can run many instances in one
-//! thread.
+//! There is one recovery path: drop everything and join again, exactly as after `kill -9`.
+//! [`Instance::step`] does one turn and returns, so a caller can run many instances in one thread.
 
 mod assign;
 mod batch;
@@ -50,26 +49,26 @@ use ports::{
     SpawnThread, StateStore, StoreError, Stores,
 };
 
-/// Settings of the loop; all bounds are here.
+/// Settings and bounds of the loop.
 #[derive(Clone, Debug)]
 pub struct InstanceSettings {
-    /// Consumer group.
     pub group: String,
     /// Transactional id and static member name.
     pub instance: String,
     /// Most records, bytes and age of one transaction.
     pub limits: Limits,
-    /// Longest wait for input when there is none; bounds how late a broadcast row or a stop is seen
-    /// on an idle system.
+    /// Longest wait for input on an idle system. An idle instance sees a broadcast row or a stop
+    /// request this late at most.
     pub idle_wait: Duration,
-    /// Longest wait for a predecessor's pending transaction after a take-over: its timeout, the
-    /// broker's check interval, and slack.
+    /// Longest wait for a predecessor's pending transaction after a take-over: the transaction
+    /// timeout, the broker's check interval, and slack.
     pub takeover_wait: Duration,
-    /// How long the first join may fail before the process gives up; later ones are tried for ever.
+    /// The process gives up after failing to join for this long. After a first successful join the
+    /// loop retries for ever.
     pub startup_wait: Duration,
-    /// Committed values kept in memory, all tasks together.
+    /// Size of the cache of committed values in bytes, all tasks together.
     pub cache_bytes: usize,
-    /// Of which tasks that others run this instance keeps warm copies.
+    /// Selects the tasks of other instances for which this instance keeps warm copies.
     pub standby: Standby,
 }
 
@@ -93,61 +92,58 @@ impl InstanceSettings {
     }
 }
 
-/// Why an instance stopped for good.
+/// Reason for the final stop of an instance.
 #[derive(Debug, thiserror::Error)]
 pub enum FatalError {
-    /// A newer incarnation with the same name is there.
+    /// A newer incarnation with the same name exists.
     #[error("fenced: {0}")]
     Fenced(String),
     /// Configuration, topics or local state do not fit.
     #[error("{0}")]
     Invalid(String),
-    /// An invariant broke; nothing was committed after that.
+    /// An invariant broke. Nothing was committed after the break.
     #[error("stopped by an invariant: {0}")]
     Bug(String),
-    /// A record cannot be written as it must be, now or after a restart.
+    /// The log or a topic cannot take a required record. A restart does not help.
     #[error("{0}")]
     Refused(String),
-    /// The log did not answer at start, or a disk failed: restart me.
+    /// The log did not answer at start, or a disk failed. A supervisor should restart the process.
     #[error("{0}")]
     Failed(String),
 }
 
-/// The figures that an instance counts since the process began; also as it stands in status files.
+/// Figures since the start of the process. Status files contain the same figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
-    /// Records processed and committed.
+    /// Records processed in committed transactions.
     pub records_in: u64,
-    /// Records written, changelog included.
+    /// Records written in committed transactions, changelog included.
     pub records_out: u64,
-    /// Transactions committed.
     pub transactions: u64,
     /// Incarnations after the first.
     pub recoveries: u64,
-    /// Incarnations since something was last committed, or since all was last quiet for a while:
-    /// more than a few say that something does not pass.
+    /// Incarnations since the last commit or the last quiet period. A value above a few means: some
+    /// record or request fails every time.
     #[serde(default)]
     pub without_progress: u64,
-    /// Records of ours that came twice and were dropped; more than 0 means that transactions are
+    /// Guarded records received twice and dropped. A value above 0 means that transactions are
     /// broken.
     pub repeats_dropped: u64,
     /// Records sent to `dead-letters`.
     pub dead_letters: u64,
-    /// Stores that were looked through and found right.
+    /// Stores scrubbed completely, with a correct digest.
     #[serde(default)]
     pub scrubs: u64,
 }
 
-/// The result of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TurnResult {
-    /// Nothing to do.
+    /// No work was found.
     Idle,
-    /// Something; more may be waiting.
+    /// Work was done; more may be waiting.
     Busy,
 }
 
-/// One instance; see the module.
 pub struct Instance {
     log: Arc<dyn Log>,
     restorer: RestorerHandle,
@@ -162,17 +158,17 @@ pub struct Instance {
     backoff: Duration,
     not_before_us: u64,
     work: Option<Incarnation>,
-    /// Counts assignments: a restore that was asked for by an earlier one is void.
+    /// Counts assignments. The loop discards results of restores for an earlier assignment.
     assignments: u64,
-    /// Findings that cannot be, and are looked at a second time; with the moment of the first look.
-    /// What a task found is forgotten when the task gets past it, all else when the loop has worked
-    /// for a while since.
+    /// Broken invariants that wait for a recheck, with the time of the first finding. A finding of
+    /// a task is removed when the task commits again. Other findings are removed at a commit after
+    /// [`DOUBT`].
     doubted: BTreeMap<(Option<u32>, String), u64>,
-    /// Partition counts when the process began; keys would move between tasks if they changed.
+    /// Partition counts at the start of the process. Changed counts would move keys between tasks.
     counts: Option<Arc<[u32]>>,
     recovered_us: u64,
     refusals: Refusals,
-    /// Why the last incarnation ended, until there is progress.
+    /// The reason for the end of the last incarnation. Cleared by progress.
     trouble: Option<String>,
     scrubber: Scrubber,
     pace: BatchPace,
@@ -192,15 +188,16 @@ struct Incarnation {
     /// Tasks that are assigned and do not run yet.
     restoring: BTreeSet<u32>,
     tasks: BTreeMap<u32, Task>,
-    /// Records that were taken and had no room in the last transaction; they come first in the
-    /// next. They go with the incarnation and with the assignment, and are read again.
+    /// Records polled but not processed, because the last transaction was full. The next turn
+    /// processes these records first. The end of the assignment drops them, and the new owner reads
+    /// them again.
     left: Records,
-    /// Whether the member was told to pass over their partitions.
+    /// True if the member currently skips the partitions of the records in `left`.
     passes_over: bool,
 }
 
 impl Incarnation {
-    /// The stores of all tasks, which end here.
+    /// Ends all tasks and returns their stores.
     fn end_tasks(&mut self) -> Vec<(u32, Box<dyn StateStore>)> {
         std::mem::take(&mut self.tasks)
             .into_iter()
@@ -214,21 +211,20 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for input between two slices of a scrub.
 const SCRUB_WAIT: Duration = Duration::from_millis(5);
 const CALM: Duration = Duration::from_secs(30);
-/// Most that is read of one broadcast table in a turn: records wait meanwhile, and a table of any
-/// size may be written while tasks run.
+/// Limits of one read of a broadcast table. Input records wait during the read, and a large table
+/// may be written while tasks run.
 const TABLE_LIMITS: Limits = Limits {
     records: 1_000,
     bytes: 1 << 20,
     age: Duration::from_millis(5),
 };
-/// Longest wait for input while tasks are restored beside: a task that is ready begins to run this
-/// late.
+/// Longest wait for input while the restorer works. A restored task starts to run this late at
+/// most.
 const RESTORING_WAIT: Duration = Duration::from_millis(5);
-/// After this long of work a doubt that no task is to blame for is over.
+/// A finding without a task is forgotten at a commit this long after the first look.
 const DOUBT: Duration = Duration::from_secs(120);
 
 impl Instance {
-    /// An instance that has not joined yet.
     pub fn new(
         log: Arc<dyn Log>,
         stores: Box<dyn Stores>,
@@ -291,18 +287,18 @@ impl Instance {
         }
     }
 
-    /// Looks through every store this often, in slices; see [`super::scrub`]. Never, if not called.
+    /// Sets the period of scrubbing ([`super::scrub`]). Without this call nothing is scrubbed.
     pub fn scrub_every(&mut self, every: Option<Duration>) {
         self.scrubber.set(every, self.clock.now_us());
     }
 
-    /// Bounds transactions otherwise than usual; for tests.
+    /// Replaces the default bounds of transactions, for tests.
     pub fn bound_by(&mut self, bounds: TransactionBounds) {
         self.pace = BatchPace::new(self.settings.limits, bounds, !self.spec.linger.is_zero());
     }
 
-    /// Restores in a thread beside the loop, from now on; to be called before the first step.
-    /// Without it they take slices of the loop's turns.
+    /// Moves restores to a thread beside the loop. Call before the first step. Without this call,
+    /// restores take slices of the loop's turns.
     pub fn restore_in_thread(self, spawn: SpawnThread) -> std::io::Result<Instance> {
         let name = format!("{}-restore", self.spec.name);
         let clock = self.clock.clone();
@@ -313,7 +309,7 @@ impl Instance {
         })
     }
 
-    /// One turn of the loop.
+    /// Runs one turn of the loop. An error is final: the instance has stopped.
     pub fn step(&mut self) -> Result<TurnResult, FatalError> {
         let result = match self.work.take() {
             None => self.join(),
@@ -321,8 +317,9 @@ impl Instance {
                 let result = self.turn(&mut work);
                 match result {
                     Ok(_) => self.work = Some(work),
-                    // Stores stay open for the next incarnation: it proves their positions anew,
-                    // whoever held them.
+                    // Stores stay open for the next incarnation. The next incarnation verifies
+                    // their positions again, because another instance may have run the tasks
+                    // meanwhile.
                     Err(_) => self.end_assignment(&mut work)?,
                 }
 
@@ -359,14 +356,15 @@ impl Instance {
         }
     }
 
-    /// Hands the tasks over to the other instances at once: this one stops for good.
+    /// Leaves the group at once, so that other instances take over the tasks. The instance stops
+    /// for good.
     pub fn leave(&mut self) {
         if let Some(mut work) = self.work.take() {
             work.member.leave();
         }
     }
 
-    /// The log refuses us: the configuration does not fit, or something there is not as it was (see
+    /// Handles a refusal by the log: the configuration is wrong, or access changed (see
     /// [`super::refusal`]).
     fn refused(&mut self, why: String) -> Result<TurnResult, FatalError> {
         match self.refusals.refused(self.clock.now_us()) {
@@ -401,7 +399,7 @@ impl Instance {
             "recovering: everything since the last commit is done again by a new incarnation"
         );
 
-        // Trouble long past says nothing about this one.
+        // Reset the backoff if the last recovery was more than 30 s ago.
         let now = self.clock.now_us();
         if Duration::from_micros(now - std::mem::replace(&mut self.recovered_us, now)) > CALM {
             self.backoff = BACKOFF_MIN;
@@ -440,7 +438,7 @@ impl Instance {
         let group = self.settings.group.clone();
         let instance = self.settings.instance.clone();
 
-        // Fence first: whatever is read after this line can no longer be changed by a predecessor.
+        // Fence first. A predecessor cannot change any record read after this line.
         let member = self.log.join(&MemberSpec {
             group,
             instance,
@@ -492,15 +490,16 @@ impl Instance {
         Ok(TurnResult::Busy)
     }
 
-    /// Partition counts by topic number; refuses topics that are missing or cannot be shared out
-    /// together.
+    /// Returns partition counts by topic number. Refuses missing topics, and partition counts that
+    /// do not fit together.
     fn check_topics(&mut self) -> Result<Arc<[u32]>, StepError> {
         let mut counts = Vec::new();
         for topic in self.topics.iter() {
             let Some(n) = self.log.partitions(topic)? else {
                 let name = self.topics.name(topic);
                 if self.joined_once {
-                    // The topic was there: a broker that has just started may not know it yet.
+                    // The topic existed before. A broker that has just started may not know the
+                    // topic yet.
                     return Err(StepError::Recover(format!(
                         "topic {name} is not known at the moment"
                     )));
@@ -633,8 +632,7 @@ impl Instance {
         Ok(turn)
     }
 
-    /// Wakes tasks whose alarm is due, and those that the changed rows of broadcast tables belong
-    /// to.
+    /// Wakes the tasks with a due alarm, and the tasks that own changed rows of broadcast tables.
     fn wake(
         &mut self,
         work: &mut Incarnation,
@@ -661,8 +659,8 @@ impl Instance {
         )
     }
 
-    /// A task failed. Damage is remembered until the store is put aside: a restore would find the
-    /// position right and never look at the content.
+    /// Converts the failure of a task to a step error. Damage is reported to the restorer, because
+    /// a restore would accept the position and never check the content.
     fn failed(&mut self, number: u32, e: TaskError) -> StepError {
         match e {
             TaskError::Store(StoreError::Corrupt(why)) => {
@@ -677,7 +675,7 @@ impl Instance {
     }
 }
 
-/// Reads what is new in the broadcast topics; answers the keys of the rows that changed.
+/// Reads new records of the broadcast topics. Returns the keys of the changed rows.
 fn refresh_tables(
     factory: &dyn RoleFactory,
     work: &mut Incarnation,
@@ -691,7 +689,7 @@ fn refresh_tables(
         return Ok(Vec::new());
     }
 
-    // Let go of the tasks' handles first, so that the rows are changed in place and not copied.
+    // Release the tasks' handles first. Otherwise `Arc::make_mut` copies all rows.
     work.tasks
         .values_mut()
         .for_each(|t| t.view.tables = Arc::default());

@@ -1,48 +1,44 @@
-//! A journal entry in as many records as it takes.
+//! Encodes a journal entry in one or several records.
 //!
-//! A transaction may use many rows of broadcast tables for the first time: after a start, or after
-//! all listings were loaded anew. One record for all of them could be larger than any topic takes,
-//! and the transaction would be refused for ever. So rows that are too much for one record go into
-//! *parts*, and the entry (positions, digest, settings) comes last and says how many parts it has.
-//! An entry that fits is one record, as ever.
+//! A transaction may use many broadcast rows for the first time: after a start, or after a reload
+//! of all listings. One record with all these rows could exceed every topic's limit, and the
+//! transaction would be refused for ever. Rows beyond the limit of one record therefore go into
+//! *parts*. The entry (positions, digest, settings) comes last and contains the number of its
+//! parts. A small entry is still one record.
 //!
-//! A part begins with a version that no older build reads: it says that a newer one wrote the
-//! journal, and stops.
+//! A part begins with a version number unknown to older builds. An older build then reports a
+//! journal of a newer version and stops.
 
 use super::broadcast::UsedBroadcastRow;
 use super::checkpoint::{JournalEntry, UnreadableMeta, put_row, take_row};
 use ports::varint::{put, take_u64 as take};
 
 /// Most bytes of rows in one record. A row has up to 64 KiB and a key, so a part stays far below
-/// the 1 MiB that the topic takes; and a replay holds no more than this at a time besides the rows
+/// the topic's limit of 1 MiB. The bound also limits the memory of a replay, besides the rows
 /// themselves.
 pub const PART_BYTES: usize = 256 << 10;
 
-/// Version of a part. Far above those of [`super::checkpoint`], which count up and tell other things
-/// apart.
+/// Version of a part. Far above the versions in [`super::checkpoint`], which count other changes.
 const VERSION: u64 = 1 << 16;
 
-/// Bytes that a row takes in a part besides its key and value, at most.
+/// Largest size of an encoded row without key and value.
 const ROW_OVERHEAD: usize = 24;
 
-/// Some of the rows that a transaction used.
+/// A part: some of the rows used by a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalPart {
-    /// Number of the task's transaction.
     pub transaction: u64,
-    /// Which part of its entry this is, from 0.
+    /// Number of the part within its entry, from 0.
     pub number: u64,
-    /// The rows.
     pub rows: Vec<UsedBroadcastRow>,
 }
 
 impl JournalPart {
-    /// To bytes.
     pub fn encode(&self) -> Vec<u8> {
         encode(self.transaction, self.number, &self.rows)
     }
 
-    /// From bytes; none if they are no part but, perhaps, an entry.
+    /// Decodes a part. `None` if the bytes are not a part; they may be an entry.
     pub fn decode(mut bytes: &[u8]) -> Result<Option<JournalPart>, UnreadableMeta> {
         const WHAT: &str = "a part of a journal entry";
         let b = &mut bytes;
@@ -83,14 +79,13 @@ fn encode(transaction: u64, number: u64, rows: &[UsedBroadcastRow]) -> Vec<u8> {
     out
 }
 
-/// Bytes that a row takes in a journal record, at most.
+/// Largest size of an encoded row in a journal record.
 pub(super) fn size(row: &UsedBroadcastRow) -> usize {
     row.key.len() + row.value.len() + ROW_OVERHEAD
 }
 
 impl JournalEntry {
-    /// To the records that hold it, in order: parts if the rows are more than so many bytes, and
-    /// the entry last.
+    /// Encodes the entry in order: parts if the rows exceed `part_bytes`, and the entry last.
     pub fn encode_all(&self, part_bytes: usize) -> Vec<Vec<u8>> {
         if self.rows.iter().map(size).sum::<usize>() <= part_bytes {
             return vec![self.encode()];
@@ -101,7 +96,7 @@ impl JournalEntry {
         while !rest.is_empty() {
             let mut room = part_bytes;
 
-            // A row that is too large for the bound goes alone.
+            // A row above the bound gets its own part.
             let fit = rest
                 .iter()
                 .take_while(|r| room.checked_sub(size(r)).map(|left| room = left).is_some())
@@ -118,7 +113,7 @@ impl JournalEntry {
     }
 }
 
-/// Puts entries together from the records of a journal, read in order.
+/// Joins entries from the records of a journal, read in order.
 #[derive(Debug, Default)]
 pub struct Assembler {
     transaction: u64,
@@ -127,7 +122,7 @@ pub struct Assembler {
 }
 
 impl Assembler {
-    /// Takes the journal's next record; answers the entry that it completes, if it does.
+    /// Takes the next record of the journal. Returns the entry if the record completes an entry.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Option<JournalEntry>, UnreadableMeta> {
         const APART: UnreadableMeta =
             UnreadableMeta::Damaged("a journal entry, whose parts do not belong together,");
@@ -216,7 +211,7 @@ mod tests {
                 records.iter().map(Vec::len).collect::<Vec<_>>()
             );
 
-            // Two such transactions in a row, and a small one between them.
+            // Two large transactions with a small one between them.
             let all = [records.clone(), entry(1, 1).encode_all(PART_BYTES), records].concat();
             assert_eq!(read(&all).unwrap(), [e.clone(), entry(1, 1), e]);
         }
@@ -247,15 +242,15 @@ mod tests {
             assert!(read(&[records[0][..cut].to_vec()]).is_err(), "cut at {cut}");
         }
 
-        // Alone, neither says all there is to know.
+        // A part or the last record alone is not a complete entry.
         assert!(
             JournalEntry::decode(&records[0]).is_err()
                 && JournalEntry::decode(&records[4]).is_err()
         );
     }
 
-    /// A reader of versions as every build before parts had it (the meta record's reader still is
-    /// one) must not take a part for a record it knows.
+    /// A reader like those of builds before parts. The reader of meta records still works like
+    /// this. Such a reader must not accept a part as a known record.
     #[test]
     fn a_version_from_before_parts_says_that_a_newer_one_wrote_them() {
         let records = entry(4, 100).encode_all(150);
@@ -279,7 +274,7 @@ mod tests {
         );
     }
 
-    /// Bytes written once: every later version must read them.
+    /// Golden bytes: every later version must read them.
     #[test]
     fn a_part_of_version_1_is_read_for_ever() {
         let golden = [&[0x80, 0x80, 4, 0xac, 2, 1, 1, 2, 2, b'S', b'0', 1, 1, b'x'][..]].concat();
@@ -293,7 +288,7 @@ mod tests {
         assert_eq!(JournalPart::decode(&golden).unwrap(), Some(part.clone()));
         assert_eq!(part.encode(), golden);
 
-        // The entry behind two parts: settings and the number of parts stand where rows do.
+        // The entry behind two parts. Settings and the number of parts are encoded as rows.
         let last = [
             &[2, 0xac, 2, 1, 0, 2, 17][..],
             &5_u128.to_be_bytes(),

@@ -1,13 +1,13 @@
-//! The last stable meta record of changelog partitions: where each task stood after its last
-//! transaction, whatever the group's offsets say.
+//! The last stable meta record of changelog partitions: the position of each task after its last
+//! transaction, independent of the group's offsets.
 //!
-//! A transaction's meta record and its committed offsets are decided together. So when the offsets
-//! are gone (expired, the group deleted) or were moved by somebody, the last meta record still has
-//! them. That holds only after a fence: the caller has joined the group, and nobody else commits
-//! meanwhile.
+//! A transaction commits its meta record and its offsets together. After a loss of offsets
+//! (expired, group deleted) or a change of offsets by somebody, the last meta record still contains
+//! the right offsets. The caller must have fenced other members first: joined the group, so that
+//! nobody else commits meanwhile.
 //!
 //! Compaction keeps the last record of a key, and a transaction ends with its meta record, so the
-//! record is near the end. Reading therefore begins near the end, and further back only where no
+//! last meta record is near the end. Reading begins near the end, and goes further back only if no
 //! meta record was found.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,8 +18,8 @@ use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Bounds, Clock, From, Limits, Log, LogError};
 
-/// How far before the end the first look begins, in offsets; each further look goes back this many
-/// times as far.
+/// Distance of the first look from the end, in offsets. Each further look goes back `FURTHER` times
+/// as far.
 const FIRST_LOOK: u64 = 1_000;
 const FURTHER: u64 = 10;
 const LIMITS: Limits = Limits {
@@ -29,18 +29,18 @@ const LIMITS: Limits = Limits {
 };
 const POLL: Duration = Duration::from_millis(50);
 
-/// Where a task stood after its last transaction.
+/// The checkpoint of a task after its last transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastMeta {
-    /// The meta record.
     pub meta: Checkpoint,
-    /// Its offset in the changelog.
+    /// Offset of the meta record in the changelog.
     pub offset: u64,
 }
 
-/// The last meta record of each of these partitions of a changelog; tasks that have none are
-/// absent. Waits up to `give_up` for open transactions to end, and as long for each further record.
-/// State that no meta record follows means that a transaction was torn, which is damage.
+/// Finds the last meta record of each given changelog partition. Tasks without a meta record are
+/// absent from the result. Waits up to `give_up` for the end of open transactions, and up to
+/// `give_up` for each further record. State records behind the last meta record mean a torn
+/// transaction, and the result is an error.
 pub fn last_meta(
     log: &dyn Log,
     clock: &dyn Clock,
@@ -59,7 +59,8 @@ pub fn last_meta(
     )
 }
 
-/// The same as of these bounds, while transactions may go on: for who only looks.
+/// Like [`last_meta`], but within given bounds and while transactions continue. For read-only
+/// tools.
 pub fn last_meta_within(
     log: &dyn Log,
     clock: &dyn Clock,
@@ -87,9 +88,9 @@ pub fn last_meta_within(
     Ok(found)
 }
 
-/// Fills in offsets that a group does not have (any more) from the last transaction of their task,
-/// for who only looks. A changelog that cannot be read leaves them absent: its own role says what
-/// is wrong with it.
+/// Fills in absent committed offsets from the last transaction of their task, for read-only tools.
+/// Offsets stay absent if the changelog cannot be read. The role of the changelog reports the
+/// reason.
 pub fn fill_absent(
     log: &dyn Log,
     clock: &dyn Clock,
@@ -126,33 +127,33 @@ pub fn fill_absent(
     Ok(())
 }
 
-/// How a group's committed offsets and the last meta record of a task fit together: a start,
-/// `verify` and `repair` judge by this.
+/// Result of comparing a group's committed offsets with the last meta record of a task. A start,
+/// `verify` and `repair` decide by this result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// Neither is there: the task has never committed anything.
+    /// No offsets and no meta record: the task has never committed.
     Fresh,
-    /// They say the same.
+    /// Offsets and meta record are equal.
     Equal,
-    /// The group lacks some offsets or all of them, and those that it has are equal: a start takes
-    /// what is missing from the meta record.
+    /// The group lacks some or all offsets, and the others are equal. A start takes the missing
+    /// offsets from the meta record.
     Absent,
-    /// They differ here: the input, what is committed, what the meta record says. At least one is
-    /// committed.
+    /// Differences: input, committed offset, offset in the meta record. At least one committed
+    /// offset exists.
     Differ(Vec<(TopicPartition, Option<u64>, Option<u64>)>),
 }
 
 impl Fit {
-    /// Whether something is committed that is more than the meta record says: transactions are
-    /// missing in the changelog. Else what differs is less, and transactions of the changelog would
-    /// be done again.
+    /// True if a committed offset is above the meta record: the changelog lacks transactions.
+    /// Otherwise the committed offsets are below, and a start would repeat transactions of the
+    /// changelog.
     pub fn is_ahead(&self) -> bool {
         matches!(self, Fit::Differ(differ) if differ.iter().any(|(_, committed, meta)| committed > meta))
     }
 }
 
-/// Compares. An input that the meta record does not know was added by a later version, and says
-/// nothing.
+/// Compares offsets. An input missing in the meta record was added by a later version and is
+/// ignored.
 pub fn fit(committed: &[(TopicPartition, Option<u64>)], last: Option<&Checkpoint>) -> Fit {
     let Some(meta) = last else {
         let differ: Vec<_> = committed
@@ -185,7 +186,7 @@ fn begin(bounds: &Bounds, look: u64) -> From {
     }
 }
 
-/// The partitions' bounds, when no transaction is open in any of them.
+/// Waits for the end of open transactions, and returns the bounds of the partitions.
 fn settled(
     log: &dyn Log,
     clock: &dyn Clock,
@@ -221,7 +222,7 @@ fn settled(
     Ok(done)
 }
 
-/// Reads on to the stable end, and keeps the last meta record of each partition.
+/// Reads to the stable end and returns the last meta record of each partition.
 fn read(
     log: &dyn Log,
     clock: &dyn Clock,
@@ -244,7 +245,7 @@ fn read(
         chunk.clear();
         reader.poll(POLL, LIMITS, &mut chunk)?;
 
-        // Records behind the bounds came meanwhile, and may be the first half of a transaction.
+        // Records behind the bounds are newer, and may be the first half of a transaction.
         for r in chunk.iter().filter(|r| {
             bounds
                 .get(&r.at.partition)
@@ -317,7 +318,7 @@ mod tests {
     const CHANGELOG: TopicId = TopicId(0);
     const GIVE_UP: Duration = Duration::from_secs(5);
 
-    /// Time passes only while somebody sleeps or asks.
+    /// Time passes only during sleeps and time requests.
     #[derive(Default)]
     struct Steps(AtomicU64);
 
@@ -412,7 +413,7 @@ mod tests {
         assert_eq!(find(&log, &[]).expect("nothing to read"), BTreeMap::new());
     }
 
-    /// The last transaction may be larger than the first look, and than the second.
+    /// The last transaction may be larger than the first look and the second look.
     #[test]
     fn further_back_than_one_look() {
         let log = empty(1);
@@ -466,7 +467,7 @@ mod tests {
         assert!(matches!(find(&log, &[1]), Err(LogError::Corrupt(_))));
     }
 
-    /// A log in which a transaction is open for so many looks.
+    /// A log with an open transaction during the given number of looks.
     struct Open(LocalLog, AtomicU64);
 
     impl Log for Open {

@@ -1,6 +1,6 @@
-//! The one loop that every role runs in, over ports: no Kafka, no RocksDB, no thread, no clock of
-//! its own.
-// clippy.toml lists what would make a result depend on more than its records.
+//! The loop of every role. The loop reaches the outside only through ports: no Kafka, no RocksDB,
+//! no thread, no clock.
+// clippy.toml lists the calls and types with results that do not follow from the records alone.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![warn(unreachable_pub)]
 

@@ -1,14 +1,14 @@
-//! The order in which a transaction's records are processed.
+//! Processing order of a transaction's records.
 //!
-//! A task takes records of several inputs into one transaction. They are merged by log time, so
-//! that a stop, a price and an order follow each other as they came; of records of the same
-//! millisecond, the input that the role declares first comes first. The records of one input never
-//! overtake each other: where a broker's clock stepped back, a record counts as no older than the
-//! records before it.
+//! A task takes records of several inputs into one transaction and merges them by log time. A stop,
+//! a price and an order are therefore processed in the order of their arrival. Among records of the
+//! same millisecond, the input declared first by the role comes first. Records of one input never
+//! overtake each other. If a broker's clock stepped back, a record counts as no older than earlier
+//! records of its input.
 //!
-//! The order depends only on which records are in the transaction. So the positions before and
-//! after say everything about it, and a replay needs nothing else; also where the transaction took
-//! only the first of the records that were merged.
+//! The order depends only on the set of records in the transaction. A replay therefore needs only
+//! the positions before and after the transaction. The rule also holds for a transaction that took
+//! only the first of the merged records.
 
 use super::role::RoleSpec;
 use ports::records::Records;
@@ -17,14 +17,14 @@ use ports::records::Records;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BatchRecord {
     pub task: u32,
-    /// Which of the role's inputs.
+    /// Number of the input, in the role's order.
     pub input: u32,
-    /// Which of the batch's records.
+    /// Number of the record in the batch.
     pub index: u32,
 }
 
-/// The batch by task, then by input as the role declares them, each in log order. Journals of
-/// before [`by_log_time`] were written in this order.
+/// The batch by task, then by input in the role's order, then in log order. Journals from before
+/// [`by_log_time`] used this order.
 pub(super) fn by_task(spec: &RoleSpec, batch: &Records) -> Vec<BatchRecord> {
     let mut order: Vec<BatchRecord> = Vec::with_capacity(batch.len());
     for (i, r) in batch.iter().enumerate() {
@@ -44,7 +44,7 @@ pub(super) fn by_task(spec: &RoleSpec, batch: &Records) -> Vec<BatchRecord> {
     order
 }
 
-/// Merges the records of one task, which stand input by input, by log time.
+/// Merges the records of one task by log time. The records must be sorted by input.
 pub(super) fn by_log_time(places: &mut [BatchRecord], batch: &Records) {
     if places.first().map(|p| p.input) == places.last().map(|p| p.input) {
         return;
@@ -72,8 +72,7 @@ mod tests {
     use ports::records::{Headers, Record};
     use ports::topics::{TopicId, TopicPartition};
 
-    /// Inputs of one task, each with its log times; answers the order as (input, which of its
-    /// records).
+    /// Merges inputs given by their log times. Returns pairs of input number and record number.
     fn merged(inputs: &[&[i64]]) -> Vec<(u32, u32)> {
         let mut batch = Records::new();
         let mut places = Vec::new();
@@ -123,8 +122,8 @@ mod tests {
         );
     }
 
-    /// A transaction that ended early took the first of what was merged; a replay merges only
-    /// those.
+    /// A transaction that ended early took the first of the merged records. A replay merges only
+    /// those records.
     #[test]
     fn the_first_of_what_is_merged_are_merged_alike_alone() {
         let inputs: [&[i64]; 3] = [&[3, 1, 4, 1, 5, 9], &[2, 6, 5, 3], &[5, 8, 9, 7, 9]];

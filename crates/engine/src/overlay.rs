@@ -1,9 +1,9 @@
-//! Uncommitted state of one task: what the open transaction has written, over a cache of committed
-//! values, over the store.
+//! Uncommitted state of one task. Reads look in three layers: writes of the open transaction, then
+//! a cache of committed values, then the store.
 //!
-//! The store is written only after the log has the transaction; until then everything lives here
-//! and can be dropped without a trace. The state digest moves with it: a sum over all keys, so that
-//! a live, a restored and a replayed store can be compared in one glance.
+//! The store is written only after the log has committed. Until then all changes stay here and can
+//! be dropped without a trace. The overlay also computes the state digest, a sum over all keys. The
+//! digest compares a live, a restored and a replayed store.
 
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
@@ -15,12 +15,11 @@ type Map<V> = IndexMap<Box<[u8]>, V, FxBuildHasher>;
 
 struct OverlaySlot {
     value: Option<Box<[u8]>>,
-    /// Digest share of the committed value that this slot replaces.
+    /// Digest share of the committed value under this slot.
     base: Digest,
     dirty: bool,
 }
 
-/// See the module.
 pub struct Overlay {
     slots: Map<OverlaySlot>,
     dirty: usize,
@@ -30,7 +29,7 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Nothing written yet; keeps up to `cache_bytes` of committed values at hand.
+    /// An empty overlay with a cache of up to `cache_bytes` of committed values.
     pub fn new(cache_bytes: usize) -> Self {
         Overlay {
             slots: Map::default(),
@@ -41,7 +40,7 @@ impl Overlay {
         }
     }
 
-    /// The value of a key as the open transaction sees it.
+    /// The value of a key in the open transaction.
     pub fn get(&mut self, key: &[u8], store: &dyn StateStore) -> Result<Option<&[u8]>, StoreError> {
         if let Some(i) = self.slots.get_index_of(key) {
             return Ok(self.slots[i].value.as_deref());
@@ -57,8 +56,7 @@ impl Overlay {
             return Ok(self.cache.peek(key));
         }
 
-        // Absence is remembered for this transaction: most keys that are asked for in vain are
-        // written next.
+        // Remember the absence for this transaction. Most absent keys are written next.
         self.slots.insert(
             key.into(),
             OverlaySlot {
@@ -71,7 +69,7 @@ impl Overlay {
         Ok(None)
     }
 
-    /// Writes or removes a key.
+    /// Writes a key, or removes the key if `value` is `None`.
     pub fn put(
         &mut self,
         key: &[u8],
@@ -120,9 +118,9 @@ impl Overlay {
         Ok(())
     }
 
-    /// Visits all keys of a prefix that come after one of them (from the first, if none is given),
-    /// in order, as the open transaction sees them; `false` stops. A caller that stops early costs
-    /// what it has seen, not what there is.
+    /// Visits the keys with a prefix in key order, as the open transaction sees them. Starts behind
+    /// `after`, or at the first key. Stops when `visit` returns `false`. An early stop costs only
+    /// the keys already visited.
     pub fn scan_after(
         &self,
         prefix: &[u8],
@@ -166,18 +164,16 @@ impl Overlay {
         Ok(())
     }
 
-    /// Whether the open transaction has written nothing.
     pub fn is_clean(&self) -> bool {
         self.dirty == 0
     }
 
-    /// How many keys the open transaction has written, and the bytes of those keys and their
-    /// values.
+    /// Number of keys written by the open transaction, and bytes of their keys and values.
     pub fn written(&self) -> (usize, usize) {
         (self.dirty, self.dirty_bytes)
     }
 
-    /// All writes, in the order in which their keys were first touched.
+    /// All writes, in the order of the first access to each key.
     pub fn changes(&self) -> impl Iterator<Item = StoreWrite<'_>> {
         self.slots
             .iter()
@@ -199,14 +195,14 @@ impl Overlay {
             })
     }
 
-    /// For a mistake: drops all writes.
+    /// For a mutant: drops all writes.
     #[cfg(feature = "faults")]
     pub(super) fn forget(&mut self) {
         self.slots.clear();
         (self.dirty, self.dirty_bytes) = (0, 0);
     }
 
-    /// The same for keys up to one and no others.
+    /// The digest after the open transaction, but only with the writes to keys up to `last`.
     pub fn digest_after_up_to(&self, before: Digest, last: &[u8]) -> Digest {
         self.slots
             .iter()
@@ -220,8 +216,8 @@ impl Overlay {
             })
     }
 
-    /// The transaction is in the log and in the store: its writes become the cached, committed
-    /// values.
+    /// Moves the writes to the cache of committed values. Call after the log and the store have the
+    /// transaction.
     pub fn committed(&mut self) {
         for (key, slot) in self.slots.drain(..) {
             match slot.value {
@@ -235,8 +231,8 @@ impl Overlay {
     }
 }
 
-/// Committed values by key, bounded in bytes: two generations, the older one dropped whole when the
-/// younger is full.
+/// Cache of committed values, bounded in bytes, in two generations. A full young generation
+/// replaces the old generation.
 struct ReadCache {
     young: Map<Box<[u8]>>,
     old: Map<Box<[u8]>>,
@@ -254,7 +250,7 @@ impl ReadCache {
         }
     }
 
-    /// Whether the key is here; moves it to the young generation.
+    /// True if the cache contains the key. Moves the key to the young generation.
     fn touch(&mut self, key: &[u8]) -> bool {
         if self.young.contains_key(key) {
             return true;

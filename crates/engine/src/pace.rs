@@ -1,19 +1,23 @@
-//! How much a turn takes: the one place that decides it.
+//! Size of a turn: the only place that decides how many records a turn takes.
 //!
-//! Three things bound a transaction besides the settings. What it will contain (output, state
-//! changes, rows for the journal) is counted while it is made, and the batch ends early at
-//! [`TransactionBounds`]: a thousand commands may cause a million records. A transaction that did not fit into
-//! its time makes the next one smaller, until one fits; then larger again, slowly. And while one
-//! task has a backlog and another has a record now and then, a turn is kept short, so that the
-//! quiet one waits for a short transaction and not for ten thousand records of somebody else; and
-//! its record gets a transaction without the backlog, every second one at most. A short turn is as
-//! long as four transactions of next to nothing, wherever the log is: so an order beside a backlog
-//! takes about three times as long as alone (half a turn, and its own), and three quarters of the
-//! time go into the backlog. Where every active task has a backlog, or only one is active, nobody
-//! is helped by that, and full batches are taken.
+//! Besides the settings, three rules bound a transaction:
 //!
-//! The rest of a batch stays with the instance and comes first in the next turn. Positions say all
-//! there is to say, so a replay needs to know none of this.
+//! 1. Content. Output, state changes and rows for the journal are counted during processing. The
+//!    batch ends early at [`TransactionBounds`], because a thousand commands may cause a million
+//!    records.
+//! 2. Time. A late transaction makes the next transactions smaller until one fits. Then the size
+//!    grows again, slowly.
+//! 3. Latency. If one task has a backlog and another task is quiet, turns are short. The quiet task
+//!    then waits for a short transaction and not for ten thousand records of another task. At most
+//!    every second transaction processes only the quiet tasks.
+//!
+//! A short turn takes about as long as four transactions that write next to nothing, on any log. An
+//! order beside a backlog therefore takes about three times as long as alone: half a turn, plus its
+//! own transaction. Three quarters of the time go into the backlog. If all active tasks have a
+//! backlog, or only one task is active, short turns help nobody. Then turns take full batches.
+//!
+//! The rest of a batch stays with the instance and comes first in the next turn. The journal
+//! contains the positions, so a replay does not need the rules of this file.
 
 use std::collections::BTreeMap;
 
@@ -22,20 +26,19 @@ use super::journal::PART_BYTES;
 use faults::crash::{self, Point};
 use ports::Limits;
 
-/// The most that one transaction may contain. The last record of a batch may go past it by what
-/// that record causes.
+/// Bounds of one transaction. The output of the last input record may exceed the bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct TransactionBounds {
-    /// Records written, state changes included. Ten thousand ordinary inputs write fewer; a client
-    /// library needs about a second for so many.
+    /// Records written, state changes included. Ten thousand ordinary inputs write fewer records. A
+    /// client library needs about a second for 150,000 records.
     pub records: usize,
-    /// Bytes of them. Well below what a client library queues (1 GiB), and what a slow link takes
-    /// in a transaction's 20 s at 2 MB/s.
+    /// Bytes written. The default is well below the queue of a client library (1 GiB). A slow link
+    /// (2 MB/s) can send the default within the transaction timeout of 20 s.
     pub bytes: usize,
-    /// Bytes of broadcast rows that a journal must take in. All rows of some thousand listings;
-    /// more of them come in the next transactions.
+    /// Bytes of broadcast rows for a journal. The default is enough for all rows of some thousand
+    /// listings. Further rows come in the next transactions.
     pub row_bytes: usize,
-    /// Bytes of such rows in one journal record.
+    /// Bytes of broadcast rows in one journal record.
     pub journal_part: usize,
 }
 
@@ -50,19 +53,18 @@ impl Default for TransactionBounds {
     }
 }
 
-/// The content of a transaction so far, or a part of it.
+/// Content of a transaction, or of a part of a transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransactionContent {
-    /// Records.
     pub records: usize,
-    /// Their bytes.
+    /// Bytes of the records.
     pub bytes: usize,
-    /// Bytes of rows for the journal; they count among `bytes`, too.
+    /// Bytes of rows for the journal. These bytes also count in `bytes`.
     pub row_bytes: usize,
 }
 
 impl TransactionContent {
-    /// With more records and bytes.
+    /// Adds records and bytes.
     pub fn and(self, (records, bytes): (usize, usize)) -> TransactionContent {
         TransactionContent {
             records: self.records + records,
@@ -72,7 +74,7 @@ impl TransactionContent {
     }
 }
 
-/// The room that a transaction still has.
+/// Remaining room of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub struct TransactionRoom {
     records: usize,
@@ -81,19 +83,19 @@ pub struct TransactionRoom {
 }
 
 impl TransactionRoom {
-    /// For a replay: what a batch is was decided when it was first processed.
+    /// For a replay: the journal has already decided the content of each batch.
     pub const UNBOUNDED: TransactionRoom = TransactionRoom {
         records: usize::MAX,
         bytes: usize::MAX,
         row_bytes: usize::MAX,
     };
 
-    /// Whether there is enough in it.
+    /// True if the content `w` uses up the room.
     pub fn is_used_up_by(&self, w: TransactionContent) -> bool {
         w.records >= self.records || w.bytes >= self.bytes || w.row_bytes >= self.row_bytes
     }
 
-    /// The room that is left beside something that is not among the output yet.
+    /// The room without content `w` that is not part of the output yet.
     pub fn beside(self, w: TransactionContent) -> TransactionRoom {
         TransactionRoom {
             records: self.records.saturating_sub(w.records),
@@ -103,43 +105,42 @@ impl TransactionRoom {
     }
 }
 
-/// A short turn takes so many times as long as one that writes next to nothing.
+/// Duration of a short turn, as a multiple of the duration of a turn that writes next to nothing.
 const SHORT_TIMES: u64 = 4;
-/// Its bounds, whatever a commit takes.
+/// Bounds of the duration of a short turn, for any commit time.
 const SHORT_MIN_US: u64 = 500;
 const SHORT_MAX_US: u64 = 250_000;
-/// The time that a commit is believed to take until one was seen; so it is on a cluster.
+/// Assumed commit time before the first measurement. The value fits a cluster.
 const COMMIT_US: u64 = 5_000;
-/// A turn that writes no more records than this says what a commit takes, and would not get shorter
-/// by taking less.
+/// A turn with at most this many output records measures the commit time. Taking fewer records
+/// would not make such a turn shorter.
 const SMALL: usize = 64;
-/// A task that had a record within this time counts as active.
+/// A task is active if a record arrived within this time.
 const LATELY_US: u64 = 5_000_000;
-/// Turns stay short for this long after the last one in which somebody would have waited.
+/// Turns stay short for this long after the last turn with both a quiet task and a backlog.
 const SHORT_FOR_US: u64 = 1_000_000;
-/// So many transactions that used what they were allowed must go well before they may be larger;
-/// twice as many after each attempt that was too much.
+/// Successful transactions near the current bounds before the bounds grow. The number doubles after
+/// each growth that was too much.
 const WELL: u32 = 16;
 const WELL_MOST: u32 = 4096;
 
-/// See the module.
 pub(super) struct BatchPace {
     most: Limits,
     bounds: TransactionBounds,
-    /// Whether nobody waits for this role, so that turns are never kept short.
+    /// True if nobody waits for results of this role. A patient role never has short turns.
     patient: bool,
-    /// Most records of input and of output that are known to fit, or are being tried.
+    /// Largest numbers of input and output records that are known to fit, or are being tried.
     inputs: usize,
     outputs: usize,
     well: u32,
     well_needed: u32,
-    /// Whether the sizes were raised last.
+    /// True if the last change of the sizes was a growth.
     raised: bool,
-    /// How long a turn takes that writes next to nothing.
+    /// Duration of a turn that writes next to nothing.
     commit_us: u64,
-    /// Records that fit into a short turn.
+    /// Number of records in a short turn.
     short: usize,
-    /// Whether the last turn was for quiet tasks alone.
+    /// True if the last turn processed only quiet tasks.
     was_for_quiet: bool,
     short_until_us: u64,
     active_us: BTreeMap<u32, u64>,
@@ -149,7 +150,8 @@ impl BatchPace {
     pub(super) fn new(most: Limits, bounds: TransactionBounds, patient: bool) -> BatchPace {
         let inputs = most.records.max(1);
 
-        // A test that lets a role die between two parts of a batch gets there with little traffic.
+        // A test of the crash point between two parts of a batch reaches the point with little
+        // traffic.
         let bounds = if crash::armed(Point::BatchLeft) {
             TransactionBounds {
                 records: 8,
@@ -196,7 +198,7 @@ impl BatchPace {
         }
     }
 
-    /// The room of a new transaction.
+    /// Room of a new transaction.
     pub(super) fn room(&self) -> TransactionRoom {
         TransactionRoom {
             records: self.outputs,
@@ -205,8 +207,9 @@ impl BatchPace {
         }
     }
 
-    /// A batch is there, with so many records of each task. `more`: there may be more than was
-    /// taken. Answers how many of each are processed now.
+    /// Divides a batch between tasks. `counts` has the number of polled records of each task.
+    /// `more`: the log may have more records than the batch. Returns the number of records to
+    /// process now, by task.
     pub(super) fn share(&mut self, counts: &[(u32, usize)], more: bool, now_us: u64) -> Vec<usize> {
         for (task, _) in counts {
             self.active_us.insert(*task, now_us);
@@ -215,8 +218,8 @@ impl BatchPace {
         self.active_us
             .retain(|_, at| now_us.saturating_sub(*at) < LATELY_US);
 
-        // A task that does not fill half of its share has no backlog, and would wait for that of
-        // the others.
+        // A task that fills less than half of its share has no backlog. Such a task would wait for
+        // the backlog of other tasks.
         let quiet_most = self.records(now_us) / self.active_us.len().max(1) / 2;
         if more && !self.patient && self.active_us.len() > 1 {
             let has = |task: &u32| {
@@ -244,15 +247,15 @@ impl BatchPace {
         )
     }
 
-    /// How long a short turn should take, its commit included.
+    /// Target duration of a short turn, commit included.
     fn short_us(&self) -> u64 {
         (self.commit_us * SHORT_TIMES).clamp(SHORT_MIN_US, SHORT_MAX_US)
     }
 
-    /// A transaction of so many records, in and out, was committed; the turn took so long.
+    /// Notes a committed transaction: input records, output records, duration of the turn.
     pub(super) fn well(&mut self, records: usize, outputs: usize, took_us: u64) {
         if outputs <= SMALL {
-            // One that was held up by something else says little.
+            // Raise the estimate slowly: an outside delay of one turn says little about commits.
             self.commit_us =
                 took_us.min(self.commit_us + took_us.saturating_sub(self.commit_us) / 8);
         }
@@ -286,17 +289,18 @@ impl BatchPace {
         }
     }
 
-    /// A transaction of so many records, in and out, did not fit into its time; so many of those
-    /// `of` it wrote were accepted.
+    /// Notes a transaction that was late: input records, output records, and `done` of `of` written
+    /// records accepted in time.
     pub(super) fn late(&mut self, records: usize, outputs: usize, done: usize, of: usize) {
-        // Half of what was managed: the rest of a transaction's time is for its offsets and its
-        // end. When nothing was, brokers may have been away, which says little about sizes.
+        // Take half of the accepted share: the rest of the transaction timeout is for offsets and
+        // commit. If the log accepted nothing, brokers may have been away, and the failure says
+        // little about sizes. One failure therefore divides the sizes by sixteen at most.
         let less = |n: usize| (n * done / (2 * of.max(1))).clamp(n / 16, n / 2).max(1);
         self.shrink(less(records), less(outputs));
     }
 
-    /// A transaction of so many records was refused for one of its records, which shows sooner
-    /// among few.
+    /// Notes a transaction with a rejected record. A smaller batch finds the rejected record
+    /// sooner.
     pub(super) fn refused(&mut self, records: usize) {
         self.shrink((records / 8).max(1), self.outputs);
     }
@@ -309,7 +313,7 @@ impl BatchPace {
         }
     }
 
-    /// Most records that the next transaction takes.
+    /// Largest number of input records in the next transaction.
     pub(super) fn next(&self) -> usize {
         self.inputs
     }
@@ -341,7 +345,8 @@ mod tests {
         let mut attempts = Vec::new();
         let mut largest = 0;
 
-        // Transactions of more than 300 records never fit; what was managed is not told.
+        // Transactions of more than 300 records never fit. The report does not say how many records
+        // were accepted.
         for _ in 0..100_000 {
             let n = p.limits(0).records;
             if n > 300 {
@@ -389,8 +394,8 @@ mod tests {
         assert_eq!((p.inputs, p.outputs), (1_000, 10_000));
     }
 
-    /// Wherever the log is: in memory, on this machine, or on a cluster that takes its time. 20 us
-    /// a record, and a commit.
+    /// The test covers logs in memory, on the same machine, and on a slow cluster. Each record
+    /// takes 20 us, plus the commit.
     #[test]
     fn beside_a_backlog_an_order_takes_about_three_times_as_long_as_alone() {
         for commit_us in [300, 5_000, 20_000] {
@@ -410,7 +415,7 @@ mod tests {
                 (took, counts.len() == 2 && share[0] == 0)
             };
 
-            // Before there was a backlog, orders came one at a time.
+            // Before the backlog, orders came one at a time.
             for _ in 0..60 {
                 p.share(&[(1, 1)], false, now);
                 p.well(1, 3, commit_us + 20);
@@ -440,7 +445,7 @@ mod tests {
                 }
 
                 if quiet == 1 && i > 40 {
-                    // The order came in the middle of the turn before, whenever that was.
+                    // The order arrived at some time during the previous turn.
                     waits.push(rest * (i % 100) / 100 + took);
                 } else {
                     spent += took - commit_us;
@@ -473,7 +478,7 @@ mod tests {
         }
     }
 
-    /// A quiet task that always has a record takes every second turn, no more.
+    /// A quiet task that always has a record takes at most every second turn.
     #[test]
     fn the_backlog_gets_every_second_turn_at_least() {
         let mut p = pace();
@@ -491,8 +496,8 @@ mod tests {
         assert_eq!(taken, [25, 50]);
     }
 
-    /// Found by a storm: a commit took 70 ms, so one record was taken at a time, thirteen a second,
-    /// and a backlog of 17 000 was there for good.
+    /// Found by a storm test. A commit took 70 ms, so each turn took one record: thirteen records a
+    /// second. A backlog of 17 000 records never shrank.
     #[test]
     fn where_a_commit_takes_longer_than_a_short_turn_a_backlog_still_goes_down() {
         let turns = |commit: u64, record: u64, writes: usize| {
@@ -500,7 +505,7 @@ mod tests {
             let mut now = 1_000 * MS;
             let mut done = 0;
 
-            // The smallest that a turn can come down to: nothing is left to make it shorter.
+            // The minimum size of a turn. The turn cannot become shorter.
             p.short = 1;
             for i in 0..200 {
                 let limit = p.limits(now).records;
@@ -527,7 +532,7 @@ mod tests {
             "{a_second} records a second, {least} at a time"
         );
 
-        // But one record that causes twenty thousand is a turn for itself.
+        // A record that causes twenty thousand outputs has its own turn.
         let (_, least) = turns(70, 140_000, 20_000);
         assert_eq!(least, 1);
     }

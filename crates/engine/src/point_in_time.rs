@@ -1,10 +1,9 @@
-//! A task's state as it was: the same re-execution as a replay, ended earlier.
+//! A task's state at an earlier time: re-execution like a replay, with an earlier end.
 //!
-//! Time is log time, the only one there is: the state at a moment is what comes of all inputs up to
-//! that moment, whenever they were really handled. A role with a journal passes only through the
-//! states that it really was in, so it ends with the last transaction that took in nothing later.
-//! The others have no order between inputs that matters; each of their inputs is read exactly up to
-//! the moment.
+//! Time is log time, the only time of a task. The state at a moment is the result of all inputs up
+//! to the moment, independent of the real processing time. A role with a journal stops after its
+//! last transaction without later inputs, because only such states really existed. For other roles
+//! the order between inputs does not matter, so each input is read exactly up to the moment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,33 +17,33 @@ use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{From, LogError, StateStore};
 
-/// Where to end.
+/// The end of the re-execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PointInTime {
-    /// With everything whose log time is not after this, milliseconds since 1970.
+    /// All records with a log time up to this time, in milliseconds since 1970.
     Time(i64),
-    /// With this record: behind the transaction that took it in, or, without a journal, at its log
-    /// time in all other inputs.
+    /// Up to this record. With a journal: the end of the transaction with the record. Without a
+    /// journal: all other inputs up to the record's log time.
     Record(TopicPartition, u64),
 }
 
-/// The state that was there.
+/// The state at the point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Travelled {
-    /// Positions of all inputs, digest, and guard counters; the transaction counts only if
-    /// [`Self::transaction`] says so.
+    /// Positions of all inputs, digest, and sequence counters. The transaction number in `meta`
+    /// counts only if [`Self::transaction`] is set.
     pub meta: Checkpoint,
-    /// The task's transaction, where the journal tells.
+    /// The task's transaction. `None` without a journal.
     pub transaction: Option<u64>,
-    /// Records re-executed.
     pub records: u64,
-    /// Where re-execution parts from the journal; then the rest means nothing.
+    /// The first difference between re-execution and journal. After a divergence the other fields
+    /// have no meaning.
     pub divergence: Option<Divergence>,
 }
 
 impl ReplaySettings<'_> {
-    /// Re-executes into an empty scratch store up to a moment. `committed`: how far the task's
-    /// group has read each of its inputs.
+    /// Re-executes into an empty scratch store up to a moment. `committed` has the group's next
+    /// offset for each input of the task.
     pub fn until(
         mut self,
         scratch: Box<dyn StateStore>,
@@ -113,7 +112,7 @@ impl ReplaySettings<'_> {
         }
     }
 
-    /// A moment's position in each input; an error if the task has not come that far.
+    /// The position of a moment in each input. An error if the task has not reached the moment.
     fn goal(
         &self,
         spec: &RoleSpec,
@@ -160,8 +159,8 @@ impl ReplaySettings<'_> {
                 _ => self.log.offset_at(*at, time_ms.saturating_add(1))?,
             };
 
-            // Behind the last record there may be markers of transactions, which nobody commits an
-            // offset for.
+            // Only transaction markers may follow the last record, and nobody commits an offset for
+            // markers.
             if end > *next
                 && let Some(unread) = self.first_between(*at, *next, end)?
             {
@@ -197,7 +196,7 @@ impl ReplaySettings<'_> {
             .filter(|offset| *offset < end))
     }
 
-    /// Offset and time of the first record from an offset on.
+    /// Offset and log time of the first record at or behind the offset `from`.
     fn read_one(&self, at: TopicPartition, from: u64) -> Result<Option<(u64, i64)>, ReplayError> {
         let bounds = self.log.bounds(at)?;
         if from >= bounds.stable_end {
@@ -237,23 +236,23 @@ impl ReplaySettings<'_> {
     }
 }
 
-/// A moment in a task's own terms.
+/// The goal of a re-execution, in positions.
 struct TaskGoal {
-    /// With a time: where each input ends.
+    /// End offset of each input. Empty if `record` is set.
     ends: Vec<(TopicPartition, u64)>,
-    /// With a journal: the record that must be in.
+    /// The record that the last transaction must include. Only with a journal.
     record: Option<(TopicPartition, u64)>,
 }
 
 impl TaskGoal {
-    /// Whether a transaction that ended at these positions came after the moment.
+    /// True if a transaction that ends at these positions is after the moment.
     fn passed_by(&self, offsets: &[(TopicPartition, u64)]) -> bool {
         offsets
             .iter()
             .any(|(at, offset)| self.ends.iter().any(|(a, end)| a == at && offset > end))
     }
 
-    /// Whether it was the last one before it.
+    /// True if a transaction that ends at these positions includes the record.
     fn reached_by(&self, offsets: &[(TopicPartition, u64)]) -> bool {
         self.record
             .is_some_and(|(at, record)| offsets.iter().any(|(a, next)| *a == at && *next > record))

@@ -1,41 +1,40 @@
-//! Refusals by the log: a login, a right, a place in the group. At the first start that is a
-//! configuration which does not fit, and ends the role. Once everything was right it may pass,
-//! because a broker that restarts may not know its users yet, or somebody is just changing the
-//! rights: then the role tries again, says so loudly, and ends only when it lasts.
+//! Refusals by the log: a login, an access right, or membership in the group. A refusal at the
+//! first start is a wrong configuration and ends the role. After a proven start a refusal may pass:
+//! a restarted broker may not know its users yet, or somebody changes the rights. The role then
+//! tries again, logs an error, and ends only if the refusal lasts.
 
 use std::time::Duration;
 
-/// A role that ran for so long was refused nothing that it needs.
+/// After running this long, the role has proved that nothing required is refused.
 const PROVEN_AFTER: Duration = Duration::from_secs(5);
-/// How long a refusal may last.
+/// Longest duration of a refusal before the role ends.
 const ENDS_AFTER: Duration = Duration::from_secs(300);
-/// How often it is told.
+/// Interval between log lines about a refusal.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Refusals so far, and whether everything was allowed once.
+/// Refusals so far, and the proof of an earlier success.
 #[derive(Default)]
 pub(super) struct Refusals {
-    /// Whether everything was allowed once.
+    /// True if the log once allowed all requests.
     proven: bool,
     running_since_us: Option<u64>,
     refused_since_us: Option<u64>,
     told_us: Option<u64>,
 }
 
-/// The answer to a refusal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RefusalAction {
-    /// The refusal will not pass: stop.
+    /// The refusal is permanent: stop.
     Stop,
-    /// Try again; `tell`, with the seconds that are left, if it is time to.
+    /// Try again.
     Wait {
-        /// Seconds until the role ends over this, if it is time to tell.
+        /// Seconds until the role ends. `Some` only if a log line is due.
         tell: Option<u64>,
     },
 }
 
 impl Refusals {
-    /// A turn went well while all tasks ran.
+    /// Notes a successful turn with all tasks running.
     pub(super) fn ran(&mut self, now_us: u64) {
         let since = *self.running_since_us.get_or_insert(now_us);
         if past(now_us, since, PROVEN_AFTER) {
@@ -43,7 +42,7 @@ impl Refusals {
         }
     }
 
-    /// A transaction was committed: everything is allowed.
+    /// Notes a committed transaction, which proves all rights.
     pub(super) fn allowed(&mut self) {
         *self = Refusals {
             proven: true,
@@ -52,12 +51,11 @@ impl Refusals {
         };
     }
 
-    /// An incarnation ended.
     pub(super) fn ended(&mut self) {
         self.running_since_us = None;
     }
 
-    /// The log refused something.
+    /// Notes a refusal and returns the action.
     pub(super) fn refused(&mut self, now_us: u64) -> RefusalAction {
         if !self.proven {
             return RefusalAction::Stop;
@@ -118,7 +116,7 @@ mod tests {
         assert_eq!(r.refused(9 * S), RefusalAction::Wait { tell: None });
         assert_eq!(r.refused(17 * S), RefusalAction::Wait { tell: Some(290) });
 
-        // To run for a moment is no proof that it has passed.
+        // Running for a moment does not prove the end of the refusal.
         r.ran(18 * S);
         r.ended();
         assert_eq!(r.refused(307 * S), RefusalAction::Stop);

@@ -1,25 +1,27 @@
-//! Records that brokers refuse again and again: too large for the topic as somebody set it, a time
-//! that it does not accept. An outage passes; this does not, and a supervisor sees nothing of a
-//! process that begins anew for ever. So the third refusal of the same record ends the role.
+//! Records that brokers reject again and again: too large for the topic's current setting, or with
+//! a timestamp that the broker does not accept. An outage passes, but such a rejection does not. A
+//! supervisor would not notice a process in an endless recovery loop. The third rejection of the
+//! same record therefore ends the role.
 //!
-//! A transaction that was refused comes back smaller, down to one record of input, so that the
-//! record which is to blame is known and all before it are done; only then the refusals count.
-//! Whatever else happens in between (brokers restart, a commit has no answer) neither counts nor
-//! clears anything.
+//! After a rejection the next transactions are smaller, down to one input record. Then the record
+//! at fault is known, and all records before it are committed. Only rejections of a single record
+//! count. Other failures (a broker restart, a commit without an answer) neither count nor reset the
+//! counter.
 
 use std::collections::BTreeMap;
 
 use ports::topics::TopicPartition;
 
-/// So often the same record must be refused for the same reason.
+/// Number of rejections of the same record for the same reason that ends the role.
 pub(super) const TIMES: u32 = 3;
 
-/// By task: the record, the reason, and how often.
+/// By task: position of the record, reason, and number of rejections.
 #[derive(Default)]
 pub(super) struct Rejections(BTreeMap<u32, (TopicPartition, u64, String, u32)>);
 
 impl Rejections {
-    /// The output of one input record was refused; answers how often that was.
+    /// Counts a rejection of the output of one input record. Returns the number of rejections so
+    /// far.
     pub(super) fn again(&mut self, at: TopicPartition, offset: u64, reason: &str) -> u32 {
         let known = self
             .0
@@ -31,7 +33,7 @@ impl Rejections {
         times
     }
 
-    /// A task has come further.
+    /// Resets the counter after a commit of the task.
     pub(super) fn past(&mut self, task: u32) {
         self.0.remove(&task);
     }

@@ -1,10 +1,10 @@
-//! Re-executing a task's inputs from offset zero into scratch state, and comparing with what really
-//! happened.
+//! Replay: executes a task's inputs again from offset zero into scratch state, and compares the
+//! result with the recorded digests.
 //!
-//! Roles whose result depends on how several inputs were merged have a journal: each entry names
-//! the positions after one transaction and the broadcast rows it used, so the very same batches are
-//! formed again and the digest is compared after each of them. Other roles are replayed input by
-//! input up to the live position, and the digest is compared there.
+//! Roles with results that depend on the merge order of several inputs have a journal. Each journal
+//! entry contains the positions after one transaction and the broadcast rows used. A replay forms
+//! the same batches and compares the digest after each transaction. Other roles are replayed input
+//! by input up to the live position, and the digest is compared there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,67 +22,61 @@ use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{From, Log, LogError, StateStore, StoreError};
 
-/// Why a replay could not be done.
+/// Error of a replay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The log failed, or something needed is no longer in it.
+    /// The log failed, or the log no longer contains a needed record.
     #[error(transparent)]
     Log(#[from] LogError),
     /// The role or the scratch store failed.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// The journal and the inputs do not fit together.
+    /// The journal and the inputs do not match.
     #[error("{0}")]
     Journal(String),
-    /// A journal entry cannot be read.
+    /// A journal entry cannot be decoded.
     #[error(transparent)]
     Unreadable(#[from] UnreadableMeta),
-    /// The moment that was asked for is not one of this task's past.
+    /// The requested moment is not in this task's past.
     #[error("{0}")]
     Moment(String),
 }
 
-/// Where a replay differs from what is on record.
+/// A difference between replay and recorded results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
-    /// Transaction of the task.
+    /// Number of the task's transaction.
     pub transaction: u64,
     /// Input records of that transaction: partition, first offset, end.
     pub inputs: Vec<(TopicPartition, u64, u64)>,
-    /// Digest on record.
+    /// Recorded digest.
     pub recorded: Digest,
     /// Digest of the replay.
     pub replayed: Digest,
-    /// The first record whose output differs from what stands in the log, if outputs show it.
+    /// The first input record with different output, if outputs show the difference.
     pub record: Option<String>,
 }
 
-/// The findings of a replay.
+/// Result of a replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayed {
-    /// Transactions re-executed.
     pub transactions: u64,
-    /// Records re-executed.
     pub records: u64,
     /// Digest at the end.
     pub digest: Digest,
-    /// None if everything agrees.
+    /// `None` if all digests are equal.
     pub divergence: Option<Divergence>,
 }
 
 /// The ports and settings of a replay.
 pub struct ReplaySettings<'a> {
-    /// The log.
     pub log: &'a dyn Log,
-    /// Names.
     pub topics: Arc<TopicTable>,
-    /// The role.
     pub factory: &'a dyn RoleFactory,
     /// Partition counts by topic number.
     pub partitions: Arc<[u32]>,
-    /// The task.
     pub task: u32,
-    /// Told now and then how many records are done.
+    /// Called sometimes with the number of records done.
     pub progress: &'a mut dyn FnMut(u64),
 }
 
@@ -90,11 +84,10 @@ pub struct ReplaySettings<'a> {
 pub(super) struct Run {
     pub(super) task: Task,
     cursors: Vec<PartitionCursor>,
-    /// Broadcast rows as the journal has them so far.
+    /// Broadcast rows according to the journal so far.
     tables: Tables,
     out: Records,
     batch: Records,
-    /// Records re-executed.
     pub(super) records: u64,
 }
 
@@ -112,8 +105,8 @@ impl Run {
 }
 
 impl ReplaySettings<'_> {
-    /// Replays up to the position in `live` (the meta record of a live store, or of the changelog)
-    /// into an empty scratch store.
+    /// Replays up to the position in `live` into an empty scratch store. `live` is the checkpoint
+    /// of a live store or of the changelog.
     pub fn run(
         mut self,
         scratch: Box<dyn StateStore>,
@@ -132,7 +125,7 @@ impl ReplaySettings<'_> {
         }
     }
 
-    /// A task that has done nothing yet, and its inputs from their beginning.
+    /// A new task, with cursors at the start of its inputs.
     pub(super) fn start(
         &self,
         spec: &Arc<RoleSpec>,
@@ -216,7 +209,7 @@ impl ReplaySettings<'_> {
         Ok(self.verdict(&run.task, live, run.records))
     }
 
-    /// Re-executes one transaction and compares its digest with the one on record.
+    /// Re-executes one transaction and compares the digest with the recorded digest.
     pub(super) fn entry(
         &mut self,
         spec: &RoleSpec,
@@ -251,7 +244,8 @@ impl ReplaySettings<'_> {
             tables.force(row);
         }
 
-        // As the incarnation did that began here. Where it did not say under what, nobody knows.
+        // Use the settings of the incarnation that began here. Old journals do not contain
+        // settings.
         if entry.forget {
             task.decide_by(match &entry.settings {
                 Some(settings) => self
@@ -266,8 +260,8 @@ impl ReplaySettings<'_> {
         batch.clear();
         let before = task.meta().offsets.clone();
         for c in cursors {
-            // An input that a later version added is not named in older entries: nothing of it had
-            // been processed then.
+            // Older entries lack inputs added by a later version. Nothing of such an input had been
+            // processed then.
             c.take_until(
                 next_offset(&entry.offsets, c.at).unwrap_or(c.position),
                 batch,
@@ -371,8 +365,8 @@ impl ReplaySettings<'_> {
         }
     }
 
-    /// Compares the outputs of one re-executed transaction with the log's, by `(src, n)`; names the
-    /// first cause that differs.
+    /// Compares the outputs of one re-executed transaction with the log by `(src, n)`. Returns the
+    /// first cause with different output.
     fn first_wrong_output(
         &self,
         spec: &RoleSpec,

@@ -1,46 +1,46 @@
-//! A role as the engine sees it: a few topics and a pure function over records and state.
+//! The engine's interface to a role: a few topics, and a pure function over records and state.
 
 use super::context::Ctx;
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicPartition};
 
-/// A topic that a role's group shares out.
+/// An input topic of a role. The consumer group shares out its partitions.
 #[derive(Clone, Copy, Debug)]
 pub struct RoleInput {
-    /// The topic.
     pub topic: TopicId,
-    /// Written by another role of ours with a `(task, sequence)` header: repeated records are
-    /// dropped and counted, a gap stops the task.
+    /// True if another role writes the topic with a `(task, sequence)` header. Repeated records are
+    /// dropped and counted, and a gap stops the task.
     pub guarded: bool,
 }
 
-/// The topics that a role reads, owns and writes; data, so that it can be printed and checked
-/// before anything runs.
+/// Topics that a role reads, owns and writes. The spec is data, so a tool can print and check the
+/// spec before a start.
 #[derive(Clone, Debug)]
 pub struct RoleSpec {
     /// `orders`, `trading`, ...
     pub name: &'static str,
-    /// Inputs. Of records with the same log time, those of an earlier input are processed first.
+    /// Input topics in order. Among records with the same log time, those of an earlier input come
+    /// first.
     pub inputs: Vec<RoleInput>,
-    /// Compacted one-partition topics that every instance holds whole in memory.
+    /// Compacted topics of one partition. Every instance keeps all their rows in memory.
     pub broadcasts: Vec<TopicId>,
-    /// Topics written whose readers check `(task, sequence)`.
+    /// Output topics with `(task, sequence)` headers for their readers.
     pub guarded_outputs: Vec<TopicId>,
-    /// Where state changes go.
+    /// Topic for state changes.
     pub changelog: TopicId,
-    /// Where each transaction leaves its input positions and broadcast values, for bit-exact
-    /// replay. Needed by roles whose result depends on how several inputs were merged.
+    /// Topic for the input positions and broadcast values of each transaction, for bit-exact
+    /// replay. Required for roles with results that depend on the merge order of several inputs.
     pub journal: Option<TopicId>,
-    /// Where unprocessable records go.
+    /// Topic for unprocessable records.
     pub dead_letters: TopicId,
-    /// An input in which a task of the role is woken: when its alarm is due, when a row of a
-    /// broadcast table changed, and when it begins to run. Its records bear the broker's time, so
-    /// even a role that waits for a moment decides by the log alone.
+    /// Input topic with the wake-ups of tasks: at a due alarm, after a change of a broadcast row,
+    /// and at the start of a task. The broker stamps the records, so a role with deadlines decides
+    /// by the log alone.
     pub clock: Option<TopicId>,
-    /// How long a batch waits for company after its first record. Zero where somebody waits for the
-    /// answer; roles that only follow save most of their transactions by it on a busy day.
+    /// Wait for more records after the first record of a batch. Zero if a client waits for
+    /// the answer. Other roles save most of their transactions with a linger time on a busy day.
     pub linger: std::time::Duration,
-    /// Whether the role looks at headers of inputs that are not guarded.
+    /// True if the role reads headers of unguarded inputs.
     pub headers: bool,
 }
 
@@ -69,8 +69,8 @@ impl RoleSpec {
         }
     }
 
-    /// The input partitions of a task, ascending, as meta records have them. `partitions`: counts
-    /// by topic number; an input with fewer has none for it.
+    /// The input partitions of a task, ascending, as in meta records. `partitions` has the
+    /// partition counts by topic number. An input with too few partitions is left out.
     pub fn inputs_of(&self, task: u32, partitions: &[u32]) -> Vec<TopicPartition> {
         let all = self
             .inputs
@@ -84,47 +84,48 @@ impl RoleSpec {
     }
 }
 
-/// The record cannot be what our own roles wrote, or an invariant broke: the task stops, nothing is
-/// committed, a person must look.
+/// No role of ours can have written the record, or an invariant broke. The task stops without a
+/// commit, and a person must look.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Bug(pub String);
 
-/// A role's logic for one task. Synchronous and deterministic: no clock, no randomness, no
-/// iteration over unordered maps. All lasting state goes through [`Ctx`]; the struct itself may
-/// only keep configuration, scratch buffers and what it needs until `batch_end`. After a batch that
-/// did not commit the engine makes a new one.
+/// A role's logic for one task.
+///
+/// The logic is synchronous and deterministic: no clock, no random numbers, no iteration over
+/// unordered maps. All lasting state goes through [`Ctx`]. The struct itself may keep only
+/// configuration, scratch buffers and data for `batch_end`. After a batch without a commit the
+/// engine makes a new logic.
 pub trait RoleLogic: Send {
-    /// Handles one record. Bad input is answered with events or a dead letter, never with an error.
+    /// Handles one record. The role answers bad input with events or a dead letter, never with an
+    /// error.
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug>;
 
-    /// The settings that it decides by besides records and state, in a form that stays readable;
-    /// they go into the journal, so that a replay decides by the same.
+    /// The role's settings besides records and state, in a form that stays readable. The journal
+    /// records the settings, so a replay decides by the same settings.
     fn settings(&self) -> Option<Vec<u8>> {
         None
     }
 
-    /// Whether the records of a transaction are merged by log time. False for a replay of what was
-    /// decided before they were: input by input.
+    /// True if the records of a transaction are merged by log time. False in a replay of old
+    /// transactions, processed input by input.
     fn merges_by_log_time(&self) -> bool {
         true
     }
 
-    /// The log time at which the role wants to be woken, if it waits for one; see
-    /// [`RoleSpec::clock`].
+    /// The log time of the next wake-up in milliseconds, if any; see [`RoleSpec::clock`].
     fn alarm_ms(&self) -> Option<i64> {
         None
     }
 
-    /// How many records, and bytes, `batch_end` and its state changes will add, roughly: a
-    /// transaction's output is bounded, and a batch ends early when there is enough of it. Asked
-    /// after each record.
+    /// Rough number of records and bytes that `batch_end` and its state changes will add. The
+    /// engine asks after each record and ends the batch when the transaction is full.
     fn held_back(&self) -> (usize, usize) {
         (0, 0)
     }
 
-    /// Called once after the records of a batch and before its commit, for output that is conflated
-    /// per transaction.
+    /// Called once after the records of a batch and before the commit. Roles emit conflated output
+    /// here.
     fn batch_end(&mut self, _ctx: &mut Ctx<'_>) -> Result<(), Bug> {
         Ok(())
     }
@@ -132,28 +133,26 @@ pub trait RoleLogic: Send {
 
 /// Makes a role's logic for a task.
 pub trait RoleFactory: Send {
-    /// The role's description.
     fn spec(&self) -> &RoleSpec;
-    /// Logic for task `task`.
     fn make(&self, task: u32) -> Box<dyn RoleLogic>;
-    /// The same logic for a replay of a journal that says nothing about settings: by the rules of
-    /// the time in which journals did not.
+    /// Logic for a replay of a journal without settings. Decides by the rules of the versions that
+    /// recorded no settings.
     fn make_unrecorded(&self, task: u32) -> Box<dyn RoleLogic> {
         self.make(task)
     }
-    /// The same logic under settings that a journal has; see [`RoleLogic::settings`]. An error: a newer
-    /// version wrote them.
+    /// Logic for a replay under the settings of a journal; see [`RoleLogic::settings`]. An error
+    /// means that a newer version wrote the settings.
     fn make_under(&self, _settings: &[u8], _task: u32) -> Result<Box<dyn RoleLogic>, String> {
         Err("the journal has settings, and this version of the role knows of none: use the version that wrote it".into())
     }
-    /// Whether a record may change a broadcast table. One that may not is passed over, and the row
-    /// before it stays in force: a bad record changes nothing.
+    /// True if a record may change a broadcast table. A refused record is skipped, and the earlier
+    /// row stays in force.
     fn accepts_broadcast(&self, _record: &Record<'_>) -> bool {
         true
     }
-    /// Extra records that belong to a broadcast table although they are not in its topic yet; asked
-    /// once per incarnation, before anything runs. `orders` uses it for ticks that `trading` has
-    /// not turned into reference prices. The records' keys and values are the table's.
+    /// Extra rows of a broadcast table that are not in its topic yet. The engine asks once in each
+    /// incarnation, before any task runs. `orders` returns rows for ticks that `trading` has not
+    /// turned into reference prices yet. The keys and values of the records are those of the table.
     fn seed_broadcast(
         &self,
         _topic: TopicId,

@@ -1,11 +1,11 @@
-//! Looking through running stores, a few keys at a time: is what lies there still what was written?
+//! Scrubbing of running stores, a few keys at a time, to find latent sector errors and lost files.
 //!
-//! A block that is read is checked by its checksum; one that nobody reads could rot for years, and
-//! a file that was lost whole leaves no wrong checksum behind. So from time to time each task's
-//! store is read from its first key to its last, in slices between turns, and summed up.
-//! Transactions that commit meanwhile move the sum of the part that was passed already. At the end
-//! it must be the digest of the meta record; if it is not, the store is put aside and rebuilt by
-//! the next incarnation.
+//! A checksum protects a block only if somebody reads the block. A block that nobody reads may stay
+//! damaged for years, and a lost file leaves no wrong checksum. Each task's store is therefore read
+//! periodically from the first key to the last key, in slices between turns. The scrub adds up the
+//! digest of the keys read so far. Commits during the scrub update the sum for keys already read.
+//! At the end the sum must equal the digest in the meta record. If the sums differ, the next
+//! incarnation quarantines and rebuilds the store.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use super::overlay::Overlay;
 use super::task::Task;
 use ports::{StateStore, StoreError};
 
-/// Keys of one slice while there is nothing else to do, and while there is.
+/// Keys in one slice: on an idle loop, and on a busy loop.
 const IDLE_KEYS: usize = 2_000;
 const BUSY_KEYS: usize = 100;
 
-/// The first round begins this soon: right after a start damage is likeliest.
+/// Longest wait for the first scrub. Damage is most likely right after a start.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
 
-/// How far one store was looked through.
+/// Progress of the scrub of one store.
 #[derive(Default)]
 pub(super) struct Scrub {
-    /// The last key that was read.
+    /// The last key read.
     passed: Option<Vec<u8>>,
     sum: Digest,
 }
 
 impl Scrub {
-    /// Reads on; true when all was read and is as it must be.
+    /// Reads the next slice. Returns true at the end, if the sum equals `digest`.
     pub(super) fn slice(
         &mut self,
         store: &dyn StateStore,
@@ -66,7 +66,7 @@ impl Scrub {
         )))
     }
 
-    /// A transaction is being written: what it changes in the part that was read moves the sum.
+    /// Updates the sum for the changes of a transaction to keys already read.
     pub(super) fn moved(&mut self, overlay: &Overlay) {
         if let Some(passed) = &self.passed {
             self.sum = overlay.digest_after_up_to(self.sum, passed);
@@ -74,7 +74,7 @@ impl Scrub {
     }
 }
 
-/// Which store's turn it is.
+/// The schedule of scrubs.
 pub(super) struct Scrubber {
     every: Option<Duration>,
     due_us: u64,
@@ -82,7 +82,7 @@ pub(super) struct Scrubber {
 }
 
 impl Scrubber {
-    /// One that does nothing until [`Self::set`].
+    /// A scrubber that does nothing until [`Self::set`].
     pub(super) fn new() -> Scrubber {
         Scrubber {
             every: None,
@@ -91,7 +91,7 @@ impl Scrubber {
         }
     }
 
-    /// A round begins this often; never, if none is given.
+    /// Sets the period between rounds. `None` or zero switches scrubbing off.
     pub(super) fn set(&mut self, every: Option<Duration>, now_us: u64) {
         self.every = every.filter(|e| !e.is_zero());
         self.due_us = self
@@ -99,13 +99,13 @@ impl Scrubber {
             .map_or(0, |e| now_us + e.min(FIRST_AFTER).as_micros() as u64);
     }
 
-    /// Whether a round is under way, so that an idle loop should not sleep long.
+    /// True if a round is in progress. An idle loop should then sleep only briefly.
     pub(super) fn busy(&self) -> bool {
         !self.left.is_empty()
     }
 
-    /// Does a slice. True when a store was found to be right; an error names the task whose store
-    /// is not.
+    /// Scrubs one slice. Returns true at the end of a healthy store. The error names the task with
+    /// the damaged store.
     pub(super) fn turn(
         &mut self,
         tasks: &mut BTreeMap<u32, Task>,
@@ -125,7 +125,7 @@ impl Scrubber {
             return Ok(false);
         };
 
-        // The task may have moved to another instance.
+        // Another instance may own the task now.
         let Some(task) = tasks.get_mut(&number) else {
             self.left.pop();
             return Ok(false);

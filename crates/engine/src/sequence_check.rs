@@ -1,6 +1,7 @@
-//! The second line of defence: every record between two stages carries `(task, sequence)`. With
-//! healthy transactions the reader's counters stay at zero; if a transaction was torn, a repeat is
-//! dropped and counted, and a gap stops the task before money moves on wrong grounds.
+//! Sequence check of records between roles, as a second line of defence. Every such record carries
+//! `(task, sequence)`. With healthy transactions the counters of repeats stay at zero. After a torn
+//! transaction, repeats are dropped and counted. A gap stops the task before money moves on wrong
+//! data.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +10,9 @@ use ports::topics::{TopicId, TopicPartition};
 /// Header that carries `task/sequence`.
 pub const HEADER: &str = "task-seq";
 
-/// Header that carries the format of a value that we wrote.
+/// Header with the format of a value of ours.
 pub const VERSION_HEADER: &str = "v";
-/// The format of all values of today.
+/// The current format of all values.
 pub const VERSION: &[u8] = b"1";
 
 /// Last sequence sent to each guarded output partition; sequences start at 1.
@@ -22,7 +23,7 @@ pub struct OutSequences {
 }
 
 impl OutSequences {
-    /// None sent yet, to these topics.
+    /// No record was sent yet to the guarded topics.
     pub fn new(guarded: &[TopicId]) -> Self {
         OutSequences {
             guarded: guarded.to_vec(),
@@ -30,7 +31,7 @@ impl OutSequences {
         }
     }
 
-    /// Takes the next sequence for a partition; none if its topic is not guarded.
+    /// Takes the next sequence of a partition. `None` if the topic is not guarded.
     pub fn next(&mut self, at: TopicPartition) -> Option<u64> {
         if !self.guarded.contains(&at.topic) {
             return None;
@@ -41,7 +42,7 @@ impl OutSequences {
         Some(*last)
     }
 
-    /// The last sequence sent, in order of topic and partition.
+    /// The last sequence of each partition, in order of topic and partition.
     pub fn iter(&self) -> impl Iterator<Item = (TopicPartition, u64)> + '_ {
         self.last.iter().map(|(k, v)| (*k, *v))
     }
@@ -52,18 +53,18 @@ impl OutSequences {
     }
 }
 
-/// The verdict about a guarded record.
+/// Result of the check of a guarded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceCheck {
-    /// The one that was due.
+    /// The next sequence in order.
     Next,
-    /// Seen before: drop it and count.
+    /// A record seen before: drop and count.
     Repeat,
-    /// Something is missing before it: stop.
+    /// A record is missing before this record: stop.
     Gap {
-        /// The sequence that was due.
+        /// The expected sequence.
         due: u64,
-        /// The sequence that came.
+        /// The sequence of the record.
         came: u64,
     },
 }
@@ -75,7 +76,7 @@ pub struct InSequences {
 }
 
 impl InSequences {
-    /// Checks and remembers.
+    /// Checks a sequence, and remembers a sequence in order.
     pub fn check(&mut self, topic: TopicId, task: u32, sequence: u64) -> SequenceCheck {
         let last = self.last.entry((topic, task)).or_insert(0);
         if sequence <= *last {
@@ -93,7 +94,7 @@ impl InSequences {
         SequenceCheck::Next
     }
 
-    /// The last sequence seen, in order.
+    /// The last sequences, in order of topic and upstream task.
     pub fn iter(&self) -> impl Iterator<Item = (TopicId, u32, u64)> + '_ {
         self.last.iter().map(|(k, v)| (k.0, k.1, *v))
     }
@@ -104,7 +105,7 @@ impl InSequences {
     }
 }
 
-/// Reads the header's `task/sequence`.
+/// Parses the header value `task/sequence`.
 pub fn parse(header: &[u8]) -> Option<(u32, u64)> {
     let text = std::str::from_utf8(header).ok()?;
     let (task, sequence) = text.split_once('/')?;

@@ -1,5 +1,5 @@
-//! How a turn of the loop ends when it does not end well: recover or stop. Every error of every
-//! port is sorted here, and nowhere else.
+//! The error of a turn: recover or stop. This file maps every error of every port to an action; no
+//! other file does.
 
 use super::instance::FatalError;
 use super::restore::RestoreError;
@@ -7,24 +7,26 @@ use super::role::Bug;
 use super::task::TaskError;
 use ports::{LogError, StoreError};
 
-/// How a turn ends when it does not end well.
+/// Error of a turn.
 pub(super) enum StepError {
-    /// Give this incarnation up and join again.
+    /// End this incarnation and join again.
     Recover(String),
-    /// Something cannot be, or only looks so. A process that was frozen for longer than its session
-    /// goes on with old state and old answers: records may follow from what its tasks' new owner
-    /// has done, positions may be gone, and committed offsets may have been asked for long ago. So
-    /// the first time a new incarnation looks at the same thing again, with the state of that
-    /// moment; only then it stops for good. With the task that found it, if one did.
+    /// An invariant does not hold, or this process is a zombie with stale state. A zombie was
+    /// frozen for longer than its session and continues with old state and old answers. Records may
+    /// follow from work of the tasks' new owner, positions may be gone, and answers about committed
+    /// offsets may be old. The first finding therefore ends only the incarnation, and the next
+    /// incarnation checks again with fresh state. A second finding stops the instance. The number
+    /// is the task with the finding, if any.
     Doubt(Option<u32>, String),
-    /// The log refuses us: recover, or stop if that was never otherwise or lasts.
+    /// The log refuses a request. Recover, or stop if the log never allowed the request or if the
+    /// refusal lasts.
     Refused(String),
-    /// For good.
+    /// Stop for good.
     Stop(FatalError),
 }
 
 impl StepError {
-    /// A task could not be restored.
+    /// The error of a failed restore.
     pub(super) fn of_restore(task: u32, e: RestoreError) -> StepError {
         match e {
             RestoreError::Log(e) => e.into(),
@@ -56,10 +58,10 @@ impl std::convert::From<LogError> for StepError {
 impl std::convert::From<StoreError> for StepError {
     fn from(e: StoreError) -> StepError {
         match e {
-            // Found while running: the next incarnation's restore looks closer and puts the store
-            // aside if it must.
+            // Damage found while running. The restore of the next incarnation checks the store and
+            // quarantines a damaged store.
             StoreError::Corrupt(_) => StepError::Recover(e.to_string()),
-            // The process that holds the store ends some day: starting again later helps.
+            // The process that holds the store ends some day, so a later start helps.
             StoreError::Io(_) | StoreError::Held(_) => {
                 StepError::Stop(FatalError::Failed(e.to_string()))
             }

@@ -4,8 +4,8 @@
 //!  created --> restoring --> running --> dropped
 //!                  ^ (a wrong store is put aside, once)
 //! ```
-//! A task is dropped, never repaired: whatever goes wrong, the next incarnation makes a new one and
-//! proves it equal before it runs.
+//! A failed task is dropped, never repaired. The next incarnation makes a new task and verifies its
+//! state before the first record.
 
 use std::sync::Arc;
 
@@ -25,16 +25,16 @@ use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{StateStore, StoreError};
 
-/// Why a task cannot go on.
+/// Reason for the end of a task.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// Our own mistake or an invariant that broke.
+    /// A mistake in our code, or a broken invariant.
     #[error(transparent)]
     Bug(#[from] Bug),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Something that a newer version wrote: a record between roles, or settings in a journal.
+    /// A newer version wrote a record between roles, or settings in a journal.
     #[error("{0}")]
     Newer(String),
 }
@@ -48,30 +48,26 @@ pub struct Task {
     overlay: Overlay,
     outbox: Outbox,
     seen: InSequences,
-    /// The rows of the broadcast tables, as far as the task knows them.
+    /// The broadcast rows known to the task.
     pub view: TableView,
     meta: Checkpoint,
-    /// Where the last meta record is in the changelog; none before the first transaction.
+    /// Offset of the last meta record in the changelog. `None` before the first transaction.
     pub changelog_offset: Option<u64>,
     prepared: Option<Checkpoint>,
     /// Most bytes of rows in one journal record.
     pub journal_part: usize,
     /// Log time of the last record processed; state changes carry it.
     time_ms: i64,
-    /// How far the store is looked through, while it is.
+    /// Progress of the current scrub of the store, if any.
     scrub: Option<Scrub>,
-    /// Guarded records that had been seen before and were dropped. Stays zero while transactions
-    /// work.
+    /// Guarded records dropped as repeats. The counter stays at zero while transactions work.
     pub repeats: u64,
 }
 
-/// Everything that a task needs besides its state.
+/// Parts of a task besides its state.
 pub struct TaskParts {
-    /// The role's description.
     pub spec: Arc<RoleSpec>,
-    /// The role's logic.
     pub role: Box<dyn RoleLogic>,
-    /// Names of topics.
     pub topics: Arc<TopicTable>,
     /// Partition counts by topic number.
     pub partitions: Arc<[u32]>,
@@ -80,7 +76,7 @@ pub struct TaskParts {
 }
 
 impl Task {
-    /// A task over a store that holds exactly what `meta` says.
+    /// A task over a store with exactly the state of `meta`.
     pub fn new(
         number: u32,
         parts: TaskParts,
@@ -113,9 +109,9 @@ impl Task {
         &self.meta
     }
 
-    /// Processes records of this task, already in processing order; output goes to `out`. Ends
-    /// early when the transaction has enough in it, but takes one at least. Answers how many it
-    /// took: positions say no more than that, so the rest may come in any later batch.
+    /// Processes records of this task in the given order and appends output to `out`. Stops when
+    /// the transaction is full, but takes at least one record. Returns the number of records taken.
+    /// Positions cover only the records taken, so the rest may come in any later batch.
     pub fn process<'r>(
         &mut self,
         records: impl Iterator<Item = Record<'r>>,
@@ -128,7 +124,8 @@ impl Task {
         result
     }
 
-    /// The records that `prepare` will add to the transaction, the entry and the meta record apart.
+    /// Content that `prepare` will add to the transaction, without the journal entry and the meta
+    /// record.
     pub fn to_prepare(&self) -> TransactionContent {
         let (changes, bytes) = self.overlay.written();
         let rows = self.view.fresh_bytes();
@@ -205,7 +202,7 @@ impl Task {
 
             let done = self.role.process(&mut ctx, &r);
 
-            // A failing store makes a role see too little; its verdict on that is void.
+            // A failing store shows the role too little, so the role's result is void.
             if let Some(e) = ctx.take_failure() {
                 return Err(e.into());
             }
@@ -282,8 +279,8 @@ impl Task {
         self.prepared.insert(meta)
     }
 
-    /// The transaction is in the log: now, and only now, the store may have it. `changelog_offset`
-    /// is where its meta record is.
+    /// Applies the committed transaction to the store. Call only after the log has committed.
+    /// `changelog_offset` is the offset of the transaction's meta record.
     pub fn post_commit(&mut self, changelog_offset: u64) -> Result<(), StoreError> {
         let meta = self
             .prepared
@@ -307,22 +304,22 @@ impl Task {
         Ok(())
     }
 
-    /// Decides by other settings from now on; between transactions, for a replay.
+    /// Replaces the role logic, for a replay under other settings. Call only between transactions.
     pub fn decide_by(&mut self, role: Box<dyn RoleLogic>) {
         self.role = role;
     }
 
-    /// Whether the records of its inputs are merged by log time.
+    /// True if the role merges the records of its inputs by log time.
     pub fn merges_by_log_time(&self) -> bool {
         self.role.merges_by_log_time()
     }
 
-    /// The log time at which the role wants to be woken.
+    /// The log time of the role's next wake-up, in milliseconds.
     pub fn alarm_ms(&self) -> Option<i64> {
         self.role.alarm_ms()
     }
 
-    /// For a mistake: writes the store although nothing is decided.
+    /// For a mutant: writes the store before the outcome of the transaction is known.
     pub(super) fn write_early(&mut self) -> Result<(), StoreError> {
         let meta = self.prepared.clone().expect("prepare comes before");
         let record = StoreMeta {
@@ -335,7 +332,7 @@ impl Task {
             .write(&mut self.overlay.changes(), &record.encode())
     }
 
-    /// For mistakes: where the changelog ended when the store was last written.
+    /// For mutants: the changelog offset in the store's last meta record.
     pub(super) fn last_changelog_offset(&self) -> u64 {
         let stored = self
             .store
@@ -346,13 +343,14 @@ impl Task {
         stored.map_or(0, |record| record.changelog_offset)
     }
 
-    /// For a mistake: whether anything was processed since it was made.
+    /// For a mutant: whether the task has processed anything.
     #[cfg(feature = "faults")]
     pub(super) fn has_worked(&self) -> bool {
         self.time_ms != 0
     }
 
-    /// For a mistake: back to what the store says, in place. False if it says nothing.
+    /// For a mutant: goes back to the state of the store, in place. Returns false if the store has
+    /// no readable meta record.
     #[cfg(feature = "faults")]
     pub(super) fn go_back(&mut self) -> bool {
         let Some(record) = self
@@ -372,8 +370,8 @@ impl Task {
         true
     }
 
-    /// Looks through so many keys of the store, between transactions; true when it is through and
-    /// all is right.
+    /// Scrubs at most `keys` keys of the store, between transactions. Returns true at the end of a
+    /// scrub without damage.
     pub(super) fn scrub(&mut self, keys: usize) -> Result<bool, StoreError> {
         let done =
             self.scrub
@@ -386,7 +384,7 @@ impl Task {
         Ok(done)
     }
 
-    /// The store, when the task ends: what it holds is what was committed.
+    /// Ends the task and returns the store. The store contains exactly the committed state.
     pub fn into_store(self) -> Box<dyn StateStore> {
         self.store
     }
@@ -398,7 +396,7 @@ impl Task {
 }
 
 fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<SequenceCheck, TaskError> {
-    // Read as if it were known, it could mean something else.
+    // A record of an unknown format could be misread.
     if let Some(version) = r
         .headers
         .get(sequence_check::VERSION_HEADER)

@@ -1,9 +1,8 @@
-//! Wakes tasks that wait for a moment, or for a change of a broadcast table, on a system where
-//! nothing else happens.
+//! Wakes tasks at their alarm time, or after a change of a broadcast table, even on an idle system.
 //!
-//! A wake-up is a record in the role's clock topic, stamped by the log like any other input, and
-//! what it leads to depends on nothing but that stamp. So it does no harm if one comes early,
-//! twice, or from somebody else; one that gets lost is sent again as long as it is due.
+//! A wake-up is a record in the role's clock topic. The log stamps the record like any other input,
+//! and the result depends only on the stamp. An early, repeated or foreign wake-up therefore does
+//! no harm. A lost wake-up is sent again as long as the alarm is due.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,51 +10,49 @@ use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicId, TopicPartition};
 use ports::{Appender, Log, LogError};
 
-/// The value of a wake-up: an empty map.
+/// Value of a wake-up record: an empty map.
 const VALUE: &[u8] = b"\x80";
-/// A due alarm that nobody reacted to is sent again after this long.
+/// A due alarm without a reaction is sent again after this time.
 const AGAIN_US: u64 = 500_000;
-/// A wake-up that was not read for this long may have been read by another instance, or may be
-/// lost.
+/// A wake-up unread for this long may be lost, or another instance may have read the record.
 const UNREAD_US: u64 = 10_000_000;
 
-/// One instance's alarm clock. It outlives the instance's incarnations: one that begins anew again
-/// and again would fill the topic with wake-ups, of which one unread is as good as many.
+/// The alarm clock of one instance. The state outlives incarnations: an instance in a recovery loop
+/// would otherwise fill the topic with wake-ups. One unread wake-up is as good as many.
 #[derive(Default)]
 pub(super) struct Wake {
     appender: Option<Box<dyn Appender>>,
-    /// How far the log's clock is known to be ahead of ours, at least. None until a record was
-    /// seen.
+    /// Minimum lead of the log's clock over the local clock. `None` before the first record.
     ahead_us: Option<i128>,
-    /// When each task was last woken for its alarm.
+    /// Time of each task's last wake-up for an alarm.
     rang_us: BTreeMap<u32, u64>,
-    /// When the wake-up was sent that each task has not read yet.
+    /// Send time of each task's unread wake-up.
     unread_us: BTreeMap<u32, u64>,
-    /// Tasks that are to be woken again if what they have not read yet does not come.
+    /// Tasks that get another wake-up if the unread wake-up does not arrive.
     owed: BTreeSet<u32>,
 }
 
 impl Wake {
     /// A new incarnation begins.
     pub(super) fn begin(&mut self) {
-        // The log's time is learned anew, and a writer that failed is not kept.
+        // Measure the log's time anew, and drop an appender that may have failed.
         (self.appender, self.ahead_us) = (None, None);
     }
 
-    /// A task has read a wake-up, and what follows from it is committed.
+    /// Notes a wake-up that a task has read, with all results committed.
     pub(super) fn read(&mut self, task: u32) {
         self.unread_us.remove(&task);
         self.owed.remove(&task);
     }
 
-    /// Learns the log's time from records that were just read.
+    /// Learns the log's time from polled records.
     pub(super) fn saw(&mut self, batch: &Records, now_us: u64) {
         let newest = batch.iter().map(|r| r.timestamp_ms).max();
         let ahead = newest.map(|ms| i128::from(ms) * 1_000 - i128::from(now_us));
         self.ahead_us = self.ahead_us.max(ahead);
     }
 
-    /// Wakes the tasks whose alarm is due, and those whose wake-up does not come.
+    /// Wakes tasks with a due alarm, and tasks with a wake-up unread for too long.
     pub(super) fn ring(
         &mut self,
         log: &dyn Log,
@@ -87,8 +84,8 @@ impl Wake {
         Ok(())
     }
 
-    /// Wakes one task, unless a wake-up is on its way to it already: whatever happened until it is
-    /// read, the task sees then.
+    /// Wakes one task, unless an unread wake-up exists. The task sees all earlier changes when the
+    /// task reads that wake-up.
     pub(super) fn wake(
         &mut self,
         log: &dyn Log,

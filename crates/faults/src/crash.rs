@@ -1,30 +1,30 @@
-//! Crash points: every step of the loop, of a restore, of a change of membership and of a stop has
-//! a name, and a test lets the real program die there as by `kill -9`, to see that its successor
-//! makes good whatever was left half done.
+//! Crash points: named places in the loop, in restores, in changes of membership, and in stops. A
+//! test aborts the real program at a point, like `kill -9`, and checks that the successor repairs
+//! all half-finished work.
 //!
-//! Only builds with the feature `faults` can do it; in all others a point is nothing. With it,
-//! `PROCESSOR_CRASH=<point>[:<visit>]` names the place and at which visit (counted from 1, in the
-//! whole process) to abort: no unwinding, no destructor, one line on stderr. The adapters of log
-//! and store have points too, because that is where the interesting moments are.
+//! Only builds with the feature `faults` have crash points. In other builds a point does nothing.
+//! `PROCESSOR_CRASH=<point>[:<visit>]` selects the point and the visit, counted from 1 in the whole
+//! process. The process aborts without unwinding and without destructors, after one line on stderr.
+//! The adapters of log and store have points too, because many critical moments are there.
 
 macro_rules! points {
     ($($variant:ident $name:literal $what:literal,)*) => {
-        /// A place to die at.
+        /// A crash point.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Point {
             $(#[doc = $what] $variant,)*
         }
 
         impl Point {
-            /// All of them, in the order in which a life passes them.
+            /// All points, in the order of an incarnation's life.
             pub const ALL: &[Point] = &[$(Point::$variant,)*];
 
-            /// As in `PROCESSOR_CRASH`.
+            /// Name in `PROCESSOR_CRASH`.
             pub const fn name(self) -> &'static str {
                 match self { $(Point::$variant => $name,)* }
             }
 
-            /// Where it is, in words.
+            /// The place, in words.
             pub const fn what(self) -> &'static str {
                 match self { $(Point::$variant => $what,)* }
             }
@@ -92,11 +92,11 @@ points! {
 mod plan {
     use super::Point;
 
-    /// Nothing, in this build.
+    /// Does nothing in this build.
     #[inline(always)]
     pub fn point(_: Point) {}
 
-    /// Never, in this build.
+    /// Always false in this build.
     #[inline(always)]
     pub const fn armed(_: Point) -> bool {
         false
@@ -110,7 +110,7 @@ mod plan {
 
     use super::Point;
 
-    /// The variable that names point and visit.
+    /// Environment variable with point and visit.
     const VARIABLE: &str = "PROCESSOR_CRASH";
 
     static VISITS: AtomicU64 = AtomicU64::new(0);
@@ -138,33 +138,34 @@ mod plan {
         Some((*point, visit.parse().ok().filter(|n| *n > 0)?))
     }
 
-    /// Dies here if a test said so and this is the visit it named.
+    /// Aborts if a test selected this point and this visit.
     pub fn point(at: Point) {
         if due(at) {
             die(at);
         }
     }
 
-    /// Whether the process is to die at this point, now or later.
+    /// True if the process will abort at this point, now or later.
     pub fn armed(at: Point) -> bool {
         plan().is_some_and(|(point, _)| point == at)
     }
 
-    /// Counts a visit; true if it is the one to die at. For places that have something to do first.
+    /// Counts a visit. Returns true at the selected visit. For callers with work to do before
+    /// [`die`].
     pub fn due(at: Point) -> bool {
         plan().is_some_and(|(point, visit)| {
             point == at && VISITS.fetch_add(1, Ordering::Relaxed) + 1 == visit
         })
     }
 
-    /// Takes a visit back that came to nothing.
+    /// Undoes a counted visit without effect.
     pub fn missed(at: Point) {
         if armed(at) {
             VISITS.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// The end, without any cleaning up.
+    /// Aborts the process without any cleanup.
     pub fn die(at: Point) -> ! {
         eprintln!("crash point {}: {}", at.name(), at.what());
         std::process::abort()

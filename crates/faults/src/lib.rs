@@ -1,5 +1,5 @@
-//! Faults that only tests switch on: crash points ([`crash`]) and deliberate mistakes
-//! ([`mutants`]). Without the feature `faults` nothing of them is left in the program.
+//! Faults for tests: crash points ([`crash`]) and deliberate mistakes ([`mutants`]). Without the
+//! feature `faults` the program contains neither.
 #![warn(unreachable_pub)]
 
 pub mod crash;

@@ -1,58 +1,57 @@
-//! Wrong ideas, to be switched on by tests only: each is a mistake that a loop like ours could
-//! contain, and that the simulation must find. Without the feature `faults` every switch is the
-//! constant `false`, and nothing of them is left in the program.
+//! Mutants: deliberate mistakes for tests. Each mutant is a mistake that a loop like ours could
+//! contain, and the simulation must find each mutant. Without the feature `faults` every switch is
+//! the constant `false`, and the compiler removes all mutants.
 
-/// A mistake. The hook stands where the product decides rightly; for what the Kafka adapter
-/// decides, in the model client of the simulation.
+/// A mutant. The hook is at the place of the right decision in the product. For decisions of the
+/// Kafka adapter, the hook is in the simulation's model client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Mutant {
-    /// Commits the consumer's position instead of what was processed.
+    /// Commits the consumer's position instead of the processed offsets.
     Position,
-    /// After a failed transaction, partitions that stay ours go on where they were.
+    /// After a failed transaction, retained partitions continue without a rewind.
     NotRewound,
-    /// The group's generation is asked for when it is sent, not when the records were taken.
+    /// The group metadata is fetched at commit time, not when the records were polled.
     LateMetadata,
-    /// A transaction that no record caused carries no offsets.
+    /// A transaction without an input record commits no offsets.
     TimerWithoutOffsets,
-    /// The store is written before the log has decided.
+    /// The store is written before the log has committed.
     StoreFirst,
     /// A restore ends at the last stable offset.
     RestoreToStable,
-    /// The producer lives on after a timeout or a lost connection.
+    /// The producer is kept after a timeout or a lost connection.
     ProducerKept,
     /// A commit without an answer counts as aborted.
     UnknownIsAbort,
     /// A commit without an answer counts as committed.
     UnknownIsCommit,
-    /// A restore ends where the consumer says that the partition ends.
+    /// A restore ends at the consumer's end-of-partition event.
     EndTrusted,
-    /// Partitions that were lost without our consent are worked on.
+    /// The task continues on partitions lost without our consent.
     LostIgnored,
-    /// `(task, sequence)` is not looked at (while transactions are off upstream).
+    /// The check of `(task, sequence)` is off, while transactions are off upstream.
     GuardOff,
-    /// A role walks through a hash map.
+    /// A role iterates over a hash map.
     HashOrder,
-    /// A role asks the machine for the time.
+    /// A role reads the wall clock.
     WallClock,
-    /// One queue for all partitions, first come, first served.
+    /// One queue for all partitions, in order of arrival.
     SharedQueue,
-    /// A restore ends at the first meta record that is the committed offsets.
+    /// A restore ends at the first meta record equal to the committed offsets.
     FirstMeta,
-    /// A task whose group has no committed offsets begins from nothing.
+    /// A task without committed offsets starts with an empty state.
     AbsentIsFresh,
-    /// The content of a standby is not looked at when its task comes over.
+    /// The content of a standby is not verified when its task is assigned.
     StandbyTrusted,
-    /// Sizes are looked at before journal and state changes are there, and rows that are too much
-    /// for one journal record go into one.
+    /// Record sizes are checked before journal and state changes are added. Too many rows for one
+    /// journal record go into one record.
     SizeBeforePrepare,
-    /// The rest of a batch that ended early is forgotten.
+    /// The rest of a batch that ended early is dropped.
     LeftForgotten,
-    /// The rest of a batch outlives its assignment.
+    /// The rest of a batch is kept after the end of its assignment.
     LeftKept,
 }
 
 impl Mutant {
-    /// All of them.
     pub const ALL: [Mutant; 21] = [
         Mutant::Position,
         Mutant::NotRewound,
@@ -77,7 +76,7 @@ impl Mutant {
         Mutant::LeftKept,
     ];
 
-    /// The name on a command line.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Mutant::Position => "position",
@@ -104,7 +103,7 @@ impl Mutant {
         }
     }
 
-    /// The mistake in words, for people.
+    /// Description for people.
     pub fn idea(self) -> &'static str {
         match self {
             Mutant::Position => "position instead of tracked offsets",
@@ -132,7 +131,7 @@ impl Mutant {
     }
 }
 
-/// Whether a mistake is made.
+/// True if the mutant is on.
 #[cfg(not(feature = "faults"))]
 #[inline(always)]
 pub const fn on(_: Mutant) -> bool {
@@ -155,39 +154,39 @@ mod switch {
         static TIMER: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Whether a mistake is made.
+    /// True if the mutant is on.
     #[inline]
     pub fn on(mutant: Mutant) -> bool {
         ON.get() == Some(mutant)
     }
 
-    /// Switches to one mistake, or to none; returns what was on before.
+    /// Switches to one mutant, or to none. Returns the earlier mutant.
     pub fn switch(to: Option<Mutant>) -> Option<Mutant> {
         ON.replace(to)
     }
 
-    /// Sets what a machine's clock says, and how this process's hash maps are seeded.
+    /// Sets the wall clock and the hash seed of this process.
     pub fn set_machine(wall_ms: i64, hash_key: u64) {
         WALL_MS.set(wall_ms);
         HASH_KEY.set(hash_key);
     }
 
-    /// The machine's time.
+    /// Wall clock in milliseconds since 1970.
     pub fn wall_ms() -> i64 {
         WALL_MS.get()
     }
 
-    /// Where a key's bucket is in a map that is seeded anew in each process.
+    /// The bucket of a key in a hash map with a random seed per process.
     pub fn bucket(key: &[u8]) -> u64 {
         xxhash_rust::xxh3::xxh3_64_with_seed(key, HASH_KEY.get())
     }
 
-    /// Whether the transaction at hand was caused by a timer; asked once.
+    /// True once after [`set_timer`].
     pub fn take_timer() -> bool {
         TIMER.replace(false)
     }
 
-    /// Says that the next transaction is caused by a timer.
+    /// Marks the next transaction as caused by a timer.
     pub fn set_timer() {
         TIMER.set(true);
     }

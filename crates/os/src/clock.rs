@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use ports::Clock;
 
-/// Monotonic time since the process (or the test) made it.
+/// Monotonic time since the construction of the clock.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock(Instant);
 
 impl SystemClock {
-    /// Starts at 0.
     pub fn new() -> Self {
         SystemClock(Instant::now())
     }

@@ -1,4 +1,4 @@
-//! The machine under the program: its clock, and files that are whole or absent.
+//! The machine under the program: its clock, and private files with atomic replacement.
 #![warn(unreachable_pub)]
 
 pub mod clock;

@@ -1,11 +1,10 @@
-//! The engine's ports to the world. The engine knows nothing else: no Kafka, no RocksDB, no thread,
-//! no clock of its own.
+//! The ports of the engine. The engine reaches the outside only through these traits: no Kafka, no
+//! RocksDB, no thread, no clock.
 //!
 //! Adapters: `log_kafka` (rdkafka), `log_local` (embedded in RocksDB, or in memory),
-//! `store::rocks`, `store::memory`. A call may block up to the time it is given; a simulated
-//! adapter answers at once and moves a virtual clock instead, so that many engines run in one
-//! thread.
-// clippy.toml lists what would make a result depend on more than its records.
+//! `store::rocks`, `store::memory`. A call may block up to the given time. A simulated adapter
+//! answers at once and moves a virtual clock, so that many engines run in one thread.
+// clippy.toml lists the calls and types with results that do not follow from the records alone.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![warn(unreachable_pub)]
 
@@ -20,89 +19,86 @@ use std::time::Duration;
 use crate::records::{Record, Records};
 use crate::topics::{Finding, TopicId, TopicPartition, TopicSpec};
 
-/// Why a call to the log failed; each kind names what to do next.
+/// Error of a call to the log. Each kind names the next action.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LogError {
-    /// The log did not answer, or something passing went wrong: recover (new incarnation, with
-    /// backoff).
+    /// The log did not answer, or another temporary failure. Recover: new incarnation, with
+    /// backoff.
     #[error("the log is unavailable: {0}")]
     Unavailable(String),
-    /// A newer incarnation took this one's place: stop, do not restart in a tight loop.
+    /// A newer incarnation fenced this incarnation. Stop, and do not restart in a tight loop.
     #[error("fenced by a newer instance: {0}")]
     Fenced(String),
-    /// Configuration or topics do not fit; the message says what to change.
+    /// Configuration or topics are wrong. The message says the required change.
     #[error("{0}")]
     Invalid(String),
-    /// The log does not let us in, or not do what we must; the message says what to change. At the
-    /// first start that is a configuration that does not fit. Later it may pass (a broker that
-    /// restarts may not know its users yet): recover, and stop when it lasts.
+    /// The log refuses a login or a right. The message says the required change. At the first start
+    /// the configuration is wrong. Later the refusal may pass, because a restarted broker may not
+    /// know its users yet: recover, and stop if the refusal lasts.
     #[error("{0}")]
     Refused(String),
-    /// The disk under an embedded log said no (full, read-only, ...): stop, and start again when it
-    /// is well; what was committed is safe.
+    /// The disk under an embedded log failed (full, read-only, ...). Stop, and start again after
+    /// repair. Committed records are safe.
     #[error("{0}")]
     Io(String),
-    /// The records that were read cannot be right: stop and let a person look.
+    /// Records read from the log are damaged. Stop and let a person look.
     #[error("the log is corrupt: {0}")]
     Corrupt(String),
 }
 
-/// Bytes that a record takes in a batch beyond its key, value and headers, at most; a topic's limit
-/// is on the whole.
+/// Largest overhead of a record in a batch beyond key, value and headers, in bytes. The topic's
+/// limit includes the overhead.
 pub const RECORD_OVERHEAD: usize = 256;
 
 /// Bounds of one poll.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// At most this many records.
+    /// Most records.
     pub records: usize,
-    /// Stop taking more at this many bytes.
+    /// The poll stops at this many bytes.
     pub bytes: usize,
-    /// Stop taking more after this long, counted from the first record.
+    /// The poll stops this long after the first record.
     pub age: Duration,
 }
 
-/// A membership: the instance, its group, and the topics that it reads.
+/// Membership: instance, group, and input topics.
 #[derive(Clone, Debug)]
 pub struct MemberSpec {
     /// Consumer group, e.g. `processor-orders`.
     pub group: String,
-    /// Static member and transactional id, e.g. `processor-orders-2`. Joining fences whoever had
-    /// it.
+    /// Static member name (KIP-345) and transactional id (KIP-98), e.g. `processor-orders-2`.
+    /// Joining fences the previous owner of the name.
     pub instance: String,
-    /// Topics to share out; partition i of each goes to the same member.
+    /// Topics to share out. Partition i of every topic goes to the same member.
     pub inputs: Vec<MemberInput>,
-    /// How long the member's owner gathers records before it commits; zero if somebody waits for
-    /// each.
+    /// Time that the owner gathers records before a commit. Zero if a client waits for each record.
     pub linger: Duration,
 }
 
-/// One topic that a group reads.
+/// One input topic of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberInput {
-    /// The topic.
     pub topic: TopicId,
-    /// Whether the records' headers are wanted (they cost time to parse).
+    /// True if the reader needs headers. Parsing headers costs time.
     pub headers: bool,
 }
 
-/// The result of a poll.
+/// Result of a poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Polled {
-    /// Records were added to the batch (maybe none).
+    /// Records were added to the batch, possibly none.
     Records,
-    /// These partitions are now ours, instead of all before. They stay paused until
-    /// [`Member::resume`].
+    /// The new complete set of partitions. They stay paused until [`Member::resume`].
     Assigned(Vec<TopicPartition>),
-    /// All partitions are gone. Records taken in the same poll are void. `lost`: somebody else may
-    /// have them already.
+    /// All partitions were revoked. Records of the same poll are void. `lost`: another member may
+    /// already own the partitions.
     Revoked {
-        /// True when they went without our consent.
+        /// True if the group removed the partitions without our consent.
         lost: bool,
     },
 }
 
-/// Records to append, and how far the inputs were read: all or nothing.
+/// Records to append and input offsets to commit, all or nothing.
 pub struct Transaction<'a> {
     /// Records with explicit partition, key, value, headers and time.
     pub outputs: &'a Records,
@@ -110,62 +106,61 @@ pub struct Transaction<'a> {
     pub offsets: &'a [(TopicPartition, u64)],
 }
 
-/// How a transaction ended.
+/// Outcome of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransactionOutcome {
-    /// Decided, and in the log for ever.
+    /// Committed.
     Committed {
-        /// Last offset written, for each partition that got output.
+        /// Last offset written in each partition with output.
         appended: Vec<(TopicPartition, u64)>,
-        /// Something odd happened on the way (a timeout, a lost connection): begin the next one as
-        /// a new incarnation.
+        /// True after trouble during the transaction (a timeout, a lost connection). Start a new
+        /// incarnation before the next transaction.
         suspect: bool,
     },
-    /// Certainly not.
+    /// Certainly not committed.
     NotCommitted(String),
-    /// Certainly not, because it did not fit into its time or into the client's queue. So many of
-    /// the records it was `of` had been accepted by then.
+    /// Certainly not committed, because the transaction exceeded its time or the client's queue.
+    /// The log had accepted `done` of `of` records.
     Late {
-        /// The bound that ran out.
+        /// The bound exceeded.
         why: String,
-        /// Records that were accepted in time.
+        /// Records accepted in time.
         done: usize,
-        /// Records of the transaction.
+        /// All records of the transaction.
         of: usize,
     },
-    /// Certainly not, because the log looked at a record and will not have it. The same record
-    /// would be refused again, however often it is sent.
+    /// Certainly not committed, because the log rejected a record. The log would reject the same
+    /// record again.
     Rejected(Rejection),
-    /// Nobody knows; only the stable committed offsets will tell.
+    /// Outcome unknown. Only the stable committed offsets show the outcome.
     Unknown(String),
     /// A newer incarnation exists.
     Fenced(String),
-    /// Not, and never until a person changes something; the message says what: stop.
+    /// Not committed, until a person changes something. The message says the required change: stop.
     Refused(String),
 }
 
-/// A record that the log refuses for what it is.
+/// A record that the log rejects because of its content or size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// The rule, in words that stay the same from one attempt to the next.
+    /// The rule, in words that are the same in every attempt.
     pub reason: String,
-    /// For people: which record, which rule, and what to do about it.
+    /// For people: the record, the rule, and the way out.
     pub text: String,
 }
 
 /// Stable committed offsets of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// For each asked partition the next offset, or none if nothing was ever committed.
+    /// The next offset of each requested partition. `None` if no offset is committed.
     Stable(Vec<Option<u64>>),
-    /// A transaction is still pending; ask again.
+    /// A transaction is still pending: ask again.
     Pending,
 }
 
-/// Ends of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// First offset that is still there.
+    /// First existing offset.
     pub start: u64,
     /// End for committed readers (last stable offset).
     pub stable_end: u64,
@@ -173,114 +168,110 @@ pub struct Bounds {
     pub end: u64,
 }
 
-/// One incarnation of one member of one group: reads, and writes in transactions. Made by
-/// [`Log::join`], which fences its predecessor.
+/// One incarnation of one member of one group. Reads records, and writes in transactions. Made by
+/// [`Log::join`], which fences the predecessor.
 pub trait Member {
-    /// Blocks up to `wait` for something to happen, then takes what is there at once, up to the
-    /// limits. A change of assignment is answered alone.
+    /// Waits up to `wait` for an event, then takes the available records up to the limits. A change
+    /// of assignment is returned alone.
     fn poll(
         &mut self,
         wait: Duration,
         limits: Limits,
         into: &mut Records,
     ) -> Result<Polled, LogError>;
-    /// Starts delivery of assigned partitions at these offsets.
+    /// Starts delivery of assigned partitions at the given offsets.
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError>;
-    /// Takes nothing from these partitions in the polls that follow, and from all others again: the
-    /// instance has records of theirs left. A member that hands some over all the same does no
-    /// harm.
+    /// Skips the given partitions in the following polls, and delivers all others again. The
+    /// instance still has records of the skipped partitions. A member may ignore the request.
     fn pass_over(&mut self, _partitions: &[TopicPartition]) {}
-    /// Appends and commits in one transaction, fenced by the generation of the last poll. Blocks
-    /// until decided or given up.
+    /// Appends and commits in one transaction, fenced by the generation of the last poll (KIP-447).
+    /// Blocks until the outcome or the timeout.
     fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome;
-    /// Whether something odd was seen since the incarnation began (also outside a transaction).
+    /// True after trouble since the start of the incarnation, also outside a transaction.
     fn suspect(&self) -> bool;
-    /// Leaves the group for good, so that others get its partitions at once and not when its
-    /// session ends. Nothing else may follow.
+    /// Leaves the group for good. Other members get the partitions at once and not at the session
+    /// timeout. No other call may follow.
     fn leave(&mut self) {}
 }
 
 /// Reads committed records of one topic from given offsets, outside any group.
 pub trait Reader: Send {
-    /// Blocks up to `wait` for a record, then takes what is there.
+    /// Waits up to `wait` for a record, then takes the available records.
     fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<(), LogError>;
-    /// True once every record that was stable when the reader was made has been delivered by
-    /// `poll`.
+    /// True after `poll` has delivered every record that was stable when the reader was made.
     fn caught_up(&self) -> bool;
-    /// The same for one of its partitions.
+    /// Like [`Self::caught_up`], for one partition.
     fn reached(&self, _partition: u32) -> bool {
         self.caught_up()
     }
 }
 
-/// Where a reader begins.
+/// Start position of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// The first record that is still there.
+    /// The first existing record.
     Start,
-    /// Only what is appended from now on.
+    /// Only records appended from now on.
     End,
-    /// This offset; an error if it is gone.
+    /// The given offset. An error if the offset no longer exists.
     Offset(u64),
 }
 
-/// Appends outside any transaction, as a client does: to its key's partition, with the broker's
-/// time.
+/// Appends outside transactions, like a client.
 pub trait Appender: Send {
-    /// Queues a record (waits when the queue is full). The partition in `at` is used as it is; so
-    /// is the timestamp where the topic keeps it.
+    /// Queues a record and waits while the queue is full. The partition in `at` is used without
+    /// change. The timestamp is used if the topic keeps timestamps of writers.
     fn append(&mut self, record: &Record<'_>) -> Result<(), LogError>;
-    /// Waits until everything queued is in the log.
+    /// Waits until the log has all queued records.
     fn flush(&mut self, wait: Duration) -> Result<(), LogError>;
 }
 
-/// The shape of a topic in the log.
+/// The current state of a topic in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicState {
-    /// How many partitions it has.
+    /// Number of partitions.
     pub partitions: u32,
-    /// Settings that differ from its [`TopicSpec`], in words; empty when it fits.
+    /// Differences from the [`TopicSpec`], in words. Empty if all settings fit.
     pub mismatches: Vec<String>,
 }
 
-/// A cluster (or its stand-in), as one process sees it. Topics are those of the
-/// [`crate::topics::TopicTable`] it was made with.
+/// A cluster, or a substitute for a cluster, for one process. Topics are those of the log's
+/// [`crate::topics::TopicTable`].
 pub trait Log: Send + Sync {
-    /// Identity of the cluster; a store remembers it.
+    /// Identity of the cluster. A store remembers the identity.
     fn cluster_id(&self) -> Result<String, LogError>;
-    /// Number of partitions; none if the topic does not exist.
+    /// Number of partitions. `None` if the topic does not exist.
     fn partitions(&self, topic: TopicId) -> Result<Option<u32>, LogError>;
-    /// Joins a group as a new incarnation. Returns when the predecessor with the same instance name
-    /// is fenced and its last transaction decided.
+    /// Joins a group as a new incarnation. Returns after the predecessor with the same instance
+    /// name is fenced and its last transaction is decided.
     fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError>;
-    /// A reader of some partitions of a topic. `headers`: whether records carry them.
+    /// A reader of some partitions of a topic. `headers`: true if records must include headers.
     fn reader(
         &self,
         topic: TopicId,
         from: &[(u32, From)],
         headers: bool,
     ) -> Result<Box<dyn Reader>, LogError>;
-    /// A writer for clients.
+    /// A writer outside transactions.
     fn appender(&self) -> Result<Box<dyn Appender>, LogError>;
-    /// Where a partition begins and ends.
+    /// Start and ends of a partition.
     fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError>;
-    /// The same for many partitions, in one request where the log has one; an error of one
-    /// partition is that one's.
+    /// Bounds of many partitions, in one request if possible. An error of one partition does not
+    /// affect the others.
     fn bounds_of(&self, at: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
         at.iter().map(|at| self.bounds(*at)).collect()
     }
-    /// Whether the end of a transaction takes an offset of its own behind its records, as on Kafka.
+    /// True if a transaction marker takes an offset behind the records, as on Kafka.
     fn ends_take_offsets(&self) -> bool {
         false
     }
-    /// A group's stable committed offsets: transactions that are still pending are waited for, for
-    /// a moment. Whoever asks has joined the group before, so that no predecessor can change them
-    /// any more.
+    /// A group's stable committed offsets. Waits briefly for pending transactions. The caller must
+    /// have joined the group before, so that no predecessor can still change the offsets.
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError>;
-    /// First offset whose log time is at or after `time_ms`; the end if there is none.
+    /// First offset with a log time at or after `time_ms`. The end offset if no such record exists.
     fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError>;
-    /// When the record at the stable end was appended, where an open transaction holds it back;
-    /// none if there is no such record, or nobody can tell.
+    /// Append time of the record at the stable end, if an open transaction holds the stable end
+    /// back. `None` without such a record, or if unknown.
     fn held_since_ms(
         &self,
         _at: TopicPartition,
@@ -288,37 +279,36 @@ pub trait Log: Send + Sync {
     ) -> Result<Option<i64>, LogError> {
         Ok(None)
     }
-    /// The members of a group at the moment, as seen from outside, each in words; members of this
-    /// process may be left out.
+    /// Current members of a group as seen from outside, in words. Members of this process may be
+    /// missing.
     fn group_members(&self, _group: &str) -> Result<Vec<String>, LogError> {
         Ok(Vec::new())
     }
-    /// Committed offsets of any group, read from outside; pending ones do not show.
+    /// Committed offsets of any group, read from outside. Pending offsets are not shown.
     fn group_offsets(
         &self,
         group: &str,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Option<u64>>, LogError>;
-    /// Makes a topic; replication as the cluster's default.
+    /// Creates a topic with the cluster's default replication.
     fn create_topic(
         &self,
         topic: TopicId,
         spec: &TopicSpec,
         partitions: u32,
     ) -> Result<(), LogError>;
-    /// How the topic is, compared with what it must be; none if it does not exist.
+    /// Compares a topic with its requirements. `None` if the topic does not exist.
     fn describe_topic(
         &self,
         topic: TopicId,
         spec: &TopicSpec,
     ) -> Result<Option<TopicState>, LogError>;
-    /// Settings that do not fit, of all topics that exist and of the cluster. A log without
-    /// settings has none.
+    /// Wrong settings of all existing topics and of the cluster. Empty for a log without settings.
     fn findings(&self) -> Result<Vec<Finding>, LogError> {
         Ok(Vec::new())
     }
-    /// Gives a topic these settings and leaves its others as they are. A log without settings has
-    /// nothing to change.
+    /// Changes the given settings of a topic and keeps all others. A log without settings does
+    /// nothing.
     fn alter_topic(&self, topic: TopicId, changes: &[(&str, &str)]) -> Result<(), LogError> {
         let _ = topic;
         let _ = changes;
@@ -326,48 +316,49 @@ pub trait Log: Send + Sync {
     }
 }
 
-/// Why a store failed.
+/// Error of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The disk said no (full, read-only, ...): stop; what was committed is in the log.
+    /// The disk failed (full, read-only, ...): stop. Committed records are in the log.
     #[error("local state: {0}")]
     Io(String),
-    /// Its content cannot be trusted: quarantine it and rebuild from the changelog.
+    /// The content is damaged: quarantine the store and rebuild from the changelog.
     #[error("local state is damaged: {0}")]
     Corrupt(String),
-    /// Another process still has it: ask again for a while. Whoever joined before asking has fenced
-    /// that process, so it will end.
+    /// Another process still holds the store: retry for a while. The caller has joined the group
+    /// and fenced the other process, so the other process will end.
     #[error("{0}")]
     Held(String),
-    /// The store belongs to another cluster, or was written by a newer version; the message says
-    /// what to do.
+    /// The store belongs to another cluster, or a newer version wrote the store. The message says
+    /// the way out.
     #[error("{0}")]
     Invalid(String),
 }
 
-/// One change of a store: a key and its new value, or none to delete it.
+/// One change of a store: a key and its new value. `None` deletes the key.
 pub type StoreWrite<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// Key-value state of one task. A cache of its changelog partition, never the truth.
+/// Key-value state of one task. The store is a cache of the changelog partition; the changelog is
+/// the truth.
 pub trait StateStore: Send {
     /// The meta record written with the last batch.
     fn meta(&self) -> Result<Option<Vec<u8>>, StoreError>;
-    /// Reads one key into `into` (cleared first); false if it is absent.
+    /// Reads one key into `into`, after clearing `into`. Returns false if the key is absent.
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError>;
-    /// Applies changes and the meta record, atomically.
+    /// Applies changes and the meta record atomically.
     fn write(
         &mut self,
         changes: &mut dyn Iterator<Item = StoreWrite<'_>>,
         meta: &[u8],
     ) -> Result<(), StoreError>;
-    /// Visits all keys of a prefix in order; `false` stops.
+    /// Visits all keys with a prefix in order. Stops if `visit` returns `false`.
     fn scan(
         &self,
         prefix: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError>;
-    /// Visits all keys behind one in order, all of them if none is given; `false` stops. A store
-    /// that can seek should.
+    /// Visits all keys behind `key` in order, or all keys without `key`. Stops if `visit` returns
+    /// `false`. A store with seek support should override this function.
     fn scan_after(
         &self,
         key: Option<&[u8]>,
@@ -381,28 +372,29 @@ pub trait StateStore: Send {
 
 /// The local stores of one instance.
 pub trait Stores: Send {
-    /// Opens (or makes) the store of a task.
+    /// Opens or creates the store of a task.
     fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError>;
-    /// How many are best opened together.
+    /// Best number of stores to open together.
     fn together(&self) -> usize {
         1
     }
-    /// Opens several, and answers in their order.
+    /// Opens several stores. Results have the order of `tasks`.
     fn open_all(&self, tasks: &[u32]) -> Vec<Result<Box<dyn StateStore>, StoreError>> {
         tasks.iter().map(|task| self.open(*task)).collect()
     }
-    /// Puts a damaged or stale store aside, so that the next open makes an empty one. Returns where
-    /// it went.
+    /// Moves a damaged or stale store away, so that the next open makes an empty store. Returns the
+    /// new place.
     fn quarantine(&self, task: u32) -> Result<String, StoreError>;
 }
 
-/// Starts a thread under a name. The engine has none of its own: a simulation has no threads.
+/// Starts a thread with a name. The engine starts no threads itself, because a simulation has no
+/// threads.
 pub type SpawnThread = fn(String, Box<dyn FnOnce() + Send>) -> std::io::Result<()>;
 
-/// Time that only ever moves forward, for ages and backoff. It never decides what a record means.
+/// Monotonic time for ages and backoff. The clock never decides about the meaning of a record.
 pub trait Clock: Send + Sync {
-    /// Microseconds since some moment.
+    /// Microseconds since an arbitrary start.
     fn now_us(&self) -> u64;
-    /// Waits (a simulated clock only moves on).
+    /// Waits. A simulated clock only moves forward.
     fn sleep(&self, d: Duration);
 }

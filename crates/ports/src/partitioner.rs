@@ -1,12 +1,12 @@
-//! Which partition a key belongs to: the Java client's default rule, computed by us so that it
-//! never depends on a producer's settings.
+//! The partition of a key: the default rule of Kafka's Java client. Computed here, so that no
+//! producer setting can change the rule.
 
 /// `(murmur2(key) & 0x7fffffff) mod count`.
 pub fn partition(key: &[u8], count: u32) -> u32 {
     (murmur2(key) as u32 & 0x7fff_ffff) % count
 }
 
-/// Murmur2 with the seed that Kafka's Java client uses.
+/// Murmur2 with the seed of Kafka's Java client.
 pub fn murmur2(data: &[u8]) -> i32 {
     const M: u32 = 0x5bd1_e995;
     let mut h = 0x9747_b28c_u32 ^ data.len() as u32;

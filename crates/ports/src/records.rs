@@ -1,13 +1,13 @@
-//! Records as the engine moves them: many of them in one arena, so that reading, processing and
-//! writing a batch costs no allocation per record.
+//! Records of one batch in one arena. Reading, processing and writing a batch costs no allocation
+//! per record.
 //!
-//! The same container carries input (what a poll returned) and output (what a transaction appends).
-//! For output the offset is unknown and 0.
+//! The same container carries input (the result of a poll) and output (the records of a
+//! transaction). Output records have no offset yet; the field is 0.
 
 use super::topics::{TopicId, TopicPartition};
 
-/// Time of a record in an input topic that the log did not stamp: its client chose the time, which
-/// decides nothing. See [`super::topics::TopicSpec::append_time`].
+/// Time of an input record without a log stamp. The client chose the time, so no decision uses the
+/// time. See [`super::topics::TopicSpec::append_time`].
 pub const NO_LOG_TIME: i64 = -1;
 
 /// A batch of records in one arena. Ranges are offsets into `bytes`.
@@ -28,23 +28,21 @@ struct RecordSlot {
     headers: u32,
 }
 
-/// Stands for "no key" or "no value"; a length can never reach it, record sizes being bounded far
-/// below.
+/// Length that means "no key" or "no value". Record sizes are bounded far below this number.
 const NONE: u32 = u32::MAX;
 
 /// One record, borrowed from its batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Where it is, or where it shall go.
+    /// Source or destination.
     pub at: TopicPartition,
-    /// Its offset in the partition; 0 in a batch of output.
+    /// Offset in the partition; 0 in a batch of output.
     pub offset: u64,
-    /// Log time (milliseconds since 1970): append time on topics written by clients, the root's
-    /// append time on ours.
+    /// Log time in milliseconds since 1970. In topics written by clients: append time. In our own
+    /// topics: append time of the client record at the root.
     pub timestamp_ms: i64,
-    /// The key's bytes.
     pub key: Option<&'a [u8]>,
-    /// The value's bytes; none is a tombstone.
+    /// The value. `None` is a tombstone.
     pub value: Option<&'a [u8]>,
     /// The headers, if the reader asked for them.
     pub headers: Headers<'a>,
@@ -55,17 +53,15 @@ pub struct Record<'a> {
 pub struct Headers<'a>(&'a [u8]);
 
 impl<'a> Headers<'a> {
-    /// Wraps packed bytes made by [`HeaderBuf`].
     pub fn packed(bytes: &'a [u8]) -> Self {
         Headers(bytes)
     }
 
-    /// The packed bytes.
     pub fn as_bytes(&self) -> &'a [u8] {
         self.0
     }
 
-    /// Bytes from outside; none if they are not what [`HeaderBuf`] makes.
+    /// Wraps bytes from outside. `None` if [`HeaderBuf`] cannot have made the bytes.
     pub fn checked(bytes: &'a [u8]) -> Option<Self> {
         let mut rest = bytes;
         while let Some((&n, tail)) = rest.split_first() {
@@ -77,7 +73,6 @@ impl<'a> Headers<'a> {
         Some(Headers(bytes))
     }
 
-    /// All headers in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
@@ -91,12 +86,12 @@ impl<'a> Headers<'a> {
         })
     }
 
-    /// The first header of that name.
+    /// The first header with the name.
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
     }
 
-    /// The first header of that name, if it is UTF-8.
+    /// The first header with the name, if the value is UTF-8.
     pub fn text(&self, name: &str) -> Option<&'a str> {
         std::str::from_utf8(self.get(name)?).ok()
     }
@@ -110,18 +105,18 @@ impl std::fmt::Debug for Headers<'_> {
     }
 }
 
-/// Packs headers; reusable.
+/// Packs headers. Reusable for many records.
 #[derive(Default, Clone)]
 pub struct HeaderBuf(Vec<u8>);
 
 impl HeaderBuf {
-    /// Empties it for the next record.
+    /// Empties the buffer for the next record.
     pub fn clear(&mut self) -> &mut Self {
         self.0.clear();
         self
     }
 
-    /// Adds a header. Names beyond 255 bytes are cut: ours are short, and a client's are not
+    /// Adds a header. Names are cut at 255 bytes: our names are short, and names of clients are not
     /// needed.
     pub fn push(&mut self, name: &str, value: &[u8]) -> &mut Self {
         let n = name.len().min(255);
@@ -133,30 +128,27 @@ impl HeaderBuf {
         self
     }
 
-    /// The packed headers.
     pub fn headers(&self) -> Headers<'_> {
         Headers(&self.0)
     }
 }
 
 impl Records {
-    /// An empty batch.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Forgets the records, keeps the memory.
+    /// Removes all records and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.slots.clear();
     }
 
-    /// How many records there are.
+    /// Number of records.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -166,7 +158,7 @@ impl Records {
         self.bytes.len()
     }
 
-    /// Copies a record in.
+    /// Copies a record into the batch.
     pub fn push(&mut self, r: &Record<'_>) {
         let start = self.bytes.len();
         let mut put = |part: Option<&[u8]>| match part {
@@ -191,7 +183,7 @@ impl Records {
         });
     }
 
-    /// The record at a place in the batch.
+    /// The record at index `i`.
     pub fn get(&self, i: usize) -> Record<'_> {
         let s = &self.slots[i];
         let mut at = s.start;
@@ -216,12 +208,11 @@ impl Records {
         }
     }
 
-    /// All records in order.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// How many records are of that topic.
+    /// Number of records of the topic.
     pub fn count_topic(&self, topic: TopicId) -> u64 {
         self.slots.iter().filter(|s| s.at.topic == topic).count() as u64
     }

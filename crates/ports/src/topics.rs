@@ -1,56 +1,52 @@
-//! Topics as the engine knows them: small numbers into a table that the wire contract fills. Names
-//! matter only at the edges.
+//! Topics in the engine: small numbers into a table from the wire contract. Names matter only at
+//! the edges.
 
 use std::fmt;
 
-/// A topic, as a place in the [`TopicTable`].
+/// A topic, as an index of the [`TopicTable`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TopicId(pub u16);
 
 /// One partition of one topic.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TopicPartition {
-    /// The topic.
     pub topic: TopicId,
-    /// The partition's number.
     pub partition: u32,
 }
 
 impl TopicPartition {
-    /// Shorthand.
     pub const fn new(topic: TopicId, partition: u32) -> Self {
         TopicPartition { topic, partition }
     }
 }
 
-/// How many partitions a topic has.
+/// Number of partitions of a topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Partitions {
-    /// The number chosen when the topics are created; the same for all of these.
+    /// The number chosen at the creation of the topics, equal for all topics of this kind.
     Many,
-    /// Always one: broadcast tables.
+    /// Always one partition, for broadcast tables.
     One,
 }
 
-/// The log's treatment of old records.
+/// Retention rule for old records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cleanup {
-    /// Kept for ever.
+    /// Keep all records for ever.
     Keep,
-    /// The last record of each key is kept.
+    /// Keep the last record of each key.
     Compact,
 }
 
-/// The requirements of a topic; `topics create` makes it so and `topics check` compares.
+/// Requirements of a topic. `topics create` applies them, and `topics check` compares them.
 #[derive(Clone, Debug)]
 pub struct TopicSpec {
     /// Name without the prefix.
     pub name: &'static str,
-    /// How many partitions.
     pub partitions: Partitions,
-    /// Retention.
     pub cleanup: Cleanup,
-    /// True: the broker stamps records on append (clients write here). False: we set the time.
+    /// True: the broker stamps records on append, because clients write the topic. False: the
+    /// writer sets the time.
     pub append_time: bool,
     /// Largest record batch in bytes (`max.message.bytes`).
     pub record_bytes_max: u32,
@@ -70,29 +66,28 @@ impl TopicSpec {
     }
 }
 
-/// How much it matters that something does not fit.
+/// Severity of a wrong setting.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Severity {
-    /// The promises hold until something else goes wrong.
+    /// The guarantees hold until another fault happens.
     Warning,
-    /// The setting could not be looked at.
+    /// The setting could not be read.
     Unknown,
-    /// The promises cannot hold.
+    /// The guarantees cannot hold.
     Error,
 }
 
-/// Something about a topic or the cluster that does not fit.
+/// A wrong setting of a topic or of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The topic; none: the brokers, or topics of their own.
+    /// The topic. `None` for the brokers, or for their internal topics.
     pub topic: Option<TopicId>,
     /// The topic's full name, or the brokers.
     pub subject: String,
-    /// How much it matters.
     pub severity: Severity,
-    /// The value that is there, the value that must be there, and the cost of the difference.
+    /// Current value, required value, and consequence of the difference.
     pub text: String,
-    /// The setting and value that put it right, where such a change loses nothing.
+    /// The setting and value for a repair. `None` if the change could lose data.
     pub fix: Option<(&'static str, String)>,
 }
 
@@ -105,7 +100,7 @@ pub struct TopicTable {
 }
 
 impl TopicTable {
-    /// The table for a prefix. A [`TopicId`] is a place in `specs`.
+    /// The table for a prefix. A [`TopicId`] is an index of `specs`.
     pub fn new(prefix: &str, specs: Vec<TopicSpec>) -> Self {
         let names = specs
             .iter()
@@ -118,7 +113,6 @@ impl TopicTable {
         }
     }
 
-    /// The prefix of every name.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -133,7 +127,7 @@ impl TopicTable {
         &self.specs[topic.0 as usize]
     }
 
-    /// The topic of a full name.
+    /// The topic with the full name.
     pub fn find(&self, name: &str) -> Option<TopicId> {
         self.names
             .iter()
@@ -141,14 +135,13 @@ impl TopicTable {
             .map(|i| TopicId(i as u16))
     }
 
-    /// All topics.
     pub fn iter(&self) -> impl Iterator<Item = TopicId> {
         (0..self.specs.len()).map(|i| TopicId(i as u16))
     }
 
-    /// The fault of these partition counts, by topic number, if there is one. Work is shared out by
-    /// partition number, so all topics that may have many partitions must have as many as the first
-    /// of them.
+    /// The first wrong partition count, as a message. `counts` is indexed by topic number. Tasks
+    /// are shared out by partition number, so all topics of kind [`Partitions::Many`] need the same
+    /// count.
     pub fn misfit(&self, counts: &[u32]) -> Option<String> {
         let count = |t: TopicId| counts[t.0 as usize];
         let first = self

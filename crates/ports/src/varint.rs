@@ -1,5 +1,5 @@
-//! Compact integers and short byte strings for records that only we read: seven bits a byte, small
-//! numbers first.
+//! Compact integers and short byte strings for records that only we read. A byte holds seven bits,
+//! low bits first.
 
 /// Appends an unsigned number.
 pub fn put(out: &mut Vec<u8>, n: impl Into<u128>) {
@@ -12,12 +12,12 @@ pub fn put(out: &mut Vec<u8>, n: impl Into<u128>) {
     out.push(n as u8);
 }
 
-/// Appends a signed number; small magnitudes stay small.
+/// Appends a signed number in zigzag encoding: small magnitudes need few bytes.
 pub fn put_signed(out: &mut Vec<u8>, n: i128) {
     put(out, ((n << 1) ^ (n >> 127)) as u128);
 }
 
-/// Takes an unsigned number off the front.
+/// Removes an unsigned number from the front.
 pub fn take(bytes: &mut &[u8]) -> Option<u128> {
     let mut n = 0_u128;
     let mut shift = 0_u32;
@@ -38,19 +38,19 @@ pub fn take(bytes: &mut &[u8]) -> Option<u128> {
     }
 }
 
-/// Takes a signed number off the front.
+/// Removes a signed number from the front.
 pub fn take_signed(bytes: &mut &[u8]) -> Option<i128> {
     let n = take(bytes)?;
     Some((n >> 1) as i128 ^ -((n & 1) as i128))
 }
 
-/// Appends bytes with their length before them.
+/// Appends the length, then the bytes.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put(out, bytes.len() as u128);
     out.extend_from_slice(bytes);
 }
 
-/// Takes bytes with their length before them off the front.
+/// Removes a length and the bytes from the front.
 pub fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let n = usize::try_from(take(bytes)?).ok()?;
     let (head, rest) = bytes.split_at_checked(n)?;
@@ -58,12 +58,12 @@ pub fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(head)
 }
 
-/// Takes an unsigned number that must fit.
+/// Removes an unsigned number from the front. `None` if the number does not fit.
 pub fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
     take(bytes)?.try_into().ok()
 }
 
-/// Takes a signed number that must fit.
+/// Removes a signed number from the front. `None` if the number does not fit.
 pub fn take_i64(bytes: &mut &[u8]) -> Option<i64> {
     take_signed(bytes)?.try_into().ok()
 }

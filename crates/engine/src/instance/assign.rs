@@ -1,4 +1,4 @@
-//! Tasks come and go: from an assignment of partitions to running tasks, and back.
+//! Assignment and revocation: from assigned partitions to running tasks, and back.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ impl Instance {
             .map_err(FatalError::Bug)
     }
 
-    /// All tasks end; the restorer gets their stores.
+    /// Ends all tasks. The restorer receives their stores.
     pub(super) fn end_assignment(&mut self, work: &mut Incarnation) -> Result<(), FatalError> {
         work.restoring.clear();
         if !mutants::on(Mutant::LeftKept) {
@@ -49,7 +49,7 @@ impl Instance {
             got.sort();
             let want = spec.inputs_of(*task, &work.partitions);
             if *got != want {
-                // The likely cause first: partitions that were added meanwhile.
+                // Check the likely cause first: somebody added partitions.
                 self.check_topics()?;
                 return Err(StepError::invalid(format!(
                     "task {task} of {} got {} of {} input partitions: is another kind of member in group {}?",
@@ -87,7 +87,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Lets tasks run whose restore is done; answers how many.
+    /// Starts the tasks with a finished restore. Returns their number.
     pub(super) fn restore(&mut self, work: &mut Incarnation) -> Result<usize, StepError> {
         let share = self.settings.cache_bytes / (work.restoring.len() + work.tasks.len()).max(1);
         let mut ready = Vec::new();
@@ -99,7 +99,7 @@ impl Instance {
                 {
                     ready.push((number, *restored));
                 }
-                // Of an assignment that is over.
+                // The report belongs to an earlier assignment; the restorer keeps the store.
                 RestorerReport::Ready(_, number, restored) => self
                     .tell(RestorerRequest::Keep(vec![(number, restored.store)]))
                     .map_err(StepError::Stop)?,
@@ -122,8 +122,8 @@ impl Instance {
         failed.map(|()| count)
     }
 
-    /// Tasks begin to run where their restores have ended: all that are ready together, because
-    /// each question to the log takes its time.
+    /// Starts the restored tasks at their restored positions. All ready tasks start together,
+    /// because each request to the log takes time.
     fn run_tasks(
         &mut self,
         work: &mut Incarnation,

@@ -1,5 +1,4 @@
-//! One batch: what is taken, what of it is processed in this turn, and what its transaction came
-//! to.
+//! One batch: polling, processing, and the outcome of the transaction.
 
 use std::time::Duration;
 
@@ -19,24 +18,24 @@ use faults::mutants::{self, Mutant};
 use ports::topics::TopicPartition;
 use ports::{Limits, LogError, Polled, Rejection};
 
-/// The work of the tasks in one turn.
+/// Work of all tasks in one turn.
 #[derive(Default)]
 struct Processed {
     /// Tasks that processed something, ascending.
     touched: Vec<u32>,
-    /// Tasks that read a wake-up.
+    /// Tasks that read a record of the clock topic.
     woken: Vec<u32>,
-    /// Records processed.
+    /// Number of records processed.
     taken: usize,
-    /// The first of them.
+    /// Position of the first processed record.
     first: Option<(TopicPartition, u64)>,
 }
 
 impl Instance {
-    /// Waits for records and takes what is there; then for more, as long as the role lingers and
-    /// the batch has room. What is left of the last batch comes first, and then nothing is waited
-    /// for; all other partitions get what is there for them, so that they need not wait until all
-    /// of it is done.
+    /// Polls one batch. After the first record the poll continues for the role's linger time or
+    /// until the batch is full. Records left over from the last batch come first, without any wait.
+    /// The other partitions are polled beside the left-over records, so a backlog in one partition
+    /// does not delay the others.
     pub(super) fn gather(
         &mut self,
         work: &mut Incarnation,
@@ -99,14 +98,15 @@ impl Instance {
         Ok(polled)
     }
 
-    /// How much is polled beside what is left, of the `others` among `all` partitions. About two
-    /// batches are kept at most, and whatever one partition has, the others find room for a record
-    /// each: else a partition would wait until all that the rest has is done.
+    /// Limits of the poll beside left-over records: `all` partitions, of which `others` have no
+    /// left-over records. The instance keeps about two batches at most. Each of the other
+    /// partitions always gets room for at least one record. Otherwise a partition would wait for
+    /// the end of another partition's backlog.
     fn limits_beside(&self, limits: Limits, all: usize, others: usize) -> Limits {
         let most = self.settings.limits;
         let has = (self.batch.len(), self.batch.size_bytes());
 
-        // A member that does not pass over partitions must not pile up their records here.
+        // A member may ignore `pass_over`. Its records must not pile up here.
         if others == 0 || has.0 >= most.records.saturating_mul(2).saturating_add(all) {
             return Limits {
                 records: 0,
@@ -198,9 +198,9 @@ impl Instance {
             }
             CommitOutcome::TooLarge(why) => Err(StepError::Stop(FatalError::Refused(why))),
             CommitOutcome::Fenced(why) => Err(StepError::Stop(FatalError::Fenced(why))),
-            // An answer of the log is no old news: there is nothing to look at again.
+            // The broker accepted this request, so our state cannot be stale: fail at once.
             CommitOutcome::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
-            // The first transaction of a process shows whether it may write at all.
+            // The first transaction of a process shows whether the process may write at all.
             CommitOutcome::Refused(why) if self.counters.transactions == 0 => {
                 Err(StepError::invalid(why))
             }
@@ -209,9 +209,9 @@ impl Instance {
         }
     }
 
-    /// Lets the tasks process what there is room for; what is left of the batch goes to
-    /// `work.left`. Whoever got nothing of the turn begins the next one, so a partition with
-    /// records waits for as many turns as there are partitions, at most.
+    /// Lets the tasks process records until the transaction is full. The rest of the batch goes to
+    /// `work.left`. A partition that got nothing begins the next turn. A partition with records
+    /// therefore waits for as many turns as partitions exist, at most.
     fn process_tasks(
         &mut self,
         work: &mut Incarnation,
@@ -295,8 +295,8 @@ impl Instance {
         Ok(done)
     }
 
-    /// The log will not have what the batch led to: less the next time, until one record is known
-    /// to be to blame; and that one not for ever.
+    /// The log rejected an output record. Later transactions take fewer records until one input
+    /// record is known as the cause. That record is tried [`TIMES`] times, then the role stops.
     fn rejected(
         &mut self,
         taken: usize,

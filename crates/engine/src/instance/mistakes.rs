@@ -1,10 +1,9 @@
-//! Two of the mistakes in [`faults::mutants`], in the place of the loop's own steps. For
-//! tests only.
+//! Loop steps of two mutants in [`faults::mutants`]. For tests only.
 
 use super::super::commit::{CommitOutcome, commit};
 use super::{FatalError, Incarnation, Records, RoleSpec, StepError, Task, TopicTable, mutants};
 
-/// A transaction that no record caused.
+/// Commits a transaction without any input record.
 pub(super) fn timer(
     spec: &RoleSpec,
     topics: &TopicTable,
@@ -12,7 +11,7 @@ pub(super) fn timer(
 ) -> Result<(), StepError> {
     let touched: Vec<u32> = work.tasks.keys().copied().collect();
 
-    // Only what a working timer would do: a task that has done nothing yet has no time and no
+    // Do only the work of a real timer. A task without processed records has no time and no
     // position to repeat.
     if touched.is_empty() || !work.tasks.values().all(Task::has_worked) {
         return Ok(());
@@ -41,7 +40,7 @@ pub(super) fn timer(
     }
 }
 
-/// Goes on in place, as if the transaction were certainly aborted.
+/// Continues in place, as if the broker had confirmed the abort.
 pub(super) fn go_back(
     work: &mut Incarnation,
     touched: &[u32],

@@ -1,11 +1,11 @@
-//! Whose turn it is: which records of a task a turn takes where it cannot take all, and who begins
-//! the next turn.
+//! Fair order of turns: the records of each task in one turn, and the first partition of the next
+//! turn.
 //!
-//! The promise: a partition with a record in the batch gets its turn after as many transactions as
-//! there are partitions, at most. A turn may end after a single record, and records of one task are
-//! processed in the order of their log times; so rotating the tasks is not enough. An input that
-//! got nothing because the others had older records comes first in the next turn, which leaves
-//! those others out.
+//! The guarantee: a partition with a record in the batch is processed after at most N transactions,
+//! where N is the number of partitions. A turn may end after a single record, and a task processes
+//! records by log time, so rotating the tasks is not enough. An input that got nothing behind older
+//! records of other inputs begins the next turn. Inputs with older records are left out of that
+//! turn.
 
 use super::super::merge::BatchRecord;
 use ports::records::Records;
@@ -14,13 +14,13 @@ use ports::records::Records;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct First {
     pub task: u32,
-    /// None: the one with the oldest record.
+    /// `None`: the input with the oldest record.
     pub input: Option<u32>,
 }
 
-/// The records of a task that a turn tries to take, `share` at most, input by input: of each input
-/// about the same number. If `first` or an input behind it has records, the first of those comes
-/// first: inputs whose next record is older get nothing.
+/// Selects at most `share` records of a task for this turn, about the same number from each input.
+/// `first` names the preferred input. If that input or a later input has records, inputs with an
+/// older next record get nothing.
 pub(super) fn choose(
     group: &[BatchRecord],
     batch: &Records,
@@ -46,7 +46,7 @@ pub(super) fn choose(
         return inputs.concat();
     }
 
-    // Where there is not a record for each, the oldest get one.
+    // With fewer places than inputs, the inputs with the oldest records get one place each.
     inputs.sort_unstable_by_key(head);
     let counts: Vec<usize> = inputs.iter().map(|i| i.len()).collect();
     let mut chosen: Vec<BatchRecord> = inputs
@@ -58,8 +58,8 @@ pub(super) fn choose(
     chosen
 }
 
-/// Deals out a room: those who need little get all they need, the others about the same; where
-/// there is not one for each, the first get one.
+/// Divides `room` between requests of the given sizes. Small requests get all, and large requests
+/// get about equal shares. With fewer places than requests, the first requests get one place each.
 pub(in super::super) fn deal(counts: &[usize], mut room: usize) -> Vec<usize> {
     let mut shares = vec![0; counts.len()];
     if room < counts.len() {
@@ -77,20 +77,21 @@ pub(in super::super) fn deal(counts: &[usize], mut room: usize) -> Vec<usize> {
     shares
 }
 
-/// The outcome of a turn, as far as the next one needs to know it.
+/// Partitions and tasks that a turn left unfinished, as input for the next turn.
 #[derive(Default)]
 pub(super) struct LastTurns {
-    /// The first that had records and got nothing.
+    /// The first partition that had records and got nothing.
     nothing: Option<First>,
-    /// The same, of inputs before the one that came first: their turn comes after all others.
+    /// The first skipped partition among inputs before `came_first`. Its turn comes after all
+    /// others.
     before: Option<First>,
-    /// The first task of which something is left.
+    /// The first task with unprocessed records.
     left: Option<u32>,
 }
 
 impl LastTurns {
-    /// A task's records, the input that came first, and which records were taken; to be called task
-    /// by task, in the order of the turn.
+    /// Notes the records of one task, the input that came first, and the records taken. Call once
+    /// per task, in the order of the turn.
     pub(super) fn took(
         &mut self,
         group: &[BatchRecord],
@@ -118,7 +119,7 @@ impl LastTurns {
         }
     }
 
-    /// The partition that begins the next turn, if something is left.
+    /// The first partition of the next turn, if records are left.
     pub(super) fn next(self) -> Option<First> {
         self.nothing.or(self.before).or(self.left.map(|task| First {
             task: task.saturating_add(1),
@@ -136,7 +137,8 @@ mod tests {
     use ports::records::{Headers, Record};
     use ports::topics::{TopicId, TopicPartition};
 
-    /// Inputs of a task: number, how many records, and the log time of all of them.
+    /// Builds the records of a task. Each input has a number, a record count, and one log time for
+    /// all its records.
     fn group(batch: &mut Records, task: u32, inputs: &[(u32, u32, i64)]) -> Vec<BatchRecord> {
         let mut places = Vec::new();
         for &(input, n, timestamp_ms) in inputs {
@@ -195,8 +197,8 @@ mod tests {
         assert_eq!(chosen(0, None), [].into());
     }
 
-    /// Turns that end after one record, while every partition always has more, whatever their
-    /// clocks show.
+    /// Every turn ends after one record, and every partition always has more records. Log times
+    /// vary.
     #[test]
     fn in_turns_of_one_record_every_partition_gets_its_turn() {
         let tasks = 3;

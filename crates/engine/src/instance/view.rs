@@ -1,4 +1,4 @@
-//! An instance as it shows itself to people.
+//! Status of an instance, for people.
 
 use std::collections::BTreeMap;
 
@@ -6,54 +6,52 @@ use super::super::restore::RestoreProgress;
 use super::{Counters, Instance};
 use ports::topics::TopicPartition;
 
-/// The state of one task, for people.
+/// Status of one task, for people.
 #[derive(Clone, Debug)]
 pub enum TaskView {
-    /// Catching up with the changelog.
+    /// The task reads its changelog.
     Restoring(RestoreProgress),
-    /// Run by another instance; kept warm here.
+    /// Another instance runs the task; this instance keeps a warm copy.
     Standby(RestoreProgress),
-    /// At work.
     Running {
-        /// Transactions so far.
+        /// Number of the last transaction.
         transaction: u64,
         /// State digest as text.
         digest: String,
-        /// Next offsets.
+        /// Next offset of each input.
         inputs: Vec<(TopicPartition, u64)>,
     },
 }
 
 impl Instance {
-    /// The counters since the process began.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Why the last incarnation ended, if nothing was committed since.
+    /// The reason for the end of the last incarnation, if nothing was committed since.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
-    /// `joining`, `restoring` or `running`.
+    /// Returns `recovering`, `joining`, `restoring` or `running`.
     pub fn phase(&self) -> &'static str {
         match &self.work {
             None if self.counters.recoveries > 0 => "recovering",
             None => "joining",
             Some(w) if !w.restoring.is_empty() => "restoring",
-            // Without partitions it waits for its share, be it for a moment or because there are
-            // more instances than partitions.
+            // The instance waits for partitions: for a moment, or because the group has more
+            // instances than partitions.
             Some(w) if w.tasks.is_empty() => "joining",
             Some(_) => "running",
         }
     }
 
-    /// How many tasks run.
+    /// Number of running tasks.
     pub fn running(&self) -> usize {
         self.work.as_ref().map_or(0, |work| work.tasks.len())
     }
 
-    /// Every task and what it is doing.
+    /// Status of every task.
     pub fn tasks(&self) -> BTreeMap<u32, TaskView> {
         let Some(work) = &self.work else {
             return BTreeMap::new();

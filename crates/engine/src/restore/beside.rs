@@ -1,5 +1,4 @@
-//! Where the restorer runs: in a thread of its own, or, where there are no threads, in slices of
-//! the loop's turn.
+//! Runs the restorer: in its own thread, or without threads in slices of the loop's turn.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -9,53 +8,50 @@ use std::time::Duration;
 use super::{RestoreProgress, Restorer, RestorerReport, RestorerRequest};
 use ports::{Clock, SpawnThread};
 
-/// A slice of the loop's turn, while no task runs and while some do.
+/// Length of a slice of the loop's turn: without running tasks, and beside running tasks.
 const ALONE: Duration = Duration::from_millis(200);
 const BESIDE_TASKS: Duration = Duration::from_millis(10);
-/// A slice in the thread: requests of the loop are seen this late.
+/// Length of a slice in the thread. The thread sees requests of the loop this late.
 const SLICE: Duration = Duration::from_millis(100);
-/// Longest wait of the thread for records, and for something to do.
+/// Longest wait of the thread for records, and for any work.
 const WAIT: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_millis(50);
-/// Longest rest after a slice, while tasks run: they get at least every other moment of a machine
-/// that is short of processors.
+/// Longest pause after a slice while tasks run. On a machine short of processors the tasks get at
+/// least half of the time.
 const REST_MAX: Duration = Duration::from_millis(100);
-/// How long the loop waits for the thread to close its stores when it ends itself.
+/// Longest wait of the loop for the thread to close its stores at the end.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// How far restores and standbys are, for people.
+/// Progress of restores and standbys, for people.
 #[derive(Clone, Debug, Default)]
 pub struct RestoreFigures {
-    /// By task.
     pub restores: BTreeMap<u32, RestoreProgress>,
-    /// By task.
     pub standbys: BTreeMap<u32, RestoreProgress>,
 }
 
-/// The loop's end of it.
+/// The loop's handle of the restorer.
 pub enum RestorerHandle {
-    /// In the loop's own turns.
+    /// The restorer runs in the loop's turns.
     Turns {
-        /// The restorer.
         restorer: Box<Restorer>,
-        /// Whether the last slice found something to do.
+        /// True if the last slice found work.
         busy: bool,
     },
-    /// In a thread.
+    /// The restorer runs in a thread.
     Thread(RestoreThread),
 }
 
-/// The loop's end of the thread that restores.
+/// The loop's handle of the restorer thread.
 pub struct RestoreThread {
     requests: Option<Sender<RestorerRequest>>,
     reports: Receiver<RestorerReport>,
     shown: Arc<Mutex<RestoreFigures>>,
-    /// Closed when the thread has closed its stores.
+    /// Disconnected after the thread has closed its stores.
     ended: Receiver<()>,
 }
 
 impl RestorerHandle {
-    /// Moves the restorer into a thread of its own.
+    /// Moves the restorer into its own thread.
     pub fn into_thread(
         self,
         name: String,
@@ -88,7 +84,8 @@ impl RestorerHandle {
         }))
     }
 
-    /// Tells the restorer something. One that is gone has panicked, which its own thread has said.
+    /// Sends a request to the restorer. An error means that the restorer's thread has
+    /// panicked.
     pub fn send(&mut self, request: RestorerRequest, clock: &dyn Clock) -> Result<(), String> {
         match self {
             RestorerHandle::Turns { restorer, busy } => {
@@ -104,13 +101,12 @@ impl RestorerHandle {
         }
     }
 
-    /// Whether the loop must come round at once: restores are done in its turns, and have something
-    /// to do.
+    /// True if the loop must not wait: restores in the loop's turns have work.
     pub fn needs_turns(&self) -> bool {
         matches!(self, RestorerHandle::Turns { restorer, busy: true } if restorer.is_restoring())
     }
 
-    /// Results of restores since the last call; `tasks`: how many tasks run.
+    /// Results of restores since the last call. `tasks` is the number of running tasks.
     pub fn reports(&mut self, clock: &dyn Clock, tasks: usize) -> Vec<RestorerReport> {
         match self {
             RestorerHandle::Turns { restorer, busy } => {
@@ -131,7 +127,7 @@ impl RestorerHandle {
         }
     }
 
-    /// How far it is.
+    /// Progress of restores and standbys.
     pub fn shown(&self) -> RestoreFigures {
         match self {
             RestorerHandle::Turns { restorer, .. } => {
@@ -148,13 +144,13 @@ impl RestorerHandle {
 }
 
 impl Drop for RestoreThread {
-    /// Waits until the stores are closed, so that whoever opens them next in this process finds
+    /// Waits until the thread has closed the stores, so that the next opener in this process finds
     /// them free.
     fn drop(&mut self) {
         drop(self.requests.take());
 
-        // Disconnected: it is through. Too late: it hangs in a call to the log, and the process's
-        // end closes what is open.
+        // Disconnected: the thread has ended. Timeout: the thread hangs in a call to the log, and
+        // the end of the process closes the stores.
         let _late: Result<(), RecvTimeoutError> = self.ended.recv_timeout(CLOSING);
     }
 }

@@ -1,7 +1,8 @@
-//! A store on its way along its changelog.
+//! A store during its restore from a changelog.
 //!
-//! Between meta records the store holds a state that never was, and says so (`verified`). That
-//! costs a crash in the middle a scan at the end, but never more memory than a chunk.
+//! Between meta records the store contains a state that never existed, and `verified` is false.
+//! After a crash in the middle the restore must scan the whole store once. Memory use never exceeds
+//! one chunk.
 
 use super::scan_digest;
 use crate::checkpoint::{Checkpoint, META_KEY, StoreMeta};
@@ -12,19 +13,19 @@ use ports::{LogError, StateStore, StoreError};
 
 use super::RestoreError;
 
-/// An open store, and how far along the changelog it is.
+/// An open store and its changelog position.
 pub(super) struct StoreCopy {
     pub store: Box<dyn StateStore>,
-    /// The meta record in the store; none while the store is empty.
+    /// The meta record in the store. `None` while the store is empty.
     pub have: Option<StoreMeta>,
-    /// Digest by arithmetic, while every step started from a verified state.
+    /// Incremental digest. `None` if a step did not start from a verified state.
     digest: Option<Digest>,
-    /// Whether `have` was read from the changelog, and not only from the store.
+    /// True if `have` was read from the changelog, and not only from the store.
     pub from_log: bool,
-    /// Whether the last record applied was a meta record: the content is that of a transaction's
-    /// end.
+    /// True if the last applied record was a meta record, so the content is the state after a
+    /// transaction.
     whole: bool,
-    /// Records applied.
+    /// Number of records applied.
     pub records: u64,
 }
 
@@ -47,12 +48,12 @@ impl StoreCopy {
         })
     }
 
-    /// Offset of the changelog record that was applied last.
+    /// Offset of the last applied changelog record.
     pub(super) fn at(&self) -> Option<u64> {
         self.have.as_ref().map(|h| h.changelog_offset)
     }
 
-    /// The meta record that the content belongs to.
+    /// The checkpoint of the content.
     pub(super) fn meta(&self) -> Option<&Checkpoint> {
         self.have
             .as_ref()
@@ -60,7 +61,7 @@ impl StoreCopy {
             .filter(|m| !m.offsets.is_empty())
     }
 
-    /// Puts a chunk of the changelog into the store.
+    /// Applies a chunk of the changelog to the store.
     pub(super) fn apply<'r>(
         &mut self,
         chunk: impl Iterator<Item = Record<'r>>,
@@ -118,14 +119,15 @@ impl StoreCopy {
         Ok(())
     }
 
-    /// For a mistake: as if the content had been looked at.
+    /// For a mutant: marks unverified content as verified.
     pub(super) fn trust(&mut self) {
         if let Some(record) = &mut self.have {
             (record.verified, self.digest) = (true, Some(record.meta.digest));
         }
     }
 
-    /// The position is right; now the content must be. An error says how it differs.
+    /// Verifies the content after the position was accepted. The inner error describes the
+    /// difference.
     pub(super) fn verify(&mut self) -> Result<Result<(), String>, StoreError> {
         let Some(record) = &mut self.have else {
             return Ok(Ok(()));
@@ -156,7 +158,7 @@ impl StoreCopy {
         Ok(Ok(()))
     }
 
-    /// Whether the content is that of a transaction's end, as far as is known.
+    /// True if the content is the state after a transaction, as far as known.
     pub(super) fn is_whole(&self) -> bool {
         self.whole
     }

@@ -1,5 +1,5 @@
-//! Restoring: bringing the stores of assigned tasks to the group's committed position, or finding
-//! that they are there already.
+//! Restore: brings the stores of assigned tasks to the group's committed position. A store already
+//! there needs no reading.
 //!
 //! ```text
 //!  Restorer (one per instance, beside the loop)
@@ -8,15 +8,18 @@
 //!    read    changelogs: one reader for all tasks, up to the stable end that was asked for after the offsets
 //!    judge   the last stable meta record must be the committed offsets, and its digest that of the content
 //! ```
-//! A task runs only at the **last** stable meta record of its changelog. Offsets that are older
-//! than it were moved by somebody, and running there would publish again what is published. Offsets
-//! that are newer wait for a predecessor's transaction, for a bounded time. Offsets that are
-//! absent, while the changelog has a meta record, were forgotten by the brokers (a group that is
-//! idle for `offsets.retention.minutes`): they are taken from that record.
+//! A task runs only at the **last** stable meta record of its changelog. Three cases differ:
 //!
-//! Trouble with one changelog partition keeps to its own task. Everything here is done beside the
-//! running tasks: in a thread of its own where the process has threads ([`beside`]), and in short
-//! slices of the loop's turn where it has none (the simulation, tests).
+//! * Committed offsets older than the meta record: somebody moved the offsets. Running from there
+//!   would publish the same results again, so the task refuses.
+//! * Committed offsets newer than the meta record: a predecessor's transaction is still pending.
+//!   The restore waits for a bounded time.
+//! * No committed offsets, but a meta record: the brokers have expired the offsets (a group idle
+//!   for `offsets.retention.minutes`). The restore takes the offsets from the meta record.
+//!
+//! Trouble with one changelog partition affects only its own task. The restorer works beside the
+//! running tasks. With threads the restorer has its own thread ([`beside`]). Without threads (the
+//! simulation, tests) the restorer works in short slices of the loop's turn.
 //!
 //! | file | content |
 //! |---|---|
@@ -43,30 +46,31 @@ use ports::{Clock, LogError, StateStore, StoreError};
 pub use restorer::Restorer;
 pub use standby::Standby;
 
-/// Why a restore ended badly.
+/// Error of a restore.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The log failed in a way that asking again does not help.
+    /// The log failed, and retries do not help.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The local store failed in a way that putting it aside does not help.
+    /// The local store failed, and quarantine does not help.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// State and committed position do not belong together, if what was asked is still true.
+    /// State and committed offsets do not match, but the answers may be stale. Check again with
+    /// fresh state.
     #[error("{0}")]
     Doubt(String),
-    /// They do not, although they were compared again and again for as long as a predecessor's
-    /// transaction may take.
+    /// State and committed offsets still do not match after repeated checks for the longest time of
+    /// a predecessor's transaction.
     #[error("{0}")]
     Stop(String),
 }
 
-/// How far a restore or a standby is.
+/// Progress of a restore or a standby.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RestoreProgress {
     /// Changelog offset reached.
     pub at: u64,
-    /// Changelog end when it was last asked for.
+    /// Changelog end in the last answer of the log.
     pub end: u64,
     /// Records applied so far.
     pub records: u64,
@@ -74,23 +78,23 @@ pub struct RestoreProgress {
 
 /// A finished restore.
 pub struct Restored {
-    /// The store, verified.
+    /// The store, with verified content.
     pub store: Box<dyn StateStore>,
-    /// Its position, which is the group's.
+    /// The checkpoint of the store, equal to the group's position.
     pub meta: Checkpoint,
-    /// Where in the changelog that position's meta record is; none before the first transaction.
+    /// Changelog offset of the checkpoint's meta record. `None` before the first transaction.
     pub changelog_offset: Option<u64>,
-    /// Changelog records that were applied; 0 if the store was right as it was.
+    /// Changelog records applied; 0 if the store was already complete.
     pub records: u64,
-    /// The group had no offsets (or not all): these were taken from the changelog and must be
-    /// committed before anything is processed.
+    /// True if the group lacked some or all offsets. The offsets in `meta` then come from the
+    /// changelog, and must be committed before the task processes a record.
     pub adopted: bool,
 }
 
-/// Restores of which tasks: the assignment that they belong to, and the partitions of each.
+/// The tasks of one assignment, with their input partitions.
 #[derive(Clone, Debug, Default)]
 pub struct Assignment {
-    /// Counts assignments; what was asked for by an earlier one is void.
+    /// Number of the assignment. Results for earlier assignments are void.
     pub number: u64,
     /// Input partitions by task.
     pub tasks: Vec<(u32, Vec<TopicPartition>)>,
@@ -98,39 +102,38 @@ pub struct Assignment {
 
 /// A request of the loop to the restorer.
 pub enum RestorerRequest {
-    /// These tasks are ours now, and no others.
+    /// The complete set of tasks of this instance.
     Assign(Assignment),
-    /// The assignment is over; stores stay open, because most tasks come back.
+    /// The assignment is over. Stores stay open, because most tasks come back.
     Cease,
-    /// Stores of tasks that do not run any more.
+    /// Stores of tasks that have ended.
     Keep(Vec<(u32, Box<dyn StateStore>)>),
-    /// A store was found damaged while it ran.
+    /// The running task found damage in its store.
     Distrust(u32, String),
-    /// How many tasks run beside the restores.
+    /// Number of tasks running beside the restores.
     Running(usize),
 }
 
 /// An answer of the restorer to the loop.
 pub enum RestorerReport {
-    /// A task of that assignment may run.
+    /// The task of the assignment may run: assignment, task, result.
     Ready(u64, u32, Box<Restored>),
-    /// A task of that assignment cannot run.
+    /// The task of the assignment cannot run: assignment, task, error.
     Failed(u64, u32, RestoreError),
 }
 
-/// Facts and ports that the judgement of a restore needs.
+/// Facts and ports for the steps of a restore.
 pub(super) struct Env<'a> {
-    /// Names of topics, for messages.
+    /// Topic names, for messages.
     pub topics: &'a TopicTable,
-    /// The role's description.
     pub spec: &'a RoleSpec,
-    /// For bounded waits.
+    /// The clock for bounded waits.
     pub clock: &'a dyn Clock,
-    /// How long a predecessor's pending transaction is waited for.
+    /// Longest wait for a predecessor's pending transaction.
     pub takeover_wait: Duration,
 }
 
-/// Digest of everything in a store.
+/// Digest of all keys and values in a store.
 pub fn scan_digest(store: &dyn StateStore) -> Result<Digest, StoreError> {
     let mut sum = Digest::ZERO;
     store.scan(b"", &mut |key, value| {

@@ -1,4 +1,4 @@
-//! All restores of an instance: what is asked, opened and read for many tasks at once.
+//! All restores of an instance. Requests, opens and reads cover many tasks at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,19 +19,18 @@ use ports::{
     Bounds, Clock, Committed, From, Limits, Log, LogError, Reader, StateStore, StoreError, Stores,
 };
 
-/// Readers of changelogs at a time; tasks that are assigned together share one.
+/// Most changelog readers at a time. Tasks of the same assignment share a reader.
 const READERS_MAX: usize = 4;
-/// Longest age of a chunk: how long a poll may go on taking what is there.
+/// Longest age of a chunk: the time limit of one poll.
 pub(super) const CHUNK_AGE: Duration = Duration::from_millis(100);
 
-/// A reader of some changelog partitions.
+/// A reader of several changelog partitions.
 struct SharedReader {
     reader: Box<dyn Reader>,
-    /// The tasks whose turn it still is.
+    /// The tasks that still read.
     reading: BTreeSet<u32>,
 }
 
-/// See the module.
 pub struct Restorer {
     log: Arc<dyn Log>,
     topics: Arc<TopicTable>,
@@ -44,16 +43,17 @@ pub struct Restorer {
     restores: BTreeMap<u32, Restore>,
     bounds: BTreeMap<u32, Bounds>,
     readers: Vec<SharedReader>,
-    /// Open stores that are not in use: a task that comes back finds its store open.
+    /// Open stores without a task. A task that comes back finds its store open.
     kept: BTreeMap<u32, Box<dyn StateStore>>,
-    /// Stores that were found damaged, and how; until they are put aside.
+    /// Damaged stores and the reason, until quarantine.
     distrusted: BTreeMap<u32, String>,
     standbys: Standbys,
     running: usize,
     chunk: Records,
 }
 
-/// The facts that a judgement needs. A macro, because it borrows some fields while others change.
+/// The facts for a step of a restore. A macro, because the result borrows some fields while other
+/// fields change.
 macro_rules! judging {
     ($me:ident, $clock:expr) => {
         Env {
@@ -66,7 +66,7 @@ macro_rules! judging {
 }
 
 impl Restorer {
-    /// For one instance of a role.
+    /// A restorer for one instance of a role.
     pub fn new(
         log: Arc<dyn Log>,
         topics: Arc<TopicTable>,
@@ -96,22 +96,22 @@ impl Restorer {
         }
     }
 
-    /// Whether restores are under way.
+    /// True while restores are in progress.
     pub fn is_restoring(&self) -> bool {
         !self.restores.is_empty()
     }
 
-    /// Whether there are standbys to keep warm.
+    /// True if the restorer keeps standbys.
     pub fn has_standbys(&self) -> bool {
         !self.standbys.is_empty()
     }
 
-    /// How many tasks run beside.
+    /// Number of tasks running in the loop.
     pub fn running(&self) -> usize {
         self.running
     }
 
-    /// How far each restore and each standby is.
+    /// Progress of each restore, and of each standby.
     pub fn progress(
         &self,
     ) -> (
@@ -127,7 +127,7 @@ impl Restorer {
         )
     }
 
-    /// Takes a request of the loop.
+    /// Handles a request of the loop.
     pub fn request(&mut self, request: RestorerRequest, clock: &dyn Clock) {
         match request {
             RestorerRequest::Assign(assignment) => self.assign(assignment, clock),
@@ -159,8 +159,7 @@ impl Restorer {
         let own: BTreeSet<u32> = assignment.tasks.iter().map(|(task, _)| *task).collect();
         let count = match self.standby {
             Standby::None => 0,
-            // An answer that does not come leaves the instance without standbys until the next
-            // assignment.
+            // Without an answer of the log the instance has no standbys until the next assignment.
             _ => self
                 .log
                 .partitions(self.spec.changelog)
@@ -171,7 +170,7 @@ impl Restorer {
 
         let wanted = self.standby.tasks(&own, count);
 
-        // A store that is neither ours nor a standby's is closed: its files stay.
+        // Close stores of tasks that are neither ours nor standbys. Their files stay.
         self.kept
             .retain(|task, _| own.contains(task) || wanted.contains(task));
         let now_us = clock.now_us();
@@ -185,8 +184,8 @@ impl Restorer {
                 copy.trust();
             }
 
-            // The restore goes on where the standby is, and counts only the records that it reads
-            // itself.
+            // The restore continues behind the standby. `records` counts only the records read by
+            // the restore.
             if let Some(restore) = self.restores.get_mut(&task) {
                 copy.records = 0;
                 restore.copy = Some(copy);
@@ -195,8 +194,8 @@ impl Restorer {
         }
     }
 
-    /// Works for about `budget`, and waits up to `wait` for records if that is all there is to do.
-    /// True if there may be more to do at once.
+    /// Works for about `budget`. Waits up to `wait` for records if no other work exists. Returns
+    /// true if more work may exist at once.
     pub fn step(
         &mut self,
         clock: &dyn Clock,
@@ -242,7 +241,8 @@ impl Restorer {
             return false;
         }
 
-        // One request for all. Only where that is held up by one of them is each asked for alone.
+        // One request covers all tasks. If a pending task holds up the request, ask for each task
+        // alone.
         if self.ask_for(&due, clock, reports) == Some(false) && due.len() > 1 {
             for task in due {
                 self.ask_for(&[task], clock, reports);
@@ -252,7 +252,7 @@ impl Restorer {
         true
     }
 
-    /// False: some are pending.
+    /// Returns `Some(false)` if some offsets are pending, and `None` if the log failed.
     fn ask_for(
         &mut self,
         tasks: &[u32],
@@ -296,7 +296,7 @@ impl Restorer {
         }
     }
 
-    /// The log failed under a restore: trouble that passes is waited for.
+    /// Handles a failure of the log during a restore. Temporary failures are retried.
     fn log_failed(
         &mut self,
         task: u32,
@@ -336,16 +336,16 @@ impl Restorer {
             return false;
         }
 
-        // After the offsets: whatever is in the changelog by now was decided before them, or is
-        // somebody's who must not be there.
+        // Ask for the bounds after the offsets. A record now in the changelog was decided before
+        // the offsets, or comes from an illegal writer.
         let at: Vec<_> = tasks
             .iter()
             .map(|task| TopicPartition::new(self.spec.changelog, *task))
             .collect();
         let bounds = self.log.bounds_of(&at);
 
-        // One at least: the question itself may have taken all of the turn's time, because a
-        // partition among them has no leader.
+        // Open at least one store. The request itself may have used up the whole slice, because a
+        // partition has no leader.
         let mut opened = false;
         let mut ready = Vec::with_capacity(tasks.len());
         for (task, bounds) in tasks.into_iter().zip(bounds) {
@@ -378,7 +378,7 @@ impl Restorer {
         true
     }
 
-    /// Whether a task's store is not open from before, and may be.
+    /// True if the task's store is closed and not marked as damaged.
     fn wants_opening(&self, task: u32) -> bool {
         let copied = self.restores.get(&task).is_none_or(|r| r.copy.is_some());
         !copied && !self.kept.contains_key(&task) && !self.distrusted.contains_key(&task)
@@ -428,7 +428,7 @@ impl Restorer {
         self.follow(task, result, clock, reports);
     }
 
-    /// Does what a step of a restore has come to.
+    /// Acts on the result of a restore step.
     fn follow(
         &mut self,
         task: u32,
@@ -440,7 +440,7 @@ impl Restorer {
             Ok(RestoreStep::On) => {}
             Ok(RestoreStep::StartOver(why)) => self.start_over(task, why, clock, reports),
             Ok(RestoreStep::Done(restored)) => self.done(task, restored, clock, reports),
-            // Damage of the store is answered by a rebuild; damage of the changelog cannot be.
+            // A damaged store is rebuilt. A damaged changelog cannot be rebuilt.
             Err(RestoreError::Store(StoreError::Corrupt(why))) => {
                 self.start_over(task, why, clock, reports)
             }
@@ -463,8 +463,8 @@ impl Restorer {
             return;
         };
 
-        // An input that the position does not know, of a newer version or a fresh task, begins
-        // where it was committed, or at its start.
+        // The checkpoint may lack an input: of a newer version, or of a fresh task. Such an input
+        // starts at its committed offset, or at the start of its partition.
         let mut offsets = Vec::with_capacity(restore.inputs.len());
         let committed: Vec<_> = restore.committed().collect();
         for (at, committed) in committed {
@@ -488,8 +488,8 @@ impl Restorer {
         reports.push(RestorerReport::Ready(self.number, task, restored));
     }
 
-    /// Puts a store aside and begins again from the start of the changelog; the second time the
-    /// task refuses to run.
+    /// Quarantines a store and restarts the restore at the start of the changelog. The second time,
+    /// the task refuses to run.
     fn start_over(
         &mut self,
         task: u32,
@@ -520,7 +520,7 @@ impl Restorer {
         restore.put_aside(&env, why);
     }
 
-    /// The changelog cannot be read where the restore is.
+    /// Handles a changelog that cannot be read at the current position.
     fn unreadable(
         &mut self,
         task: u32,
@@ -538,8 +538,7 @@ impl Restorer {
         }
     }
 
-    /// Reads what is there for all restores that wait for the changelog; true if there was
-    /// anything.
+    /// Reads one chunk from each reader. Returns true if records came or a task's reading ended.
     fn read(
         &mut self,
         clock: &dyn Clock,
@@ -577,7 +576,7 @@ impl Restorer {
         worked
     }
 
-    /// Gives one task its records of a chunk. True if that ended its reading.
+    /// Gives one task its records of a chunk. Returns true if the task's reading has ended.
     fn take(
         &mut self,
         reader: usize,
@@ -686,8 +685,8 @@ impl Restorer {
         }
     }
 
-    /// A reader for several failed: the error does not say for which of them, so each gets one of
-    /// its own.
+    /// Handles the failure of a shared reader. The error does not name the task, so each task gets
+    /// its own reader.
     fn reader_failed(
         &mut self,
         tasks: &[u32],
@@ -704,8 +703,7 @@ impl Restorer {
                     restore.alone = true;
                     let again = LogError::Unavailable(e.to_string());
 
-                    // An error that does not pass ends the restore of a task that has the reader
-                    // alone.
+                    // A permanent error ends the restore only if the task has its own reader.
                     match tasks.len() {
                         1 => self.log_failed(*task, e, clock, reports),
                         _ => self.log_failed(*task, &again, clock, reports),
@@ -717,7 +715,7 @@ impl Restorer {
     }
 }
 
-/// Bounds of one chunk for all tasks of a reader.
+/// Limits of one chunk, for all tasks of a reader.
 fn limits() -> Limits {
     let records = if crash::armed(Point::RestoreChunk) {
         8
@@ -732,7 +730,7 @@ fn limits() -> Limits {
     }
 }
 
-/// Notes the meta records of a chunk.
+/// Notes the meta records in a chunk.
 fn look_at<'r>(
     restore: &mut Restore,
     records: impl Iterator<Item = ports::records::Record<'r>>,

@@ -1,5 +1,5 @@
 //! Standbys: warm copies of tasks that other instances run. A copy tails its changelog and is
-//! verified like any store, so that a task that comes over begins to run where its copy is.
+//! verified like any store. An assigned task therefore starts at the position of its copy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,28 +13,28 @@ use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{Clock, From, Limits, Log, Reader, StateStore, StoreError, Stores};
 
-/// A standby that could not be opened or read is tried again after this long.
+/// Wait before a retry after a failed open or read.
 const AGAIN_US: u64 = 1_000_000;
 
-/// Of which tasks an instance keeps warm copies, besides its own.
+/// Selects the tasks of other instances for which this instance keeps warm copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standby {
-    /// Of none.
+    /// No tasks.
     #[default]
     None,
-    /// Of those that would come to it if up to so many other instances went away.
+    /// Tasks that would move to this instance after the loss of up to so many other instances.
     Neighbours(u32),
-    /// Of all.
+    /// All tasks.
     All,
 }
 
 impl Standby {
-    /// The tasks, given its own and how many there are.
+    /// The selected tasks, given the instance's own tasks and the number of all tasks.
     pub(super) fn tasks(self, own: &BTreeSet<u32>, count: u32) -> BTreeSet<u32> {
         let range = match (self, own.first(), own.last()) {
             (Standby::None, ..) => return BTreeSet::new(),
             (Standby::All, ..) => 0..count,
-            // Without a share of its own it is the spare of everybody.
+            // An instance without tasks is a spare for all other instances.
             (Standby::Neighbours(_), None, _) | (Standby::Neighbours(_), _, None) => 0..count,
             (Standby::Neighbours(n), Some(first), Some(last)) => {
                 after_losses(n, *first..*last + 1, count)
@@ -45,7 +45,7 @@ impl Standby {
     }
 }
 
-/// A share of some partitions, as Kafka's range assignor deals them out: in runs, the first ones
+/// The share of one instance by Kafka's range assignor: contiguous ranges, and the first ranges are
 /// one longer.
 fn share(instances: u32, index: u32, count: u32) -> Range<u32> {
     let each = count / instances;
@@ -54,9 +54,10 @@ fn share(instances: u32, index: u32, count: u32) -> Range<u32> {
     from..from + each + u32::from(index < longer)
 }
 
-/// All tasks that can come to the instance with these if up to `n` others go away. An instance does
-/// not know how many there are, so all numbers are tried that would give it its share. Its place
-/// moves towards the front by as many as went away before it.
+/// All tasks that can move to the instance with the tasks `own` after the loss of up to `n` other
+/// instances. An instance does not know the number of instances. The function therefore tries every
+/// number that would give the instance its current share. The index of the instance falls by the
+/// number of lost instances before it.
 fn after_losses(n: u32, own: Range<u32>, count: u32) -> Range<u32> {
     let n = n.min(count);
     let mut all = own.clone();
@@ -84,32 +85,31 @@ fn after_losses(n: u32, own: Range<u32>, count: u32) -> Range<u32> {
     all
 }
 
-/// Copies of tasks that others run.
 #[derive(Default)]
 pub(super) struct Standbys {
     wanted: BTreeSet<u32>,
     copies: BTreeMap<u32, StoreCopy>,
-    /// When each is opened again, if it could not be.
+    /// Time of the next attempt to open each copy.
     again_us: BTreeMap<u32, u64>,
     progress: BTreeMap<u32, RestoreProgress>,
     reader: Option<Box<dyn Reader>>,
-    /// When the next reader may be made.
+    /// Earliest time for the next reader.
     not_before_us: u64,
     chunk: Records,
 }
 
 impl Standbys {
-    /// Whether there is nothing to keep warm.
+    /// True if no standbys are wanted.
     pub(super) fn is_empty(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// How far each is.
+    /// Progress of each standby.
     pub(super) fn progress(&self) -> BTreeMap<u32, RestoreProgress> {
         self.progress.clone()
     }
 
-    /// Keeps these warm from now on; hands over the copies of all others.
+    /// Replaces the set of standbys. Returns the copies of all other tasks.
     pub(super) fn assign(&mut self, wanted: BTreeSet<u32>) -> BTreeMap<u32, StoreCopy> {
         let (stay, go) = std::mem::take(&mut self.copies)
             .into_iter()
@@ -120,7 +120,7 @@ impl Standbys {
         go
     }
 
-    /// Keeps standbys warm; true if there was anything to do.
+    /// Opens and tails standbys. Returns true if any work was done.
     pub(super) fn tail(
         &mut self,
         log: &dyn Log,
@@ -140,7 +140,7 @@ impl Standbys {
         ) || opened
     }
 
-    /// Opens one standby that is not open yet.
+    /// Opens the next closed standby.
     fn open(
         &mut self,
         stores: &dyn Stores,
@@ -221,8 +221,8 @@ impl Standbys {
             tracing::debug!(role = spec.name, "standbys wait: {e}");
             self.reader = None;
 
-            // Each looks again where it is; one that lost its place in the changelog is judged when
-            // its task is assigned.
+            // Each copy continues later at its own position. A copy outside the changelog is
+            // checked by the restore of its task.
             self.not_before_us = clock.now_us() + AGAIN_US;
         }
 
@@ -231,8 +231,8 @@ impl Standbys {
             let mut records = chunk.iter().filter(|r| r.at.partition == *task).peekable();
             let result = match records.peek() {
                 Some(_) => copy.apply(records).map_err(|e| e.to_string()),
-                // Nothing came: the copy stands at the end, and its content must be that of the
-                // last transaction.
+                // No records came. The copy is at the changelog's end, so its content must match
+                // the last transaction.
                 None if chunk.is_empty()
                     && copy.is_whole()
                     && self.reader.as_ref().is_some_and(|r| r.reached(*task)) =>
@@ -263,7 +263,7 @@ impl Standbys {
     fn make_reader(&mut self, log: &dyn Log, spec: &RoleSpec, clock: &dyn Clock) -> bool {
         let now_us = clock.now_us();
 
-        // Several are opened one after the other: one reader for all of them, not one for each.
+        // Wait until all standbys have been tried: one reader serves all copies.
         if self.copies.is_empty()
             || self.not_before_us > now_us
             || self.wanted.iter().any(|t| !self.again_us.contains_key(t))
@@ -286,7 +286,7 @@ impl Standbys {
                 Some(o) if (bounds.start..=bounds.stable_end).contains(&(o + 1)) => {
                     from.push((at.partition, From::Offset(o + 1)))
                 }
-                // The copy lies outside the changelog: for its restore to judge.
+                // The copy is outside the changelog. The restore of the task decides.
                 Some(_) => {}
             }
         }
@@ -308,7 +308,7 @@ impl Standbys {
 mod tests {
     use super::*;
 
-    /// The share of each instance, worked out one after the other.
+    /// The share of each instance, computed step by step.
     fn shares(instances: u32, partitions: u32) -> Vec<BTreeSet<u32>> {
         let each = partitions / instances;
         let longer = partitions % instances;
@@ -322,8 +322,8 @@ mod tests {
         (0..instances).map(share).collect()
     }
 
-    /// The loss of an instance also moves tasks between those that stay, and each has a copy where
-    /// it comes to. The same for two that go at once.
+    /// The loss of an instance also moves tasks between the remaining instances. Every moved task
+    /// must find a copy at its new instance. The loss of two instances at once is tested too.
     #[test]
     fn whatever_task_moves_after_a_loss_has_a_copy_where_it_comes_to() {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! One task's restore: which position its store must have, and what follows when it has another.
+//! Restore of one task: the position required of its store, and the action for any other position.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use ports::records::Record;
 use ports::topics::TopicPartition;
 use ports::{Bounds, From, LogError, StateStore};
 
-/// Asking again, while something may still change.
+/// Wait before the next request, while offsets or changelog may still change.
 const AGAIN_US: u64 = 20_000;
-/// Asking again after the log has failed, at first and at most.
+/// First and longest wait before a retry after a failure of the log.
 const FAILED_US: u64 = 200_000;
 const FAILED_MAX_US: u64 = 5_000_000;
-/// Offsets that are behind the changelog are asked for so often before they count: the process may
-/// have stood still between two answers.
+/// Offsets behind the changelog count only after this many looks. The process may have been frozen
+/// between two answers.
 const BEHIND_LOOKS: u32 = 3;
 
 /// The next step of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Wants the group's committed offsets.
+    /// Wait for the group's committed offsets.
     Ask,
-    /// Knows them, and wants its store.
+    /// Offsets are known; open the store.
     Open,
-    /// Reads the changelog from here, into the store.
+    /// Read the changelog from here into the store.
     Read(From),
-    /// Reads the changelog from here, only to find its last meta record.
+    /// Read the changelog from here, only to find its last meta record.
     Look(From),
 }
 
@@ -39,44 +39,41 @@ pub(super) struct Restore {
     pub task: u32,
     pub inputs: Vec<TopicPartition>,
     pub phase: Phase,
-    /// Not before this moment.
+    /// No request before this time.
     pub not_before_us: u64,
-    /// For display.
     pub progress: RestoreProgress,
-    /// The store, while it is open and not in use.
+    /// The open store, while no task uses the store.
     pub copy: Option<StoreCopy>,
-    /// When the wait was last looked at, and how long it is by then.
+    /// Time of the last look, and the length of the wait until then.
     looked_us: u64,
     waited: Duration,
-    /// Committed offsets, as they were told last.
+    /// Committed offsets in the last answer, by input.
     offsets: Vec<Option<u64>>,
     behind: u32,
     failures: u32,
-    /// Why the store was put aside.
+    /// Reason of the store's quarantine.
     quarantined: Option<String>,
-    /// The last meta record that a look has found; outer none: it has not begun.
+    /// The last meta record found by a look, if any.
     found: Option<Checkpoint>,
-    /// Whether the look has begun at the changelog's start.
+    /// True if the look began at the changelog's start.
     from_start: bool,
-    /// Has a reader of its own, because one for several failed in a way that does not say for
-    /// which.
+    /// True if the task must have its own reader, because a shared reader failed.
     pub alone: bool,
-    /// Whether it was said what is waited for.
+    /// True after the log line about the wait.
     told: bool,
 }
 
-/// The result of a step.
+/// Result of a step.
 pub(super) enum RestoreStep {
-    /// Goes on by its phase.
+    /// Continue with the current phase.
     On,
-    /// The task may run.
     Done(Box<Restored>),
-    /// The store must be put aside and rebuilt.
+    /// Quarantine and rebuild the store.
     StartOver(String),
 }
 
 impl Restore {
-    /// For a task that was just assigned.
+    /// A restore for a newly assigned task.
     pub(super) fn new(task: u32, inputs: Vec<TopicPartition>, now_us: u64) -> Restore {
         Restore {
             task,
@@ -98,17 +95,16 @@ impl Restore {
         }
     }
 
-    /// The changelog partition.
     pub(super) fn changelog(&self, env: &Env<'_>) -> TopicPartition {
         TopicPartition::new(env.spec.changelog, self.task)
     }
 
-    /// The group has answered.
+    /// Notes the group's committed offsets.
     pub(super) fn told_offsets(&mut self, offsets: Vec<Option<u64>>) {
         (self.offsets, self.phase) = (offsets, Phase::Open);
     }
 
-    /// The group's offsets stay pending.
+    /// The committed offsets are still pending.
     pub(super) fn pending(&mut self, env: &Env<'_>) {
         if self.waited(env) >= env.takeover_wait && !std::mem::replace(&mut self.told, true) {
             let role = env.spec.name;
@@ -123,7 +119,7 @@ impl Restore {
         self.ask_again(env);
     }
 
-    /// The log did not answer. That is no reason to stop anything but this restore.
+    /// The log did not answer. Only this restore waits.
     pub(super) fn failed(&mut self, env: &Env<'_>, why: &LogError) {
         let wait = (FAILED_US << self.failures.min(8)).min(FAILED_MAX_US);
         if self.failures == 0 {
@@ -135,12 +131,12 @@ impl Restore {
         self.not_before_us = env.clock.now_us() + wait;
     }
 
-    /// Somebody else has the store. An error: for too long.
+    /// Another process or thread holds the store. The error means: for too long.
     pub(super) fn held(&mut self, env: &Env<'_>, why: &str) -> Result<(), ()> {
-        // A predecessor on this machine that was fenced and is on its way out. Twice as long as for
-        // others: one that was frozen first looks whether we are alive, and holds on to its
-        // directory until it knows. Or the loop: a restore of an assignment that is over is on its
-        // way there, and the store comes back.
+        // The holder may be a fenced predecessor on this machine, about to end. A frozen
+        // predecessor first checks the state of its successor and keeps its directory meanwhile, so
+        // wait twice as long as in other cases. The holder may also be the loop: a finished restore
+        // for an earlier assignment is on its way to the loop, and the store comes back.
         if self.waited(env) >= env.takeover_wait * 2 {
             return Err(());
         }
@@ -158,7 +154,8 @@ impl Restore {
         Ok(())
     }
 
-    /// The store is open, and the changelog's ends were asked for after the offsets.
+    /// Next step after opening the store. The caller must have asked for the changelog's bounds
+    /// after the offsets.
     pub(super) fn opened(
         &mut self,
         env: &Env<'_>,
@@ -194,13 +191,13 @@ impl Restore {
         }
 
         if at >= bounds.stable_end {
-            // A leader that has just changed does not know yet what is decided.
+            // A new leader does not know the last stable offset yet.
             self.ask_again(env);
             return Ok(RestoreStep::On);
         }
 
-        // Behind our last meta record there is the end of its transaction, where those take an
-        // offset, and nothing else.
+        // Only the commit marker can follow our last meta record, if markers take an offset in this
+        // log.
         if bounds.stable_end <= at + 1 + u64::from(markers) {
             return self.judge(env, bounds);
         }
@@ -209,7 +206,8 @@ impl Restore {
         Ok(RestoreStep::On)
     }
 
-    /// All that was stable when the reader was made has been read: is it the position?
+    /// Decides after all records up to the stable end are read: compares the checkpoint with the
+    /// committed offsets.
     pub(super) fn judge(
         &mut self,
         env: &Env<'_>,
@@ -232,7 +230,7 @@ impl Restore {
 
         match offsets {
             Fit::Equal | Fit::Fresh => self.equal(env, &meta, bounds),
-            // Which of them is the truth can be said when the log was asked.
+            // First read the changelog. Only then can the restore tell the valid position.
             Fit::Absent if from_log => self.adopt(env, &meta, bounds),
             Fit::Absent => Ok(self.look(bounds)),
             Fit::Differ(_) if !offsets.is_ahead() => {
@@ -263,7 +261,7 @@ impl Restore {
         }
     }
 
-    /// The committed offsets are those of the last stable meta record.
+    /// Committed offsets are equal to the last stable meta record.
     fn equal(
         &mut self,
         env: &Env<'_>,
@@ -277,9 +275,9 @@ impl Restore {
         self.finish(env, meta, false)
     }
 
-    /// Whether a transaction is open in the changelog: its meta record may yet become the last one.
-    /// Nobody but the task's owner writes there, so the transaction is a predecessor's, and the
-    /// take-over ends it. A transaction that stays open for longer is not waited for.
+    /// Checks for an open transaction in the changelog, because its meta record may become the last
+    /// one. Only the task's owner writes the changelog, so the transaction belongs to a
+    /// predecessor, and the take-over ends the transaction. The wait is bounded by `takeover_wait`.
     fn awaits_the_end_of_a_transaction(&mut self, env: &Env<'_>, bounds: Bounds) -> bool {
         let open = bounds.stable_end < bounds.end && self.waited(env) < env.takeover_wait;
         if open {
@@ -307,7 +305,7 @@ impl Restore {
         Err(self.ahead_of_the_changelog(env, None))
     }
 
-    /// The store and the changelog's ends cannot belong together.
+    /// The store's position is outside the changelog's bounds.
     fn doubtful(
         &mut self,
         env: &Env<'_>,
@@ -320,7 +318,7 @@ impl Restore {
         }
 
         if bounds.stable_end == bounds.start {
-            // No state can be rebuilt from nothing.
+            // An empty changelog cannot rebuild any state.
             let forgotten = match self.offsets.iter().all(Option::is_none) {
                 true => "; the group has no committed offsets either",
                 false => "",
@@ -332,7 +330,7 @@ impl Restore {
         Ok(self.look(bounds))
     }
 
-    /// Reads the changelog to find its last meta record, before a store is put aside for it.
+    /// Looks for the last meta record of the changelog, before the store is put into quarantine.
     fn look(&mut self, bounds: Bounds) -> RestoreStep {
         let at = self
             .copy
@@ -345,9 +343,10 @@ impl Restore {
         RestoreStep::On
     }
 
-    /// The changelog cannot be read from where this restore is. From its start it may be (its older
-    /// records were deleted); a look shows whether it leads to the position. Only then is the store
-    /// put aside: it may be the last good copy.
+    /// The changelog cannot be read from the restore's position. Reading from the start may work,
+    /// because older records may have been deleted. A look shows whether the changelog leads to the
+    /// committed position. Only then is the store put into quarantine: the store may be the last
+    /// good copy.
     pub(super) fn unreadable(&mut self, env: &Env<'_>, why: &str) -> Result<(), RestoreError> {
         let begun_at_start = match self.phase {
             Phase::Look(_) => self.from_start,
@@ -368,12 +367,12 @@ impl Restore {
         Ok(())
     }
 
-    /// A meta record came by in a look.
+    /// Notes a meta record found by a look.
     pub(super) fn saw(&mut self, meta: Checkpoint) {
         self.found = Some(meta);
     }
 
-    /// A look has come to the stable end.
+    /// Decides after a look has reached the stable end.
     pub(super) fn looked(
         &mut self,
         env: &Env<'_>,
@@ -408,7 +407,8 @@ impl Restore {
 
         let offsets = self.compare(&last);
         match offsets {
-            // The changelog leads to the position, and the store is not what it leads to.
+            // The changelog leads to the committed position, but the store differs from the
+            // changelog.
             Fit::Equal | Fit::Fresh | Fit::Absent if !own => Ok(RestoreStep::StartOver(
                 "it does not hold what the changelog's last transaction says".into(),
             )),
@@ -419,7 +419,8 @@ impl Restore {
         }
     }
 
-    /// Offsets that the brokers have forgotten are those of the last transaction.
+    /// The committed offsets are gone: expired, or deleted by somebody. Takes the offsets of the
+    /// last transaction.
     fn adopt(
         &mut self,
         env: &Env<'_>,
@@ -449,7 +450,7 @@ impl Restore {
         fit(&committed, Some(meta))
     }
 
-    /// For a mistake: whether the store's meta record is the committed offsets.
+    /// For a mutant: true if the store's meta record is equal to the committed offsets.
     pub(super) fn fits(&self) -> bool {
         self.copy
             .as_ref()
@@ -457,8 +458,7 @@ impl Restore {
             .is_some_and(|meta| self.compare(meta) == Fit::Equal)
     }
 
-    /// For a mistake: puts records into the store up to the first meta record that is the committed
-    /// offsets.
+    /// For a mutant: applies records up to the first meta record equal to the committed offsets.
     pub(super) fn apply_to_the_first<'r>(
         &mut self,
         records: impl Iterator<Item = Record<'r>>,
@@ -476,7 +476,7 @@ impl Restore {
         Ok(())
     }
 
-    /// The position is right; now the content must be.
+    /// Verifies the content after the position was accepted.
     fn finish(
         &mut self,
         env: &Env<'_>,
@@ -496,8 +496,8 @@ impl Restore {
         Ok(self.done(meta.clone(), adopted))
     }
 
-    /// The task may run. Where inputs begin that the position does not know, the restorer asks the
-    /// log.
+    /// Ends the restore. For inputs that the checkpoint lacks, the restorer asks the log for start
+    /// offsets.
     fn done(&mut self, meta: Checkpoint, adopted: bool) -> RestoreStep {
         let Some(copy) = self.copy.take() else {
             return RestoreStep::On;
@@ -514,8 +514,8 @@ impl Restore {
         }))
     }
 
-    /// The store was put aside: everything begins anew with an empty one. An error: that was done
-    /// once already.
+    /// Prepares a restart with an empty store after quarantine. Returns an error if the store was
+    /// already rebuilt once.
     pub(super) fn begin_anew(&mut self, env: &Env<'_>, why: &str) -> Result<(), RestoreError> {
         self.copy = None;
         if let Some(first) = &self.quarantined {
@@ -526,7 +526,7 @@ impl Restore {
         Ok(())
     }
 
-    /// Notes that the store is aside now.
+    /// Notes the quarantine of the store, and starts over.
     pub(super) fn put_aside(&mut self, env: &Env<'_>, why: String) {
         self.quarantined = Some(why);
         (self.looked_us, self.waited) = (env.clock.now_us(), Duration::ZERO);
@@ -541,7 +541,7 @@ impl Restore {
         Ok(())
     }
 
-    /// How long it has waited, looking again all the time. A process that stood still has not.
+    /// Total wait of this restore. A freeze of the process counts only as a short wait.
     fn waited(&mut self, env: &Env<'_>) -> Duration {
         let now = env.clock.now_us();
         let since = Duration::from_micros(now - std::mem::replace(&mut self.looked_us, now));
@@ -549,7 +549,7 @@ impl Restore {
         self.waited
     }
 
-    /// Committed offsets and changelog may still move: look at both afresh in a moment.
+    /// Committed offsets and changelog may still change. Ask for both again in a moment.
     fn ask_again(&mut self, env: &Env<'_>) {
         self.waited(env);
         self.phase = Phase::Ask;
@@ -647,7 +647,7 @@ impl Restore {
             .join(", ")
     }
 
-    /// The committed offset of each input, if it has one.
+    /// The committed offset of each input, if any.
     pub(super) fn committed(&self) -> impl Iterator<Item = (TopicPartition, Option<u64>)> + '_ {
         self.inputs
             .iter()

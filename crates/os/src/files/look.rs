@@ -1,9 +1,9 @@
-//! Looking into a database of files while another process writes it.
+//! Reads a database of files while another process writes.
 //!
-//! A reader takes the list of files from one place and then opens them one after another. The owner
-//! deletes a log or a table once another file holds its content; whoever opens in that moment
-//! misses a file, or, worse, opens the rest and sees a hole that was never there. New files do no
-//! harm. So a look counts only if no file went away while it was taken; else another one is taken.
+//! A reader first reads the list of files and then opens one file after another. The owner deletes
+//! a log or a table after another file has the content. A reader at that moment misses a file, or
+//! opens the others and finds a gap that never existed. New files do no harm. A read therefore
+//! counts only if no file vanished meanwhile. Otherwise the reader tries again.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -11,23 +11,23 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long to try. An owner at full speed deletes a file every second or so; opening takes a
-/// fraction of that.
+/// Longest time of attempts. A busy owner deletes a file about every second, and opening takes a
+/// fraction of a second.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// At least so often, however long one attempt takes.
+/// Minimum number of attempts, for any duration of one attempt.
 const TRIES_MIN: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What came of looking.
+/// Result of the attempts.
 #[derive(Debug)]
 pub enum Inspection<T> {
-    /// Nothing was deleted meanwhile, so this is how things are: a success or a failure.
+    /// No file was deleted meanwhile, so the result is valid: a success or a failure.
     Found(T),
-    /// The owner deleted files during every one of so many attempts.
+    /// The owner deleted files during each attempt. The field is the number of attempts.
     Busy(u32),
 }
 
-/// Opens what is in a directory until no file of it was deleted meanwhile.
+/// Repeats `open` until no file of the directory was deleted meanwhile.
 pub fn at_rest<T>(dir: &Path, open: impl Fn() -> T) -> Inspection<T> {
     at_rest_within(dir, PATIENCE, open)
 }
@@ -39,8 +39,8 @@ fn at_rest_within<T>(dir: &Path, patience: Duration, open: impl Fn() -> T) -> In
         let before = names(dir);
         let found = open();
 
-        // A directory that cannot be listed says nothing about its owner; the attempt itself has
-        // met the same trouble.
+        // A directory that cannot be listed tells nothing about its owner. The attempt had the same
+        // trouble.
         let (Ok(before), Ok(after)) = (before, names(dir)) else {
             return Inspection::Found(found);
         };
@@ -59,8 +59,8 @@ fn at_rest_within<T>(dir: &Path, patience: Duration, open: impl Fn() -> T) -> In
     }
 }
 
-/// The files that hold data. Locks, logs for people and files that are still being made come and go
-/// without a meaning.
+/// Names of data files. Locks, logs for people and unfinished files may come and go without any
+/// effect.
 fn names(dir: &Path) -> io::Result<BTreeSet<OsString>> {
     let counts = |name: &OsString| {
         let name = name.to_string_lossy();
@@ -73,7 +73,7 @@ fn names(dir: &Path) -> io::Result<BTreeSet<OsString>> {
 
     let all: io::Result<Vec<_>> = match std::fs::read_dir(dir) {
         Ok(entries) => entries.map(|entry| entry.map(|e| e.file_name())).collect(),
-        // The owner has put the whole directory aside.
+        // The owner moved the whole directory away.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(e),
     };
@@ -101,7 +101,7 @@ mod tests {
             match tries.get() {
                 1 => std::fs::remove_file(file("000001.log")).expect("deleted"),
                 2 => std::fs::rename(file("000002.log"), file("000003.log")).expect("renamed"),
-                // What is new does no harm, and a lock means nothing.
+                // A new file does no harm, and a lock has no meaning.
                 _ => {
                     std::fs::write(file("000004.sst"), "").expect("written");
                     std::fs::remove_file(file("LOCK")).unwrap_or_default();

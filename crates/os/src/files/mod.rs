@@ -1,8 +1,8 @@
-//! Files and directories that only their owner may read, whatever the umask of the process says.
+//! Files and directories that only their owner may read, independent of the process's umask.
 //!
-//! Local state holds every balance, and the embedded log holds the secrets of webhooks. RocksDB
-//! makes its files by the umask alone; so the program sets one at its start ([`owner_only`]), and
-//! each directory that RocksDB writes into is private by itself.
+//! Local state contains every balance, and the embedded log contains the secrets of webhooks.
+//! RocksDB creates its files by the umask alone. The program therefore sets a umask at its start
+//! ([`owner_only`]), and each directory for RocksDB is private.
 
 pub mod look;
 
@@ -15,17 +15,17 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 
 const DIRECTORY: u32 = 0o700;
 const FILE: u32 = 0o600;
-/// The error numbers for "too many open files": of this process, and of the whole machine.
+/// Error numbers of "too many open files": of this process (EMFILE), and of the whole machine
+/// (ENFILE).
 const DESCRIPTORS: [i32; 2] = [24, 23];
 
-/// From here on, whatever this process creates is for its owner alone. For the program's start,
-/// before any thread runs.
+/// Sets the umask: files created from now on are for their owner alone. Call at the start of the
+/// program, before any thread runs.
 pub fn owner_only() {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
-/// Makes a directory, and those above it that are missing. One that is there already stays as it
-/// is.
+/// Creates a directory and its missing parents. An existing directory stays unchanged.
 pub fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -33,7 +33,7 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// Makes a directory that is the program's own, or takes others' rights from one that is there.
+/// Creates a private directory, or removes the rights of others from an existing directory.
 pub fn private_dir(path: &Path) -> io::Result<()> {
     create_dir(path)?;
     let mode = std::fs::metadata(path)?.permissions().mode();
@@ -50,7 +50,7 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
             );
             Ok(())
         }
-        // Somebody else's directory, or a file system without rights: it can be used all the same.
+        // The directory of another user, or a file system without rights: continue with a warning.
         Err(e)
             if matches!(
                 e.kind(),
@@ -70,20 +70,19 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
     }
 }
 
-/// How files are made: for the owner alone.
+/// Open options for files of the owner alone.
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(FILE);
     options
 }
 
-/// Makes or empties a file.
+/// Creates or empties a file.
 pub fn create(path: &Path) -> io::Result<File> {
     options().write(true).create(true).truncate(true).open(path)
 }
 
-/// Puts a file in the place of the one of that name, in one step that a power failure does not cut
-/// in two. When the call returns, the file is on the disk.
+/// Replaces a file atomically, even on a power failure. After the call the new file is on the disk.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let half = path.with_added_extension("new");
     let mut file = create(&half)?;
@@ -93,7 +92,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Has the names in a directory written to the disk.
+/// Writes the names in a directory to the disk (fsync).
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
@@ -104,24 +103,24 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Whether an error says that too many files are open.
+/// True if the error means too many open files.
 pub fn is_out_of_descriptors(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(|n| DESCRIPTORS.contains(&n))
 }
 
-/// The same of an error that is only a text any more.
+/// Like [`is_out_of_descriptors`], for an error that is only known as text.
 pub fn says_out_of_descriptors(text: &str) -> bool {
     text.contains("Too many open files")
 }
 
-/// How many files this process may have open; none: as many as it likes.
+/// Limit of open files of this process. `None` without a limit.
 pub fn descriptors_max() -> Option<usize> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .map(|n| usize::try_from(n).unwrap_or(usize::MAX))
 }
 
-/// How many it has open; none where the system does not say.
+/// Number of open files of this process. `None` if the system does not tell.
 pub fn descriptors() -> Option<usize> {
     let place = if cfg!(target_os = "linux") {
         "/proc/self/fd"
@@ -129,13 +128,13 @@ pub fn descriptors() -> Option<usize> {
         "/dev/fd"
     };
 
-    // The one that lists them is among them.
+    // Listing the directory opens one more file.
     std::fs::read_dir(place)
         .map(|all| all.count().saturating_sub(1))
         .ok()
 }
 
-/// What to do when too many files are open.
+/// Advice for too many open files.
 pub const DESCRIPTORS_ADVICE: &str = "raise the limit of open files (`ulimit -n`, or `LimitNOFILE=` for systemd) and start again; nothing is lost";
 
 #[cfg(test)]
