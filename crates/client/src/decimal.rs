@@ -1,8 +1,8 @@
-//! Decimal text and integers in 10^-4 units, for the edges where people type and read money.
+//! Converts between decimal text and integers in 10^-4 units, for text that people type and read.
 
 use domain::decimal::{MONEY, Money, Num, parse};
 
-/// Reads `189.25` as 1892500; at most four decimals.
+/// Reads `189.25` as 1892500. At most four decimals are allowed.
 pub fn parse_e4(text: &str) -> Result<i64, String> {
     match parse(text.trim().as_bytes(), MONEY) {
         Some(Num::Exact(n)) => Ok(n),
@@ -12,12 +12,12 @@ pub fn parse_e4(text: &str) -> Result<i64, String> {
     }
 }
 
-/// Shows 1892500 as `189.25`: at least two decimals, more only where they are not zero.
+/// Shows 1892500 as `189.25`: two decimals, and up to four if they are not zero.
 pub fn show_e4(value: i64) -> String {
     show_e4_wide(i128::from(value))
 }
 
-/// The same for products that pass an i64.
+/// Like [`show_e4`], for products that exceed an `i64`.
 pub fn show_e4_wide(value: i128) -> String {
     Money(value).to_string()
 }

@@ -1,5 +1,5 @@
-//! The listings as a client sees them: `instruments` read to its end once, then kept fresh by
-//! polling.
+//! The listings as a client sees them. The topic `instruments` is read to its end once, and then
+//! kept fresh by polling.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use ports::{From, Limits, Log, LogError, Reader};
 use wire::instrument;
 use wire::topics::INSTRUMENTS;
 
-/// How long the first reading may take.
+/// Longest time of the first read.
 const LOAD_PATIENCE: Duration = Duration::from_secs(60);
-/// A known listing is looked up again after this long; asking for every order would cost more than
-/// sending it.
+/// Age after which a known listing is looked up again. A look-up for every order would cost more
+/// than sending the order.
 const FRESH: Duration = Duration::from_millis(20);
 const LIMITS: Limits = Limits {
     records: 10_000,
@@ -57,7 +57,7 @@ impl Listings {
         Ok(all)
     }
 
-    /// Folds in what arrived since; `wait` bounds how long to wait for something.
+    /// Takes in the records since the last poll. `wait` bounds the wait for a record.
     pub fn poll(&mut self, wait: Duration) -> Result<(), LogError> {
         self.batch.clear();
         self.polled = Instant::now();
@@ -67,8 +67,8 @@ impl Listings {
                 continue;
             };
 
-            // Read as the roles read it, so that both agree on what is listed; a bad record changes
-            // nothing.
+            // Decode as the roles do, so that client and roles agree on the listings. A bad record
+            // changes nothing.
             match instrument::decode(r.key, r.value) {
                 Ok(Some(listing)) => drop(self.listings.insert(symbol.to_string(), listing)),
                 Ok(None) => drop(self.listings.remove(symbol)),
@@ -79,8 +79,8 @@ impl Listings {
         Ok(())
     }
 
-    /// Whether a symbol may be ordered; the error says why not. An unknown one gets a moment to
-    /// arrive.
+    /// Checks that a symbol may be ordered; the error has the reason. An unknown symbol gets a
+    /// moment to arrive.
     pub fn check(&mut self, symbol: &str) -> Result<(), ClientError> {
         if self.polled.elapsed() > FRESH {
             self.poll(Duration::ZERO)?;
@@ -108,7 +108,7 @@ impl Listings {
         }
     }
 
-    /// Whether there is a listing for a symbol, tradable or not.
+    /// Reports whether a symbol has a listing, tradable or not.
     pub fn lists(&self, symbol: &str) -> bool {
         self.listings.contains_key(symbol)
     }

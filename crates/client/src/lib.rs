@@ -1,5 +1,5 @@
-//! What a client program needs: send orders that are checked against the listings first, publish
-//! prices at any pace. The roles trust none of it and repeat every check.
+//! Library for client programs: sends orders after a check against the listings, and publishes
+//! prices at any rate. The roles do not trust clients and repeat every check.
 #![warn(unreachable_pub)]
 
 pub mod decimal;
@@ -19,30 +19,29 @@ use ports::topics::{TopicId, TopicPartition};
 use ports::{Appender, Log, LogError};
 use wire::topics;
 
-/// Why a client's call was refused or failed.
+/// Error of a client call.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nothing was sent: the symbol is not listed.
+    /// The symbol is not listed. Nothing was sent.
     #[error(
         "symbol {0} is not listed: load it with `processor instruments load`, or check the spelling"
     )]
     UnknownSymbol(String),
-    /// Nothing was sent: the listing may not be traded.
+    /// The listing may not be traded. Nothing was sent.
     #[error("symbol {symbol} cannot be traded: {why}")]
     NotTradable {
-        /// The symbol.
         symbol: String,
-        /// What its listing says.
+        /// Reason from the listing.
         why: String,
     },
-    /// Nothing was sent: a field cannot be right.
+    /// A field has an invalid value. Nothing was sent.
     #[error("{field} `{value}`: {why}")]
     BadField {
-        /// The field's name on the wire.
+        /// Name of the field on the wire.
         field: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is wrong with it.
+        /// The broken rule.
         why: &'static str,
     },
     /// The log failed.
@@ -50,10 +49,10 @@ pub enum ClientError {
     Log(#[from] LogError),
 }
 
-/// How long a burst may wait for room before the log counts as gone.
+/// Longest time that a burst waits for room before the log counts as unavailable.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The number of partitions of a topic that must exist.
+/// The number of partitions of a topic. An error if the topic does not exist.
 pub fn partitions(log: &dyn Log, topic: TopicId) -> Result<u32, LogError> {
     log.partitions(topic)?.filter(|n| *n > 0).ok_or_else(|| {
         let name = topics::table("").name(topic).to_string();
@@ -61,7 +60,7 @@ pub fn partitions(log: &dyn Log, topic: TopicId) -> Result<u32, LogError> {
     })
 }
 
-/// Appends to one topic, each record to its key's partition, waiting when the log cannot take more.
+/// Appends to one topic, each record to the partition of its key. Waits while the log is full.
 pub struct KeyedAppender {
     topic: TopicId,
     count: u32,
@@ -69,7 +68,7 @@ pub struct KeyedAppender {
 }
 
 impl KeyedAppender {
-    /// For a topic that exists.
+    /// The topic must exist.
     pub fn new(log: &dyn Log, topic: TopicId) -> Result<Self, LogError> {
         Ok(KeyedAppender {
             topic,
@@ -78,12 +77,12 @@ impl KeyedAppender {
         })
     }
 
-    /// Queues a record; waits for room instead of dropping it. Returns the partition.
+    /// Queues a record. Waits for room instead of dropping the record. Returns the partition.
     pub fn append(&mut self, key: &str, value: Option<&[u8]>) -> Result<u32, LogError> {
         self.append_with(key, value, Headers::default())
     }
 
-    /// The same with headers, for what a record without a value has to say.
+    /// Like [`KeyedAppender::append`], with headers. A record without a value may need headers.
     pub fn append_with(
         &mut self,
         key: &str,
@@ -115,18 +114,18 @@ impl KeyedAppender {
         }
     }
 
-    /// Waits until all that was queued is in the log.
+    /// Waits until all queued records are in the log.
     pub fn flush(&mut self, wait: Duration) -> Result<(), LogError> {
         self.appender.flush(wait)
     }
 }
 
-/// Milliseconds since 1970: a client's claim, no more.
+/// Milliseconds since 1970 by the client's clock. The engine treats the time only as a claim.
 pub fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
-/// An id as `wire` allows it: 1 to 64 bytes of printable ASCII without `/`.
+/// Checks an id as `wire` does: 1 to 64 bytes of printable ASCII without `/`.
 pub fn check_id(field: &'static str, value: &str) -> Result<(), ClientError> {
     let legal = |b: u8| (0x21..=0x7e).contains(&b) && b != b'/';
     if value.is_empty() || value.len() > 64 || !value.bytes().all(legal) {

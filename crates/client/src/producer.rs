@@ -11,18 +11,15 @@ use domain::ids;
 use ports::{Log, LogError};
 use wire::topics::ORDER_COMMANDS;
 
-/// Buy or sell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OrderSide {
-    /// Buy.
     Buy,
-    /// Sell.
     Sell,
 }
 
 impl OrderSide {
-    /// As on the wire.
+    /// The word on the wire.
     pub fn name(self) -> &'static str {
         match self {
             OrderSide::Buy => "buy",
@@ -43,8 +40,9 @@ struct OrderFields<'a> {
 
 /// Sends orders that the listings allow.
 ///
-/// Sending queues; [`OrderCommandProducer::flush`] waits until everything is in the log, and so
-/// does dropping it. To send the same id again after a doubt is safe: the engine executes it once.
+/// Sending only queues the order. [`OrderCommandProducer::flush`] waits until all orders are in the
+/// log, and the drop of the producer does the same. Sending the same id again after a doubt is
+/// safe: the engine executes the order once.
 pub struct OrderCommandProducer {
     instruments: Listings,
     commands: KeyedAppender,
@@ -60,7 +58,7 @@ impl OrderCommandProducer {
         })
     }
 
-    /// Sends a market order. An unlisted symbol, a test issue, an impossible id or quantity is an
+    /// Sends a market order. An unlisted symbol, a test issue, or an invalid id or quantity is an
     /// error, and nothing is sent.
     pub fn send_order(
         &mut self,
@@ -105,13 +103,12 @@ impl OrderCommandProducer {
         Ok(())
     }
 
-    /// Sends a command's bytes (MessagePack or JSON) as they are, unchecked. Returns the user's
-    /// partition.
+    /// Sends a command's bytes (MessagePack or JSON) without a check. Returns the user's partition.
     pub fn send_raw(&mut self, user_id: &str, value: &[u8]) -> Result<u32, LogError> {
         self.commands.append(user_id, Some(value))
     }
 
-    /// Waits until everything that was sent is in the log.
+    /// Waits until all sent commands are in the log.
     pub fn flush(&mut self, wait: Duration) -> Result<(), LogError> {
         self.commands.flush(wait)
     }
@@ -125,7 +122,7 @@ impl Drop for OrderCommandProducer {
     }
 }
 
-/// A named MessagePack map.
+/// Encodes a MessagePack map with field names.
 pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>, LogError> {
     rmp_serde::to_vec_named(value)
         .map_err(|e| LogError::Invalid(format!("the record cannot be encoded: {e}")))

@@ -17,22 +17,22 @@ struct OutgoingTick<'a> {
     timestamp: i64,
 }
 
-/// Publishes ticks. A burst waits for the log to take it, no tick is ever dropped. Every price that
-/// can be written down is accepted, 0 too: the reader judges it (and dead-letters what is no
-/// price).
+/// Publishes ticks. A burst waits until the log has room; no tick is dropped. Every price that can
+/// be written is accepted, 0 too. The reader of the topic checks the price, and dead-letters a tick
+/// with an invalid price.
 pub struct MarketDataPublisher {
     ticks: KeyedAppender,
 }
 
 impl MarketDataPublisher {
-    /// For the log's `market-data`.
+    /// A publisher for the topic `market-data`.
     pub fn new(log: Arc<dyn Log>) -> Result<Self, ClientError> {
         Ok(MarketDataPublisher {
             ticks: KeyedAppender::new(&*log, MARKET_DATA)?,
         })
     }
 
-    /// Queues a tick; the price is sent as the decimal text it displays as (`"189.25"`, `7`).
+    /// Queues a tick. The price is sent as its displayed decimal text (`"189.25"`, `7`).
     pub fn publish(
         &mut self,
         symbol: &str,
@@ -53,7 +53,7 @@ impl MarketDataPublisher {
         Ok(())
     }
 
-    /// Waits until everything published is in the log.
+    /// Waits until all published ticks are in the log.
     pub fn flush(&mut self, wait: Duration) -> Result<(), LogError> {
         self.ticks.flush(wait)
     }

@@ -1,17 +1,17 @@
-//! Simulated prices and traders. Seeded and in integers, so that the same seed gives the same flow
-//! on every machine.
+//! Simulated prices and traders. A simulation uses a seed and integers only, so that the same seed
+//! gives the same flow on every machine.
 
 use std::collections::VecDeque;
 
 use super::OrderSide;
 
-/// A small generator (xorshift64*): good enough for a simulation, and ours, so that its numbers
-/// never change under us.
+/// A small random generator (xorshift64*), good enough for a simulation. The code is our own, so
+/// that its numbers never change with a library.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// Seeds are spread first, so that 1 and 2 have nothing in common.
+    /// Mixes the seed first, so that seeds 1 and 2 give unrelated numbers.
     pub fn new(seed: u64) -> Self {
         let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,7 +19,6 @@ impl Rng {
         Rng((z ^ (z >> 31)).max(1))
     }
 
-    /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -27,14 +26,14 @@ impl Rng {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number below `n` (0 for `n` = 0).
+    /// A number below `n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         u64::try_from((u128::from(self.next_u64()) * u128::from(n)) >> 64).unwrap_or(0)
     }
 }
 
-/// Prices that wander: each tick moves one symbol by up to 20 basis points, between half and twice
-/// the price it began at.
+/// Random prices. Each tick moves one symbol by up to 20 basis points, within half and twice its
+/// first price.
 #[derive(Clone, Debug)]
 pub struct PriceWalk {
     rng: Rng,
@@ -47,7 +46,7 @@ pub struct PriceWalk {
 const CENT_E4: i64 = 100;
 
 impl PriceWalk {
-    /// Begins between 20 and 520 for each symbol.
+    /// The first price of each symbol is between 20 and 520.
     pub fn new(seed: u64, symbols: Vec<String>) -> Self {
         let mut rng = Rng::new(seed);
         let began_e4: Vec<i64> = symbols
@@ -63,7 +62,7 @@ impl PriceWalk {
         }
     }
 
-    /// The next tick: symbols take turns. None only if there are no symbols.
+    /// The next tick. Symbols take turns. `None` only without symbols.
     pub fn tick(&mut self) -> Option<(&str, i64)> {
         let i = self.next;
         let old = *self.prices_e4.get(i)?;
@@ -80,20 +79,18 @@ impl PriceWalk {
 /// An order of a simulated trader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimulatedOrder {
-    /// Unique for a run name.
+    /// Unique within a run name.
     pub order_id: String,
-    /// One of the traders.
     pub user_id: String,
-    /// One of the symbols.
     pub symbol: String,
     /// 1 to 100.
     pub quantity: u64,
-    /// Buys, and sells of what was bought a while ago; now and then a sell of what is not there.
+    /// Buys, sells of earlier purchases, and a few sells without a purchase.
     pub side: OrderSide,
 }
 
-/// Traders who send market orders; now and then one sends an order twice, as real clients do after
-/// a timeout.
+/// Traders who send market orders. Now and then an order is sent twice, as real clients do after a
+/// timeout.
 #[derive(Clone, Debug)]
 pub struct Traders {
     rng: Rng,
@@ -102,19 +99,19 @@ pub struct Traders {
     symbols: Vec<String>,
     sent: u64,
     last: Option<SimulatedOrder>,
-    /// What was bought and not sold yet, oldest first: user, place of the symbol, quantity.
+    /// Purchases that are not sold yet, oldest first: user, index of the symbol, quantity.
     bought: VecDeque<(u64, usize, u64)>,
     unsettled: usize,
 }
 
-/// Enough purchases to sell from; older ones are kept for ever by their owners.
+/// Maximum number of purchases to sell from. Older purchases are never sold.
 const BOUGHT_MAX: usize = 50_000;
-/// The latest purchases may not be settled yet, so they are not sold.
+/// Number of latest purchases that are not sold. These purchases may not be settled yet.
 const UNSETTLED: usize = 1_000;
 
 impl Traders {
-    /// `run` begins every order id: use another one for each run on the same log, or all orders are
-    /// duplicates.
+    /// `run` is the prefix of every order id. Each run on the same log needs another prefix, or all
+    /// its orders are duplicates.
     pub fn new(seed: u64, run: &str, users: u32, symbols: Vec<String>) -> Self {
         Traders {
             rng: Rng::new(seed ^ 0x7472_6164_6572_7321),
@@ -128,7 +125,7 @@ impl Traders {
         }
     }
 
-    /// Keeps the latest `purchases` unsold: as many as may be on their way at once.
+    /// Keeps the latest `purchases` unsold: as many as can be in flight at once.
     pub fn sell_after(mut self, purchases: usize) -> Self {
         self.unsettled = purchases.min(BOUGHT_MAX - 1);
         self
@@ -142,14 +139,14 @@ impl Traders {
         usize::try_from(self.rng.below(self.symbols.len() as u64)).unwrap_or(0)
     }
 
-    /// All or part of the oldest purchase.
+    /// Sells all or a part of the oldest purchase.
     fn sale(&mut self) -> Option<(OrderSide, u64, usize, u64)> {
         let (user, place, held) = self.bought.pop_front()?;
         let quantity = self.rng.below(held) + 1;
         Some((OrderSide::Sell, user, place, quantity))
     }
 
-    /// The next order. None only if there are no symbols.
+    /// The next order. `None` only without symbols.
     pub fn order(&mut self) -> Option<SimulatedOrder> {
         if self.rng.below(200) == 0
             && let Some(last) = &self.last

@@ -1,5 +1,6 @@
-//! Who may see what. A token of a user opens that user's paths only, an admin's token all. Tokens
-//! are 256 random bits; the file has their SHA-256, so whoever reads the file cannot use it.
+//! Access control. A user's token opens only the paths of that user; an admin's token opens all
+//! paths. Tokens are 256 random bits. The token file holds their SHA-256, so a reader of the file
+//! cannot use the tokens.
 //!
 //! ```text
 //! # user  hash                (processor gateway token 501)
@@ -8,11 +9,12 @@
 //! *       sha256:60303a...    # an admin: sees everybody (processor gateway token --admin)
 //! ```
 //!
-//! Without a token file only this machine can connect, and every request must name it in its
-//! `Host`: or a web page that has its name resolved to 127.0.0.1 could read a trader's stream
-//! through the browser in front of which the trader sits. For the same reason requests that carry
-//! another site's `Origin` are refused. So are those that a proxy passed on, unless `--open` says
-//! that whoever reaches the proxy may see everything.
+//! Without a token file only this machine can connect, and every request must name this machine in
+//! its `Host`. This check stops DNS rebinding: a web page whose name resolves to 127.0.0.1 could
+//! otherwise read a trader's stream through the trader's browser. For the same reason the gateway
+//! refuses requests with the `Origin` of another site. The gateway also refuses requests that a
+//! proxy passed on. The option `--open` allows them: everybody who reaches the proxy may see
+//! everything.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -31,25 +33,25 @@ use client::check_id;
 
 type TokenHash = [u8; 32];
 
-/// Stands for an admin in the token file. A user of this name is written `%2A`.
+/// Name of an admin in the token file. A user with this name is written `%2A`.
 const ADMIN: &str = "*";
 const PREFIX: &str = "ptk_";
 
-/// Why a request is turned away.
+/// Reason for a refused request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// No token, or none that is known.
+    /// No token, or an unknown token.
     Unknown,
-    /// A good token, for somebody else.
+    /// A valid token of another user.
     NotYours,
-    /// A browser on behalf of another site, or a `Host` that is not this machine.
+    /// A browser request from another site, or a `Host` that is not this machine.
     Foreign,
-    /// A proxy on behalf of whoever reaches it.
+    /// A proxy passed the request on, and the gateway has no tokens.
     PassedOn,
 }
 
-/// Headers that proxies add. One that puts our own address into `Host`, as some do by themselves,
-/// would make an open gateway everybody's.
+/// Headers that proxies add. Some proxies put our own address into `Host` by default. Without the
+/// check of these headers, a proxy of that kind would open a gateway without tokens to everybody.
 const OF_PROXIES: [&str; 14] = [
     "forwarded",
     "via",
@@ -67,7 +69,7 @@ const OF_PROXIES: [&str; 14] = [
     "cf-connecting-ip",
 ];
 
-/// Who is asking: the hash of the token, or nobody in particular on an open gateway.
+/// The caller of a request: the hash of the token, or `None` on a gateway without tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller(Option<TokenHash>);
 
@@ -78,22 +80,22 @@ struct Tokens {
     admins: Vec<TokenHash>,
 }
 
-/// Decides; see the module.
+/// Decides which caller may see which user.
 #[derive(Debug)]
 pub struct AccessControl {
     file: Option<PathBuf>,
     tokens: RwLock<Arc<Tokens>>,
     stamp: RwLock<Option<Stamp>>,
-    /// Without tokens: whether requests that a proxy passed on are answered.
+    /// Without tokens: answer requests that a proxy passed on.
     passed_on: bool,
 }
 
-/// What changes whenever a file does: its times and its length. The time of writing alone misses a
-/// file that another one was put in the place of, and one that has become readable.
+/// Times and length of a file, which change with every change of the file. The modification time
+/// alone misses a file that was replaced, and a file that has become readable.
 type Stamp = (SystemTime, i64, i64, u64);
 
 impl AccessControl {
-    /// Every program of this machine may see everything.
+    /// Access without tokens, for every program of this machine.
     pub fn open() -> AccessControl {
         AccessControl {
             file: None,
@@ -103,7 +105,7 @@ impl AccessControl {
         }
     }
 
-    /// Everybody whose requests a proxy passes on may, too.
+    /// Access without tokens, also for requests that a proxy passed on.
     pub fn open_to_proxies() -> AccessControl {
         AccessControl {
             passed_on: true,
@@ -111,9 +113,9 @@ impl AccessControl {
         }
     }
 
-    /// Only who has a token of this file.
+    /// Access with a token of this file. The file must have at least one token.
     pub fn with_file(file: &Path) -> Result<AccessControl, String> {
-        // Before it is read: what is written in between is read again.
+        // Take the stamp before reading, so that a write in between causes another read.
         let stamp = stamp(file);
         let tokens = read(file)?;
         if tokens == Tokens::default() {
@@ -131,14 +133,14 @@ impl AccessControl {
         })
     }
 
-    /// Whether tokens are asked for.
     pub fn needs_token(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Reads the file again if it changed; if it did, how many tokens there are now. Without any,
-    /// or without the file, nobody has one: the last token can be taken away like any other. A file
-    /// that cannot be understood changes nothing: the tokens that were good stay good.
+    /// Reads the file again if the file changed. Returns the number of tokens, or `None` without a
+    /// change. An empty or deleted file leaves no valid token, so that the last token can be
+    /// removed like any other. If the file cannot be read or parsed, the previous tokens stay
+    /// valid.
     pub fn reload(&self) -> Result<Option<usize>, String> {
         let Some(file) = &self.file else {
             return Ok(None);
@@ -161,9 +163,10 @@ impl AccessControl {
         Ok(Some(count))
     }
 
-    /// Who asks.
+    /// Identifies the caller of a request, and refuses requests from foreign sites and proxies.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Denied> {
-        // Of two hosts, this gateway and a proxy before it might each believe another one.
+        // With two `Host` headers, the gateway and a proxy before the gateway might use different
+        // hosts.
         let host = headers
             .get(HOST)
             .filter(|_| headers.get_all(HOST).iter().count() == 1)
@@ -203,7 +206,7 @@ impl AccessControl {
         }
     }
 
-    /// Whether the caller may see a user; without a user, whether they may see what concerns all.
+    /// Checks that the caller may see the user. Without a user: that the caller may see all users.
     pub fn check(&self, caller: Caller, user: Option<&str>) -> Result<(), Denied> {
         if !self.needs_token() {
             return Ok(());
@@ -218,7 +221,7 @@ impl AccessControl {
             return Ok(());
         }
 
-        // Only to say what is wrong; it opens nothing.
+        // Only selects the error; this lookup allows nothing.
         if tokens.users.values().any(|hashes| any(hashes, &given)) {
             Err(Denied::NotYours)
         } else {
@@ -227,13 +230,13 @@ impl AccessControl {
     }
 }
 
-/// A new token of a user and its line for the file.
+/// A new token of a user, and its line for the file.
 pub fn new_token(user: &str) -> Result<(String, String), String> {
     check_id("user", user).map_err(|e| e.to_string())?;
     make(&percent::encode(user))
 }
 
-/// A new token that opens everything, and its line for the file.
+/// A new admin token, which opens everything, and its line for the file.
 pub fn new_admin_token() -> Result<(String, String), String> {
     make(ADMIN)
 }
@@ -258,7 +261,7 @@ fn hash(token: &str) -> TokenHash {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Whether a hash is among some, in a time that does not depend on where they differ.
+/// Searches a hash in constant time: the time does not depend on the first different byte.
 fn any(hashes: &[TokenHash], given: &TokenHash) -> bool {
     hashes.iter().fold(false, |found, h| {
         let difference = h.iter().zip(given).fold(0, |d, (a, b)| d | (a ^ b));
@@ -266,7 +269,7 @@ fn any(hashes: &[TokenHash], given: &TokenHash) -> bool {
     })
 }
 
-/// `localhost`, `127.x.x.x` or `[::1]`, with or without a port.
+/// Accepts `localhost`, `127.x.x.x` and `[::1]`, with or without a port.
 fn is_local(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -395,8 +398,8 @@ mod tests {
             Err(Denied::Unknown)
         );
 
-        // A token that is taken out of the file is worth nothing from then on; a file that cannot
-        // be read changes nothing.
+        // A token that was removed from the file becomes invalid. A file that cannot be parsed
+        // changes nothing.
         let write = |text: &str| std::fs::write(file.path(), text).expect("written");
         assert_eq!(access.reload(), Ok(None));
         write(&their_line);
@@ -409,7 +412,7 @@ mod tests {
         assert!(access.reload().is_err());
         assert_eq!(may(&theirs, Some("502")), Ok(()));
 
-        // The last one is taken away like any other: by an empty file, and by none.
+        // The last token is removed like any other: by an empty file, and by a deleted file.
         write("# nobody\n");
         assert_eq!(
             (access.reload(), may(&theirs, Some("502"))),
@@ -506,7 +509,7 @@ mod tests {
         }
     }
 
-    /// A proxy that says our own address in `Host` opened the gateway to whoever reached the proxy.
+    /// A proxy that puts our own address into `Host` once opened the gateway to all its clients.
     #[test]
     fn what_a_proxy_passed_on_needs_tokens_or_a_word() {
         for name in OF_PROXIES {

@@ -1,12 +1,14 @@
-//! Price alerts: a user names a symbol and a price, and is told once when the reference price has
-//! come there.
+//! Price alerts. A user names a symbol and a price, and gets one message when the reference price
+//! reaches that price.
 //!
-//! The gateway that serves the user's partition watches `reference-prices` from where the alert was
-//! set. That an alert fires is **one record**, under the alert's own key in `subscriptions`: it is
-//! the decision and the message at once, so nothing can come between them. Should two gateways both
-//! believe to be in charge for a moment, both write that record, and every reader goes by the first
-//! one. So an alert fires exactly once; it is *told* at least once: to every stream that the user
-//! opens, until they remove the alert or set it anew.
+//! The gateway that serves the user's partition watches `reference-prices` from the offset at which
+//! the alert was set. When an alert fires, the gateway writes **one record** under the alert's own
+//! key in `subscriptions`. The record is the decision and the message at once, so a crash cannot
+//! separate decision and message.
+//!
+//! For a moment two gateways may serve the partition and write that record. Every reader uses the
+//! first record. So an alert fires exactly once. The message is *sent* at least once, to every
+//! stream that the user opens, until the user removes the alert or sets the alert again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,11 +34,11 @@ const LIMITS: Limits = Limits {
 };
 const WAIT: Duration = Duration::from_millis(50);
 const BACKOFF: Duration = Duration::from_millis(500);
-/// Prices remembered for alerts that are set while we read on: what they have to look back at is
-/// milliseconds.
+/// Number of recent prices kept for alerts that are set while the watcher reads. A new alert looks
+/// back only a few milliseconds.
 const LOOK_BACK: usize = 4_096;
 
-/// A price as it was told.
+/// A price read from `reference-prices`.
 #[derive(Clone, Debug)]
 struct Price {
     offset: u64,
@@ -48,7 +50,7 @@ struct Price {
 /// Alerts that have not fired, by symbol: user, id and alert.
 type Armed = BTreeMap<String, Vec<(String, String, Alert)>>;
 
-/// Watches prices until told to stop.
+/// Watches prices until `stop` is set. Retries passing errors of the log, and returns the others.
 pub(crate) fn run(
     g: &GatewayContext,
     writer: &Writer,
@@ -79,13 +81,13 @@ struct Watcher<'a> {
     g: &'a GatewayContext,
     writer: &'a Writer,
     owned: watch::Receiver<Owned>,
-    /// Registrations that fired and have not come back from the log yet.
+    /// Registrations whose `Fired` record was written but has not come back from the log yet.
     fired: BTreeSet<String>,
     recent: VecDeque<Price>,
 }
 
 impl Watcher<'_> {
-    /// Watches for as long as the partitions that are ours stay the same.
+    /// Watches prices until the assigned partitions change.
     fn watch(&mut self, stop: &AtomicBool, passing: &mut Passing) -> Result<(), LogError> {
         let ours = self.owned.borrow_and_update().clone();
         while self.g.subscriptions.next_offset() < ours.subscriptions_end {
@@ -100,7 +102,7 @@ impl Watcher<'_> {
         changes.mark_unchanged();
         let mut armed = self.armed(&ours);
 
-        // What came about while nobody watched fires now.
+        // Begin at the oldest `from`: prices that were reached while no gateway watched fire now.
         let bounds = self
             .g
             .log
@@ -177,7 +179,7 @@ impl Watcher<'_> {
         armed
     }
 
-    /// Fires what the price has come to.
+    /// Fires the alerts that the price has reached.
     fn judge(&mut self, armed: &Armed, price: &Price) -> Result<(), LogError> {
         for (user, id, alert) in armed.get(&price.symbol).into_iter().flatten() {
             if price.offset < alert.from

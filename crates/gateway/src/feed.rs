@@ -1,16 +1,16 @@
-//! Where every user's notifications are: the newest ones in memory, the older ones in the log, and
-//! an index that leads to them.
+//! Notifications of all users: the newest notifications in memory, the older notifications in the
+//! log, and an index into the log.
 //!
-//! One reader follows the `notifications` topic for all connections. What it reads goes into
-//! memory, and when the memory of a partition is full, the oldest of that partition goes (it stays
-//! in the log). For each user the index keeps the offset of the first notification, and of every
-//! 64th after it, so that older ones are found by reading the log from a place near them. Memory is
-//! therefore bounded by `memory + users x ~200 bytes + notifications / 4 bytes`, all within the
-//! history that is kept, whatever the number of connections.
+//! One reader follows the topic `notifications` for all connections and keeps the notifications in
+//! memory. When the memory of a partition is full, the oldest notification of that partition leaves
+//! memory, but stays in the log. For each user the index keeps the offset of the first notification
+//! and of every 64th one. An older notification is found by reading the log from the nearest
+//! indexed offset. So memory is bounded by `memory + users x ~200 bytes + notifications / 4 bytes`,
+//! counting notifications within the history. The number of connections does not matter.
 //!
-//! A connection is a [`FeedCursor`]: it asks for what comes after its position, and waits if there is
-//! nothing. History and live are the same question, so there is no seam between them where
-//! something could be lost or told twice.
+//! Each connection has a [`FeedCursor`]. The cursor asks for the notifications after its position,
+//! and waits for the next notification. The same call serves history and live notifications. So no
+//! notification is lost or repeated at the change from history to live.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,76 +29,77 @@ use ports::topics::{TopicId, TopicPartition};
 use ports::{Log, LogError};
 use wire::input::read_map;
 
-/// Every so many notifications of a user, one offset is kept.
+/// The index keeps one offset for this many notifications of a user.
 const MARK_EVERY: u64 = 64;
-/// Most that a cursor answers at once.
+/// Maximum number of notifications in one answer of a cursor.
 const PAGE_ITEMS: usize = 64;
-/// Bookkeeping of one notification in memory, about.
+/// Approximate overhead of one notification in memory, in bytes.
 const ITEM_BYTES: usize = 96;
-/// Pages of history that are read from the log at the same time; the others wait.
+/// Maximum number of history pages read from the log at the same time. Further reads wait.
 const READERS: usize = 4;
 
-/// One notification as it lies in the log.
+/// One notification as stored in the log.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// The user's number of it.
+    /// The notification's `user_seq`.
     pub seq: u64,
-    /// Where it is in its partition.
+    /// Offset in the user's partition.
     pub offset: u64,
     /// Log time.
     pub time_ms: i64,
-    /// MessagePack, untouched.
+    /// The record's value: MessagePack, unchanged.
     pub value: Bytes,
 }
 
-/// What comes after a cursor's position.
+/// Answer of a cursor.
 #[derive(Debug)]
 pub enum Next {
-    /// Some notifications, in order and without a gap.
+    /// Notifications after the position, in order and without a gap.
     Items(Vec<Item>),
-    /// What follows is not there: it is there no more, or the position is of a future that did not
-    /// come about. The next one that is there, or that will be, has this number. The cursor stands
-    /// before it.
+    /// The notification after the position is not available. Either the notification is older than
+    /// the history or missing in the log. Or the position is ahead of the log, and the time for the
+    /// log to catch up is over. The cursor now stands before `first`.
     Gone {
-        /// The first that can be told.
+        /// Number of the next notification that is available or will come.
         first: u64,
     },
 }
 
-/// Where a cursor begins.
+/// Start position of a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// After the notification of this number; 0: before the first.
+    /// After the notification with this number; 0: before the first notification.
     After(u64),
-    /// With the first that comes from now on.
+    /// With the first notification that comes from now on.
     Now,
-    /// With the oldest there is within the history, or the first that comes, whatever its number.
+    /// With the oldest notification within the history, or with the first one to come, at any
+    /// number.
     Oldest,
 }
 
-/// See the module.
+/// All notifications of a topic. The module's comment explains memory and index.
 pub struct Feed {
     pub(super) log: Arc<dyn Log>,
     pub(super) topic: TopicId,
     parts: Vec<Mutex<FeedPartition>>,
     part_bytes: usize,
-    /// How long a position may be ahead of what was read: another gateway may have been quicker
-    /// than this one.
+    /// Longest time that a position may be ahead of the feed. Another gateway may have read faster
+    /// than this gateway.
     ahead: Duration,
     ready: watch::Sender<bool>,
     pub(super) readers: Semaphore,
-    /// Notifications read since the start.
+    /// Notifications and malformed records read since the start.
     pub read: AtomicU64,
-    /// Pages of history that came from the log.
+    /// Pages of history read from the log.
     pub pages: AtomicU64,
-    /// Records of the topic that are no notification.
+    /// Records of the topic that are not valid notifications.
     pub odd: AtomicU64,
 }
 
 #[derive(Default)]
 struct FeedPartition {
     users: FxHashMap<Arc<str>, UserFeed>,
-    /// Whose notification is the oldest in memory, the second oldest, ...
+    /// Users of the notifications in memory, from the oldest notification to the newest.
     order: VecDeque<Arc<str>>,
     bytes: usize,
     /// First offset that was not read yet.
@@ -107,28 +108,26 @@ struct FeedPartition {
 
 #[derive(Default)]
 struct UserFeed {
-    /// The first notification of the history, and every 64th after it: number and offset.
+    /// Number and offset of the first notification of the history, and of every 64th one.
     marks: Vec<(u64, u64)>,
     recent: VecDeque<Item>,
-    /// Number of the newest; 0 if there is none.
+    /// Number of the newest notification; 0: no notification.
     latest: u64,
     wake: Option<watch::Sender<u64>>,
 }
 
-/// Where a partition stands, for the metrics.
+/// Size and progress of a partition, for the metrics.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extent {
-    /// Users known.
     pub users: usize,
-    /// Bytes in memory.
+    /// Bytes of notifications in memory.
     pub bytes: usize,
     /// First offset that was not read yet.
     pub next: u64,
 }
 
 impl Feed {
-    /// A feed that knows nothing yet. `starts` has the first offset of the history for each
-    /// partition.
+    /// An empty feed. `starts` has the first offset of the history for each partition.
     pub fn new(
         log: Arc<dyn Log>,
         topic: TopicId,
@@ -184,7 +183,7 @@ impl Feed {
         self.lock(partition).next
     }
 
-    /// How much each partition holds.
+    /// Size and progress of each partition.
     pub fn extents(&self) -> Vec<Extent> {
         let of = |p: &Mutex<FeedPartition>| {
             let p = p.lock().expect("nobody panics while holding a partition");
@@ -198,7 +197,8 @@ impl Feed {
         self.parts.iter().map(of).collect()
     }
 
-    /// Takes in records of the topic, in order, and wakes whoever waits for them.
+    /// Takes in records of the topic, in order of offset, and wakes the cursors that wait for
+    /// records.
     pub fn take<'a>(&self, records: impl Iterator<Item = Record<'a>>) {
         let mut touched: Vec<(u32, Arc<str>)> = Vec::new();
         for r in records {
@@ -232,14 +232,14 @@ impl Feed {
         }
     }
 
-    /// Says that everything that was there at the start has been read.
+    /// Marks the history as read: all records that existed at the start are taken in.
     pub fn set_ready(&self) {
         self.ready.send_replace(true);
     }
 
     /// Resolves once [`Feed::set_ready`] was called.
     pub async fn ready(&self) {
-        // The sender lives in `self`, so this cannot fail while it is waited for.
+        // The wait cannot fail, because `self` holds the sender.
         self.ready
             .subscribe()
             .wait_for(|r| *r)
@@ -248,12 +248,11 @@ impl Feed {
             .unwrap_or_default();
     }
 
-    /// Whether the history has been read.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()
     }
 
-    /// The number of a user's newest notification; none if there is none within the history.
+    /// The number of a user's newest notification; `None`: no notification within the history.
     pub fn latest(&self, user: &str) -> Option<u64> {
         self.part(user)
             .1
@@ -263,7 +262,7 @@ impl Feed {
             .filter(|n| *n > 0)
     }
 
-    /// How many connections (and endpoints) follow a user.
+    /// Number of connections and webhook endpoints that follow a user.
     pub fn followers(&self, user: &str) -> usize {
         self.part(user)
             .1
@@ -285,8 +284,8 @@ impl Feed {
         let known = u.latest;
         drop(part);
 
-        // Without any notification within the history nobody knows what the number of the next one
-        // is.
+        // If the user has no notification within the history, the number of the next notification
+        // is unknown.
         let (after, placed) = match begin {
             Begin::After(after) => (after, true),
             Begin::Now => (known, known > 0),
@@ -308,7 +307,7 @@ impl Feed {
     }
 }
 
-/// Whose it is, and what; none if the record is no notification.
+/// The user and the notification in a record; `None` if the record is not a notification.
 fn read<'a>(r: &Record<'a>) -> Option<(&'a str, Item)> {
     let key = std::str::from_utf8(r.key?).ok()?;
     let value = r.value?;
@@ -331,7 +330,7 @@ fn read<'a>(r: &Record<'a>) -> Option<(&'a str, Item)> {
     ))
 }
 
-/// The user's notification in a record, if it is theirs and comes after `after`.
+/// The notification in a record, if the record belongs to `user` and the number is above `after`.
 pub(super) fn pick(r: &Record<'_>, user: &str, after: u64) -> Option<Item> {
     if r.key != Some(user.as_bytes()) {
         return None;
@@ -343,7 +342,7 @@ pub(super) fn pick(r: &Record<'_>, user: &str, after: u64) -> Option<Item> {
 }
 
 impl FeedPartition {
-    /// Adds a notification; answers its user if somebody waits for it.
+    /// Adds a notification. Returns the user's name if a cursor waits for this user.
     fn push(&mut self, user: &str, item: Item, bytes_max: usize) -> Option<Arc<str>> {
         let name = match self.users.get_key_value(user) {
             Some((name, _)) => name.clone(),
@@ -352,7 +351,7 @@ impl FeedPartition {
 
         let u = self.users.entry(name.clone()).or_default();
         if item.seq <= u.latest {
-            // Only a second record of the same number could be here, and the first one stands.
+            // Only a duplicate record of the same number can get here. The first record counts.
             return None;
         }
 
@@ -383,47 +382,48 @@ impl FeedPartition {
     }
 }
 
-/// What to do next for a cursor.
+/// Next action of a cursor.
 enum FeedStep {
     Have(Next),
-    /// Read the log from here, up to this offset.
+    /// Read the log from the first offset up to the second one.
     Scan(u64, u64),
     Wait,
-    /// The position is ahead of the newest: which may be on its way.
+    /// The position is ahead of the newest notification. Further notifications may be on their way.
     Ahead,
 }
 
-/// One reader's place among a user's notifications.
+/// A reader's position among a user's notifications.
 pub struct FeedCursor {
     feed: Arc<Feed>,
     at: TopicPartition,
     user: Arc<str>,
     after: u64,
-    /// False until the first notification says where a cursor stands that began without a position.
+    /// False until the first notification sets the position of a cursor that began without a
+    /// position.
     placed: bool,
-    /// Number of the newest when the cursor was made.
+    /// Number of the newest notification at the creation of the cursor.
     known: u64,
-    /// Until when a position ahead of the newest may come true.
+    /// Time until which a position ahead of the newest notification may still be reached.
     ahead: Option<Instant>,
-    /// Where the log was read to for this cursor, while it is behind what is in memory.
+    /// Offset up to which the log was read for this cursor. A later scan does not read before it.
     scan: Option<u64>,
-    /// None only while the cursor is dropped.
+    /// `None` only during the drop.
     wake: Option<watch::Receiver<u64>>,
     live: bool,
 }
 
 impl FeedCursor {
-    /// Number of the last notification that was answered.
+    /// Number of the last notification that the cursor returned.
     pub fn after(&self) -> u64 {
         self.after
     }
 
-    /// Whether the cursor has once had everything there was.
+    /// Reports that the cursor has at least once returned all available notifications.
     pub fn was_live(&self) -> bool {
         self.live
     }
 
-    /// Whether what comes next is no longer in memory.
+    /// Reports that the next notification is no longer in memory.
     pub fn is_behind(&self) -> bool {
         let part = self.feed.lock(self.at.partition);
         part.users
@@ -444,8 +444,8 @@ impl FeedCursor {
         if let Some(front) = u.recent.front()
             && front.seq <= wanted
         {
-            // Numbers rise by one, but for holes that the log itself may have: so look, do not
-            // count.
+            // Numbers rise by one, except at holes in the log itself. So search for the number; do
+            // not compute an index.
             let from = u.recent.partition_point(|i| i.seq < wanted);
             if u.recent[from].seq > wanted {
                 return FeedStep::Have(Next::Gone {
@@ -478,13 +478,15 @@ impl FeedCursor {
         FeedStep::Scan(self.scan.unwrap_or(0).max(u.marks[place].1), upto)
     }
 
-    /// What comes next; waits if there is nothing. Dropping the future loses nothing.
+    /// The next notifications after the position. Waits for the next notification if there are
+    /// none. A dropped future loses nothing.
     pub async fn next(&mut self) -> Result<Next, LogError> {
         loop {
             let step = {
                 let part = self.feed.lock(self.at.partition);
 
-                // Seen before it is looked at, so that what comes in between wakes us.
+                // Mark the channel as seen before reading the state. Then a notification that
+                // arrives in between wakes this cursor.
                 self.wake
                     .as_mut()
                     .expect("there until the drop")
@@ -549,7 +551,7 @@ impl FeedCursor {
                         return Ok(self.back());
                     }
 
-                    // Whether something came or the time is over is seen in the next round.
+                    // The next round of the loop sees a new notification or the end of the time.
                     if let Ok(changed) = tokio::time::timeout_at(until, self.changed()).await {
                         changed?;
                     }
@@ -567,8 +569,8 @@ impl FeedCursor {
             .map_err(|_| gone())
     }
 
-    /// The position is of some other log, or of a future that did not come about: stands before the
-    /// first that came since the cursor was made.
+    /// The position belongs to another log, or to notifications that never came. Moves the cursor
+    /// before the first notification that came since the cursor was made.
     fn back(&mut self) -> Next {
         let part = self.feed.lock(self.at.partition);
         let oldest = part
@@ -587,8 +589,9 @@ impl FeedCursor {
         Next::Gone { first }
     }
 
-    /// The log has nothing of the user before `upto` although the index says so: its beginning was
-    /// cut off. Go on with what is after that.
+    /// The index lists a notification of the user before `upto`, but the log has none: the
+    /// beginning of the log was deleted. Moves the cursor to the first available notification at or
+    /// after `upto`.
     fn nothing_before(&mut self, upto: u64) -> Next {
         let part = self.feed.lock(self.at.partition);
         let user = part.users.get(&self.user);
@@ -633,8 +636,8 @@ impl Drop for FeedCursor {
         if u.wake.as_ref().is_some_and(|w| w.receiver_count() == 0) {
             u.wake = None;
             if u.latest == 0 {
-                // Somebody asked for a user who has nothing; keeping them would let anyone fill our
-                // memory with names.
+                // A client asked for a user without notifications. Keeping the name would let
+                // anyone fill our memory with names.
                 part.users.remove(&self.user);
             }
         }

@@ -1,5 +1,5 @@
-//! Threads that follow topics: what they read they hand to whoever keeps it. A log that does not
-//! answer is asked again; one that cannot be right ends the gateway.
+//! Threads that follow topics and pass the records to a callback. A thread retries if the log does
+//! not answer. An error that does not pass ends the gateway.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +18,9 @@ const LIMITS: Limits = Limits {
 const WAIT: Duration = Duration::from_millis(250);
 const BACKOFF: Duration = Duration::from_millis(500);
 
-/// Follows a topic from `starts` (one offset for each partition) until told to stop. `batch` gets
-/// what was read, and whether everything that was there at the start has been read by then.
+/// Follows a topic from `starts` (one offset for each partition) until `stop` is set. Calls `batch`
+/// with the records of each poll. The flag is true once all records that existed at the start were
+/// read.
 pub(crate) fn run(
     log: &Arc<dyn Log>,
     topic: TopicId,

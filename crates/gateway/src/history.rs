@@ -1,5 +1,5 @@
-//! Reads older notifications from the log, a page at a time: bounded work, bounded memory, and no
-//! place held for a connection that does not read.
+//! Reads older notifications from the log, one page at a time. Work and memory are bounded, and a
+//! connection that does not read its stream occupies no reader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{From, Limits, LogError};
 
-/// Most of a page.
+/// A page ends at this number of notifications or of bytes.
 const ITEMS: usize = 128;
 const BYTES: usize = 128 << 10;
-/// Records of all users that are looked at for one page; then others get their turn.
+/// A page also ends after this number of records of all users, so that other readers get a turn.
 const SCANNED: usize = 50_000;
 const LIMITS: Limits = Limits {
     records: 2_000,
     bytes: 1 << 20,
     age: Duration::from_millis(50),
 };
-/// Polls without a record before the log counts as silent.
+/// The log counts as silent after this number of empty polls in a row.
 const PATIENCE: u32 = 50;
 
-/// What was found.
 pub(super) struct Page {
     pub(super) items: Vec<Item>,
-    /// Where to read on.
+    /// Offset at which the next page begins.
     pub(super) next: u64,
 }
 
-/// A user's notifications after number `after` that lie from offset `from` on and before `upto`.
+/// Reads a user's notifications with numbers above `after`, at offsets from `from` and below
+/// `upto`.
 pub(super) async fn page(
     feed: &Arc<Feed>,
     at: TopicPartition,
@@ -54,7 +54,7 @@ fn read(
     from: u64,
     upto: u64,
 ) -> Result<Page, LogError> {
-    // The log may have been cut off at its beginning since the index was made.
+    // The beginning of the log may have been deleted after the index was built.
     let start = feed.log.bounds(at)?.start;
     let mut page = Page {
         items: Vec::new(),
@@ -105,7 +105,7 @@ fn read(
             page.next = r.offset + 1;
             if let Some(item) = pick(&r, user, after) {
                 if item.seq != after + 1 && !page.items.is_empty() {
-                    // A hole in the numbers: it is told of by itself, so this page ends before it.
+                    // A hole in the numbers ends the page. The cursor reports the hole separately.
                     page.next = r.offset;
                     return Ok(page);
                 }

@@ -1,13 +1,13 @@
-//! Notifications as JSON: what the log has, with money as decimal text instead of integers of
-//! 10^-4, because a browser's numbers are floats.
+//! Notifications as JSON. Money becomes decimal text instead of integers in 10^-4 units, because a
+//! browser's numbers are floats.
 
 use serde_json::{Map, Value, json};
 
 use super::feed::Item;
 use client::decimal::show_e4;
 
-/// A notification as JSON. What is no MessagePack map is shown as text, so that nobody's stream
-/// ends at it.
+/// A notification as JSON. A value that cannot be decoded gets the kind `unreadable`, with the
+/// error as text. So no stream ends because of a bad record.
 pub fn notification(item: &Item) -> Value {
     match rmp_serde::from_slice::<Value>(&item.value) {
         Ok(value) => plain(value),
@@ -15,7 +15,7 @@ pub fn notification(item: &Item) -> Value {
     }
 }
 
-/// Money fields lose the `_e4` of their names and become decimal text.
+/// Removes `_e4` from the names of money fields and converts their values to decimal text.
 pub fn plain(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -33,7 +33,7 @@ pub fn plain(value: Value) -> Value {
     }
 }
 
-/// The kind of a notification as it lies in the log.
+/// The kind of a notification, read from its record.
 pub fn kind(item: &Item) -> Option<&str> {
     let mut kind = None;
     wire::input::read_map(&item.value, |name, v| {
@@ -45,8 +45,8 @@ pub fn kind(item: &Item) -> Option<&str> {
     kind
 }
 
-/// Names the notification for ever, over all retries and gateways: who has handled this id may
-/// ignore it. `cluster` tells installations apart.
+/// Id of a notification, the same over all retries and gateways. A receiver may ignore an id that
+/// was handled before. `cluster` distinguishes installations.
 pub fn id(cluster: &str, topic: &str, user: &str, seq: u64, channel: &str) -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();

@@ -1,13 +1,17 @@
 //! The gateway: users' notifications over HTTP, as Server-Sent Events, WebSockets and webhooks.
 //!
-//! It is no role. It decides nothing about orders or money and holds no state that is not in the
-//! log, so any number of gateways can run, and a dead one loses nothing: a client resumes at
-//! another with the number of the last notification it has seen.
+//! The gateway is not a role. The gateway decides nothing about orders or money, and holds no state
+//! outside the log. So any number of gateways can run, and a dead gateway loses nothing. A client
+//! resumes at another gateway with the number of the last notification that the client has seen.
 //!
 //! ```text
-//!  notifications --(follow)--> Feed: newest in memory, index to the rest --(Cursor)--> stream --> SSE, WebSocket
-//!                                                                       \--(Cursor)--> webhooks --> endpoints
-//!  subscriptions <--(writer)-- preferences, endpoints, their positions, alerts --(follow)--> Subscriptions
+//!  notifications --(follow)--> Feed: newest in memory, index to the rest
+//!                               |
+//!                               +--(FeedCursor)--> stream   --> SSE, WebSocket
+//!                               +--(FeedCursor)--> webhooks --> endpoints
+//!
+//!  subscriptions <--(writer)-- preferences, endpoints, their positions, alerts
+//!                --(follow)--> Subscriptions
 //! ```
 #![warn(unreachable_pub)]
 
@@ -52,45 +56,48 @@ use subscriptions::Subscriptions;
 use wire::topics::{NOTIFICATIONS, PORTFOLIOS, SUBSCRIPTIONS};
 use writer::Writer;
 
-/// How a gateway behaves; all bounds are here.
+/// Settings and all bounds of a gateway.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
-    /// Where to listen.
+    /// Address to listen on.
     pub listen: SocketAddr,
-    /// How far back notifications can be asked for; none: to the beginning of the log.
+    /// Age up to which clients can ask for notifications. `None`: back to the beginning of the log.
     pub history: Option<Duration>,
     /// Bytes of notifications kept in memory.
     pub memory: usize,
-    /// Most connections at once.
+    /// Maximum number of connections at once.
     pub connections: usize,
-    /// Most streams of one user at once.
+    /// Maximum number of streams of one user at once.
     pub streams_per_user: usize,
-    /// Messages that wait for one connection at most.
+    /// Maximum number of messages that wait for one connection.
     pub queue: usize,
-    /// How long a full queue may stay full, and an answer be unread.
+    /// Longest time that the queue of a stream may stay full, or that a response may stay unread.
     pub stall: Duration,
-    /// How long a connection may take to read its last words.
+    /// Time for a client to read the last message of its stream. At a stop: time for all
+    /// connections to end.
     pub grace: Duration,
-    /// A sign of life on a stream at least so often; tokens are looked at again as often.
+    /// Interval of the heartbeats on a stream. The stream checks its token again at the same
+    /// interval.
     pub heartbeat: Duration,
-    /// How long a client's position may be ahead of what this gateway has read.
+    /// Longest time that a client's position may be ahead of the notifications read by this
+    /// gateway.
     pub ahead: Duration,
-    /// Kernel buffer of a connection.
+    /// Size of a connection's kernel send buffer, in bytes.
     pub send_buffer: u32,
-    /// Whether to serve webhooks and price alerts.
+    /// Serve webhooks and price alerts.
     pub webhooks: bool,
-    /// Whether webhooks may go to `http` and to addresses that are not public.
+    /// Allow webhooks to `http` URLs and to addresses that are not public.
     pub private_webhooks: bool,
-    /// Longest a webhook request may take.
+    /// Longest time for one webhook request.
     pub webhook_timeout: Duration,
-    /// When to try a webhook again after the first failure, the second, ...; the last pause is that
-    /// of all further ones.
+    /// Pauses before the retries of a webhook, one for each failure in a row. The last pause
+    /// repeats.
     pub schedule: Vec<Duration>,
-    /// How long a notification is tried at a webhook that does not work.
+    /// Longest time that a notification is retried at a webhook that does not work.
     pub give_up: Duration,
-    /// How often positions of webhooks are written.
+    /// Interval at which positions of webhooks are written to the log.
     pub positions_every: Duration,
-    /// Number of this gateway among those that share the webhooks.
+    /// Number of this gateway among the gateways that share the webhooks.
     pub instance: u32,
 }
 
@@ -119,19 +126,18 @@ impl Default for GatewaySettings {
     }
 }
 
-/// What all parts of a gateway share.
+/// State that all parts of a gateway share.
 pub struct GatewayContext {
     pub(crate) settings: GatewaySettings,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) topics: Arc<TopicTable>,
     pub(crate) cluster: String,
     pub(crate) access: AccessControl,
-    /// Where notifications are.
+    /// All notifications, in memory and in the log.
     pub feed: Arc<Feed>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) portfolios: PortfolioIndex,
     pub(crate) turns: UserTurns,
-    /// What is counted.
     pub metrics: Metrics,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -139,7 +145,7 @@ pub struct GatewayContext {
 impl GatewayContext {
     /// Resolves when the gateway is asked to stop.
     pub(crate) async fn stopping(&self) {
-        // The sender lives as long as the gateway runs; if it is gone, that is a stop too.
+        // The sender lives as long as the gateway runs. A dropped sender also means stop.
         self.stop
             .clone()
             .wait_for(|s| *s)
@@ -148,7 +154,7 @@ impl GatewayContext {
             .unwrap_or_default();
     }
 
-    /// What users want, and how far their endpoints were served.
+    /// Preferences, endpoints and alerts of users, and the delivery positions of the endpoints.
     pub fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
     }
@@ -160,9 +166,8 @@ impl GatewayContext {
 
 /// A gateway that listens.
 pub struct RunningGateway {
-    /// The address it listens on.
     pub address: SocketAddr,
-    /// Its parts, for the curious.
+    /// State that all parts share, for tests.
     pub gateway: Arc<GatewayContext>,
     stop: watch::Sender<bool>,
     flag: Arc<AtomicBool>,
@@ -171,8 +176,8 @@ pub struct RunningGateway {
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// Starts a gateway on a log, inside a tokio runtime. It listens when this returns, and serves
-/// streams as soon as the history has been read.
+/// Starts a gateway on a log, inside a tokio runtime. The gateway listens when this function
+/// returns. The gateway serves streams as soon as the history has been read.
 pub async fn start(
     log: Arc<dyn Log>,
     topics: Arc<TopicTable>,
@@ -193,7 +198,7 @@ pub async fn start(
     let setup_log = log.clone();
     let history = settings.history;
 
-    // Asking the log blocks.
+    // Calls to the log block.
     let setup = tokio::task::spawn_blocking(move || {
         let starts = [NOTIFICATIONS, SUBSCRIPTIONS, PORTFOLIOS]
             .map(|t| starts(&*setup_log, t, history.filter(|_| t == NOTIFICATIONS)));
@@ -292,7 +297,7 @@ pub async fn start(
     Ok(running)
 }
 
-/// First offsets of a topic's partitions, `history` back from now or from the beginning.
+/// First offsets of a topic's partitions: `history` back from now, or the beginning of the topic.
 fn starts(log: &dyn Log, topic: TopicId, history: Option<Duration>) -> Result<Vec<u64>, LogError> {
     let since =
         history.map(|h| now_ms().saturating_sub(i64::try_from(h.as_millis()).unwrap_or(i64::MAX)));
@@ -321,7 +326,7 @@ impl RunningGateway {
             .name(name.into())
             .spawn(move || {
                 if let Err(e) = work(&gateway, &flag) {
-                    // Nobody listens only when the gateway is stopping anyway.
+                    // The receiver is gone only while the gateway stops.
                     failed.send(e).unwrap_or_default();
                 }
             });
@@ -377,7 +382,7 @@ impl RunningGateway {
         Ok(())
     }
 
-    /// Resolves when the gateway cannot go on, with the reason.
+    /// Resolves with the error after which the gateway cannot continue.
     pub async fn failed(&mut self) -> LogError {
         match self.failed.recv().await {
             Some(e) => e,
@@ -385,12 +390,13 @@ impl RunningGateway {
         }
     }
 
-    /// Tells all streams where to resume, ends them, and writes the positions of webhooks.
+    /// Tells all streams the position to resume from, ends them, and writes the positions of
+    /// webhooks.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         self.flag.store(true, Ordering::Release);
         for task in self.tasks.drain(..) {
-            // A panic has been printed where it happened.
+            // A panic was printed at the place where it happened.
             drop(task.await);
         }
 

@@ -1,6 +1,6 @@
-//! A user's preferences, endpoints and alerts: read, set, removed. What was set is answered once it
-//! has come back from the log, so that whoever asks next, at whichever gateway has read as far,
-//! finds it.
+//! Handlers that read, set and remove a user's preferences, endpoints and alerts. A change is
+//! answered after its record has come back from the log. So the next request sees the change, at
+//! every gateway that has read as far.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,15 +23,15 @@ use client::decimal::{parse_e4, show_e4};
 use ports::topics::TopicPartition;
 use wire::topics::REFERENCE_PRICES;
 
-/// Endpoints that a user may have.
+/// Maximum number of endpoints of a user.
 const WEBHOOKS_MAX: usize = 10;
-/// Alerts that a user may have.
+/// Maximum number of alerts of a user.
 const ALERTS_MAX: usize = 50;
 const BODY_MAX: usize = 16 << 10;
 const BODY_WAIT: Duration = Duration::from_secs(10);
 const SEEN_WAIT: Duration = Duration::from_secs(10);
 
-/// A webhook as it is put.
+/// Body of a PUT request for a webhook.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {
@@ -44,7 +44,7 @@ struct Wish {
     after: Option<u64>,
 }
 
-/// An alert as it is put: a symbol, and a price above or below.
+/// Body of a PUT request for an alert: a symbol, and a price above or below.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AlertWish {
@@ -124,7 +124,7 @@ pub(crate) async fn webhook(
             .await;
     }
 
-    // Read before it is our turn: a slow sender holds nobody up.
+    // Read the body before taking the user's turn, so that a slow sender delays no other request.
     let wish: Wish = body(request).await?;
     gateway
         .turns
@@ -151,7 +151,7 @@ async fn remove(
     })
     .await?;
 
-    // Only to be tidy: a position of a registration that is gone counts for nothing.
+    // Only for tidiness: the position of a removed registration is ignored.
     put::<Webhook>(gateway, writer, user, position_key(user, id), None, |_| {
         true
     })
@@ -186,15 +186,16 @@ async fn register(
         ));
     }
 
-    // Where a new one begins: what comes from now on, which is only known once the history has been
-    // read.
+    // A new endpoint begins with the next notification. The number of that notification is unknown
+    // until the history has been read.
     if !gateway.feed.is_ready() {
         return Err(ApiError::unavailable(
             "the gateway is still reading the history",
         ));
     }
 
-    // In this order: what comes in between is after it either way.
+    // Read `end` before `latest`. If `latest` is `None`, the feed has no notification of this user
+    // before `end`.
     let end = gateway.feed.next_offset(gateway.feed.partition(user));
     let (after, from) = match wish.after.or_else(|| gateway.feed.latest(user)) {
         Some(after) => (after, None),
@@ -209,7 +210,7 @@ async fn register(
     };
 
     let hook = match before {
-        // The same registration: it goes on from where it is.
+        // The registration stays the same, so delivery continues from the current position.
         Some(b) if wish.after.is_none() => Webhook {
             url: wish.url,
             secret,
@@ -269,7 +270,7 @@ pub(crate) fn alerts(gateway: &Arc<GatewayContext>, user: &str) -> Response<Body
     router::json(StatusCode::OK, &json!({ "alerts": all }))
 }
 
-/// An alert as it is shown.
+/// An alert as JSON.
 pub(crate) fn alert(subscriber: &Subscriber, id: &str) -> Value {
     let Some(alert) = subscriber.alerts.get(id) else {
         return Value::Null;
@@ -406,7 +407,7 @@ async fn arm(
     ))
 }
 
-/// An endpoint as it is shown; its secret is not.
+/// An endpoint as JSON, without its secret.
 fn status(subscriber: &Subscriber, id: &str) -> Option<Value> {
     let hook = subscriber.webhooks.get(id)?;
     let position = subscriber.position(id)?;
@@ -426,8 +427,9 @@ fn shown(preferences: &Preferences) -> Value {
     json!({ "stream": preferences.stream, "webhook": preferences.webhook })
 }
 
-/// Writes a record and waits until this gateway has read it: or something that came after it and
-/// made it obsolete.
+/// Writes a record and waits until this gateway has read the record. `seen` decides that from the
+/// user's subscriptions. After `SEEN_WAIT` the result is an error, although the record is in the
+/// log. Another gateway's newer record for the same key can cause the same error.
 async fn put<T: Serialize>(
     gateway: &Arc<GatewayContext>,
     writer: &Writer,
@@ -455,8 +457,9 @@ async fn put<T: Serialize>(
     })
 }
 
-/// A JSON body. The content type must say so: a web page of another site cannot send that without
-/// being asked first, and we do not agree.
+/// Reads a JSON body. The content type must be `application/json`. A web page of another site can
+/// send this type only after a CORS preflight request. The gateway does not allow preflight
+/// requests.
 async fn body<T: for<'a> Deserialize<'a>>(request: Request<Incoming>) -> Result<T, ApiError> {
     let kind = request
         .headers()

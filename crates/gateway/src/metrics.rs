@@ -1,4 +1,4 @@
-//! What the gateway counts, in the text format that Prometheus reads.
+//! Metrics of the gateway, in the text format of Prometheus.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,35 +7,33 @@ use super::GatewayContext;
 use ports::LogError;
 use ports::topics::TopicPartition;
 
-/// Counters and gauges.
+/// Counters and gauges of the gateway.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
 pub struct Metrics {
-    /// Open connections.
     pub connections: AtomicU64,
-    /// Streams on them.
+    /// Open streams.
     pub streams: AtomicU64,
-    /// Connections turned away because there were too many.
+    /// Connections refused because of the maximum number of connections.
     pub refused: AtomicU64,
-    /// Requests without the right to what they asked for.
+    /// Requests refused because the caller had no right to the path.
     pub denied: AtomicU64,
-    /// Notifications put into queues of streams.
+    /// Notifications put into the queues of streams.
     pub delivered: AtomicU64,
     /// Streams that ended because their client read too slowly.
     pub slow: AtomicU64,
-    /// Webhook requests that were answered with success.
+    /// Webhook requests that succeeded.
     pub webhooks_ok: AtomicU64,
-    /// Webhook requests that failed.
     pub webhooks_failed: AtomicU64,
     /// Notifications given up after the last retry.
     pub webhooks_dead: AtomicU64,
-    /// Endpoints disabled because they answered 410.
+    /// Endpoints disabled because they answered HTTP 410.
     pub webhooks_disabled: AtomicU64,
-    /// Price alerts that fired here.
+    /// Price alerts that this gateway fired.
     pub alerts: AtomicU64,
 }
 
-/// The metrics as text. Lag needs the log, so this blocks.
+/// The metrics as text. Blocks, because lag needs offsets from the log.
 pub(crate) fn text(gateway: &GatewayContext) -> Result<String, LogError> {
     let m = &gateway.metrics;
     let feed = &gateway.feed;

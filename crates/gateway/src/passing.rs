@@ -1,15 +1,15 @@
-//! Which errors of the log pass: one that does not answer is asked again; one that refuses a login
-//! or a right is, too, if it did not before, because a broker that restarts may not know its users
-//! yet. That lasts for some minutes at most.
+//! Decides which errors of the log pass with a retry. A log that does not answer is retried. A
+//! refused login or right is retried only if the log has worked before: a broker that restarts may
+//! not know its users yet. Retries of refusals end after a few minutes.
 
 use std::time::{Duration, Instant};
 
 use ports::LogError;
 
-/// How long a log that has let us in before may refuse to.
+/// Longest time of refusals by a log that has worked before.
 const REFUSED_MAX: Duration = Duration::from_secs(300);
 
-/// What somebody who reads the log has met so far.
+/// State of one reader of the log.
 #[derive(Default)]
 pub(crate) struct Passing {
     worked: bool,
@@ -17,12 +17,12 @@ pub(crate) struct Passing {
 }
 
 impl Passing {
-    /// The log has answered.
+    /// Notes that the log has answered.
     pub(crate) fn works(&mut self) {
         (self.worked, self.refused) = (true, None);
     }
 
-    /// Why to wait and ask again; the error itself if waiting does not mend it.
+    /// Returns the reason to wait and retry, or the error itself if a retry cannot help.
     pub(crate) fn wait(&mut self, e: LogError) -> Result<String, LogError> {
         match e {
             LogError::Unavailable(why) => Ok(why),

@@ -1,22 +1,22 @@
-//! One change of a user's subscriptions at a time, so that what a limit was checked against still
-//! holds when the change is in the log. Several gateways do not wait for each other: there a user
-//! can get past a limit by as many changes as there are gateways.
+//! Serialises the changes of a user's subscriptions. So a limit that was checked still holds when
+//! the change is in the log. Gateways do not wait for each other: a user can exceed a limit by as
+//! many changes as there are gateways.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 type UserTurn = Arc<tokio::sync::Mutex<()>>;
 
-/// See the module.
+/// One lock for each user with a change under way.
 #[derive(Debug, Default)]
 pub(crate) struct UserTurns {
     users: Mutex<BTreeMap<String, UserTurn>>,
 }
 
 impl UserTurns {
-    /// Does something when nothing else is being done for this user.
+    /// Runs `work` after all earlier changes of this user have ended.
     pub(crate) async fn after_others<T>(&self, user: &str, work: impl Future<Output = T>) -> T {
-        // Dropped last, also when who asked has left in the middle.
+        // Declared first and therefore dropped last, also if the caller drops this future early.
         let _forget = Forget { turns: self, user };
         let turn = self
             .users

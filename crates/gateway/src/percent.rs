@@ -1,11 +1,11 @@
-//! Percent-encoding (RFC 3986). Ids of users may have any printable character but `/`, and a path
-//! or a line of the token file may not.
+//! Percent-encoding (RFC 3986). A user id may have any printable character except `/`. A path and a
+//! line of the token file may not.
 
-/// What stands for itself in a segment of a path. A `*` could, but in the token file it is an
-/// admin.
+/// Characters without an escape in a path segment. `*` is missing because `*` is an admin in the
+/// token file.
 const PLAIN: &[u8] = b"-._~!$&'()+,;=:@";
 
-/// A text as a segment of a path, or in the token file.
+/// Encodes a text for a path segment or the token file.
 pub(crate) fn encode(text: &str) -> String {
     let one = |b: u8| match b {
         b if b.is_ascii_alphanumeric() || PLAIN.contains(&b) => char::from(b).to_string(),
@@ -15,8 +15,7 @@ pub(crate) fn encode(text: &str) -> String {
     text.bytes().map(one).collect()
 }
 
-/// What such a text stands for; none if a `%` is not followed by two hex digits, or if it is no
-/// UTF-8.
+/// Decodes a text. `None` if two hex digits do not follow a `%`, or if the result is not UTF-8.
 pub(crate) fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -41,8 +40,7 @@ pub(crate) fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Whether a letter, a digit, a `-`, `_` or `~` is written as an escape: the same path in another
-/// spelling.
+/// Reports needless escapes: of a letter, a digit, `-`, `_` or `~`. They spell the same path twice.
 pub(crate) fn needless(text: &str) -> bool {
     let plain = |pair: &str| {
         decode(&format!("%{pair}")).is_some_and(|c| {
@@ -56,7 +54,7 @@ pub(crate) fn needless(text: &str) -> bool {
         .any(|after| after.get(..2).is_some_and(plain))
 }
 
-/// The same for names and values of a query, where a `+` is a blank.
+/// Decodes a name or value of a query, in which `+` is a blank.
 pub(crate) fn decode_query(text: &str) -> Option<String> {
     decode(&text.replace('+', " "))
 }

@@ -1,7 +1,7 @@
-//! Every user's latest portfolio. Of a small one only the place is kept, and the record is read
-//! when somebody asks. A large one lies in many records, a few of which change at a time, so it is
-//! kept whole: a record of it alone says little, and to read all of them for each question would
-//! take long.
+//! The latest portfolio of every user. For a small portfolio the index has only the place of the
+//! record, and reads the record on request. A large portfolio has many records, of which a few
+//! change at a time. The index keeps a large portfolio in memory: one record says little, and
+//! reading all records for each request would take long.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -22,24 +22,24 @@ const LIMITS: Limits = Limits {
     age: Duration::from_millis(20),
 };
 const POLLS: u32 = 50;
-/// The field that tells a user's record from a whole portfolio.
+/// Field of a user's record whose positions are in separate records.
 const APART: &str = "positions_apart";
 
-/// Where a user's portfolio is.
+/// Place or content of a user's portfolio.
 #[derive(Default)]
 struct PortfolioPlace {
-    /// Partition and offset of the user's last record, once there was one.
+    /// Partition and offset of the user's last record; `None` if there is no record.
     place: Option<(u32, u64)>,
-    /// Everything, if positions are in records of their own.
+    /// The whole portfolio, if its positions are in separate records.
     fold: Option<Box<PortfolioFold>>,
 }
 
-/// See the module.
+/// Latest portfolios by user.
 #[derive(Default)]
 pub(crate) struct PortfolioIndex(Mutex<FxHashMap<Box<str>, PortfolioPlace>>);
 
 impl PortfolioIndex {
-    /// Takes records of the topic in.
+    /// Takes in records of the topic `portfolios`.
     pub(crate) fn take<'a>(&self, records: impl Iterator<Item = Record<'a>>) {
         let mut all = self.0.lock().expect("plain data");
         for r in records {
@@ -59,8 +59,8 @@ impl PortfolioIndex {
             }
 
             if let Some(fold) = &mut kept.fold {
-                // A record that cannot be read is not ours; what is missing shows when somebody
-                // asks.
+                // Ignore a record that cannot be decoded, because the record is not ours. The next
+                // request reports missing positions.
                 let _ = fold.take(symbol, r.value);
                 kept.fold
                     .take_if(|fold| symbol.is_none() && fold.is_whole());
@@ -72,7 +72,7 @@ impl PortfolioIndex {
         }
     }
 
-    /// A user's latest portfolio as JSON; none if there is none. Blocks.
+    /// A user's latest portfolio as JSON; `None` if the user has none. Blocks.
     pub(crate) fn read(&self, log: &dyn Log, user: &str) -> Result<Option<Value>, LogError> {
         let (place, fold) = match self.0.lock().expect("plain data").get(user) {
             Some(kept) => (kept.place, kept.fold.as_ref().map(|fold| fold.portfolio())),
@@ -88,7 +88,7 @@ impl PortfolioIndex {
         match fold {
             Some(Err(e)) => return Err(moving(&e.to_string())),
             Some(Ok(Some(portfolio))) => return Ok(Some(json::plain(tree(&portfolio)))),
-            // It has just begun to go apart: the record from before is the portfolio.
+            // Positions have just begun to move to separate records. The old record is still valid.
             Some(Ok(None)) | None => {}
         }
 
@@ -104,8 +104,7 @@ impl PortfolioIndex {
             batch.clear();
             reader.poll(Duration::from_millis(100), LIMITS, &mut batch)?;
 
-            // If compaction has taken the record that we know of, then because there is a newer one
-            // behind it.
+            // If compaction has removed the known record, a newer record of the user follows.
             let found = batch
                 .iter()
                 .filter(|r| r.key == Some(user.as_bytes()))
@@ -129,7 +128,7 @@ impl PortfolioIndex {
     }
 }
 
-/// As the record of a small portfolio would show it.
+/// The portfolio in the form of a small portfolio's record.
 fn tree(p: &PortfolioRecord) -> Value {
     let position = |h: &domain::portfolio::Holding| json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis_e4": h.cost_basis_e4});
     json!({

@@ -1,4 +1,4 @@
-//! Requests: who asks for what, and the answer.
+//! Routes each HTTP request by its path and method, checks access, and builds the response.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -26,25 +26,25 @@ use super::{GatewayContext, manage, metrics, percent, ws};
 use client::check_id;
 use wire::event::Event;
 
-/// A body of any of our kinds.
+/// A response body: complete, or an event stream.
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
-/// An answer that is an error: status, name for programs, sentence for people.
+/// An error response: HTTP status, error name for programs, sentence for people.
 #[derive(Debug)]
 pub(crate) struct ApiError(pub StatusCode, pub &'static str, pub String);
 
 impl ApiError {
-    /// 400.
+    /// HTTP 400.
     pub(crate) fn bad(text: impl Into<String>) -> ApiError {
         ApiError(StatusCode::BAD_REQUEST, "BAD_REQUEST", text.into())
     }
 
-    /// 404.
+    /// HTTP 404.
     pub(crate) fn not_found(text: impl Into<String>) -> ApiError {
         ApiError(StatusCode::NOT_FOUND, "NOT_FOUND", text.into())
     }
 
-    /// 503.
+    /// HTTP 503.
     pub(crate) fn unavailable(text: impl Into<String>) -> ApiError {
         ApiError(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", text.into())
     }
@@ -65,7 +65,7 @@ impl ApiError {
                         .insert(RETRY_AFTER, HeaderValue::from_static("1")),
                 );
             }
-            // The same list for programs.
+            // Repeat the list in the header `Allow`, for programs.
             StatusCode::METHOD_NOT_ALLOWED => {
                 let allow = text
                     .strip_prefix(ANSWERS)
@@ -86,7 +86,7 @@ impl ApiError {
     }
 }
 
-/// How a refusal of a method begins; behind it comes the list of those that are answered.
+/// Start of the error text for HTTP 405. The list of allowed methods follows.
 const ANSWERS: &str = "this path answers ";
 
 impl From<Denied> for ApiError {
@@ -114,7 +114,7 @@ impl From<Denied> for ApiError {
     }
 }
 
-/// A JSON answer.
+/// A JSON response that caches must not store.
 pub(crate) fn json(status: StatusCode, value: &Value) -> Response<Body> {
     let mut response = text(status, "application/json", format!("{value}\n"));
     response
@@ -136,11 +136,11 @@ fn text(status: StatusCode, kind: &'static str, text: String) -> Response<Body> 
     response
 }
 
-/// Marks a request for the head of an answer only.
+/// Marks a HEAD request: the client wants only the headers of the response.
 #[derive(Clone, Copy)]
 struct HeadOnly;
 
-/// Answers a request.
+/// Answers a request. An error becomes an error response.
 pub(crate) async fn answer(
     gateway: Arc<GatewayContext>,
     writer: Writer,
@@ -148,8 +148,8 @@ pub(crate) async fn answer(
     place: Arc<ConnectionSlot>,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
-    // Every path answers GET, and so HEAD: the same answer, whose body is left out on its way. Only
-    // a stream must not even begin.
+    // Every path answers GET, and therefore HEAD: the same response, sent without its body. Only a
+    // stream must not be started for HEAD.
     if *request.method() == Method::HEAD {
         *request.method_mut() = Method::GET;
         request.extensions_mut().insert(HeadOnly);
@@ -207,8 +207,8 @@ async fn route(
         ));
     };
 
-    // Before the token is looked at, so that a name that cannot be one is told so; it says nothing
-    // about who exists.
+    // Check the name before the token, so that an invalid name gets its own error. The check does
+    // not reveal the existence of users.
     check_id("user", user).map_err(|e| ApiError::bad(e.to_string()))?;
     gateway.access.check(caller, Some(user))?;
     match rest {
@@ -250,8 +250,8 @@ async fn route(
     }
 }
 
-/// The segments of a path. One path has one spelling: a rule of a proxy for `/metrics` must not be
-/// got round by `//metrics` or `/%6detrics`.
+/// The decoded segments of a path. Each path has exactly one spelling. Otherwise `//metrics` or
+/// `/%6detrics` would bypass a proxy's rule for `/metrics`.
 fn segments(path: &str) -> Result<Vec<String>, ApiError> {
     let elsewhere = || {
         ApiError::not_found(
@@ -269,7 +269,7 @@ fn segments(path: &str) -> Result<Vec<String>, ApiError> {
         ApiError::bad("in the path, a % must be followed by two hex digits; a % itself is %25")
     })?;
 
-    // Only ids may need escapes, and in these only characters that a path cannot have as they are.
+    // Only ids may need escapes, and only for characters that a path cannot contain unescaped.
     let is_id = |i: usize| {
         raw.first() == Some(&"v1")
             && (i == 2 || i == 4 && matches!(raw.get(3), Some(&("webhooks" | "alerts"))))
@@ -310,7 +310,7 @@ fn only(request: &Request<Incoming>, methods: &[Method]) -> Result<(), ApiError>
     ))
 }
 
-/// Parameters of a stream: where it begins and what it carries.
+/// Parameters of a stream: the start position and the kinds of notifications.
 fn parameters(
     gateway: &GatewayContext,
     user: &str,
@@ -324,7 +324,7 @@ fn parameters(
         })
     };
 
-    // What a browser sends when it comes back is newer than what the address says.
+    // The `Last-Event-ID` of a browser that reconnects is newer than the position in the URL.
     let header = request
         .headers()
         .get("last-event-id")
@@ -392,7 +392,7 @@ fn parameters(
     Ok((after, wanted))
 }
 
-/// Kinds must exist, or a misspelt one would silence a stream.
+/// Refuses an unknown kind, because a misspelt kind would silence a stream.
 pub(crate) fn check_kinds(kinds: &BTreeSet<String>) -> Result<(), ApiError> {
     let known = || Event::ALL.iter().map(|e| e.kebab());
     match kinds
@@ -432,7 +432,7 @@ fn sse(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 
-    // Proxies would otherwise collect events until a buffer is full.
+    // Without this header, proxies collect events until a buffer is full.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     headers.insert("connection", HeaderValue::from_static("close"));
     Ok(response)

@@ -1,4 +1,4 @@
-//! Connections: accepted up to a bound, each with small buffers, each ended when its stream is.
+//! Accepts connections up to a bound. Each connection has small buffers, and ends with its stream.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,15 +20,15 @@ use super::writer::Writer;
 use super::{GatewayContext, GatewaySettings, router};
 use ports::LogError;
 
-/// Connections that wait to be accepted.
+/// Maximum number of connections in the kernel's accept queue.
 const BACKLOG: u32 = 1024;
-/// How long a client may take to send its request, or to send another one.
+/// Longest time for a client to send its request, and to send the next request.
 const REQUEST_WAIT: Duration = Duration::from_secs(30);
-/// What is buffered of a response before the client has to read.
+/// Bytes of a response that are buffered before the client has to read.
 const BUFFER: usize = 16 << 10;
 const TOKENS_EVERY: Duration = Duration::from_secs(2);
 
-/// Listens.
+/// Opens the listening socket.
 pub(crate) fn bind(settings: &GatewaySettings) -> Result<TcpListener, LogError> {
     let listen = || {
         let socket = if settings.listen.is_ipv4() {
@@ -39,8 +39,8 @@ pub(crate) fn bind(settings: &GatewaySettings) -> Result<TcpListener, LogError> 
 
         socket.set_reuseaddr(true)?;
 
-        // Connections inherit it. The kernel would otherwise hold megabytes for a client that does
-        // not read.
+        // Accepted connections inherit this size. Without a bound, the kernel buffers megabytes for
+        // a client that does not read.
         socket.set_send_buffer_size(settings.send_buffer)?;
         socket.bind(settings.listen)?;
         socket.listen(BACKLOG)
@@ -54,7 +54,7 @@ pub(crate) fn bind(settings: &GatewaySettings) -> Result<TcpListener, LogError> 
     })
 }
 
-/// Accepts connections until the gateway stops, then gives them a moment to end.
+/// Accepts connections until the gateway stops. Then open connections have `grace` to end.
 pub(crate) async fn serve(gateway: Arc<GatewayContext>, writer: Writer, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(gateway.settings.connections));
     let mut connections = JoinSet::new();
@@ -68,7 +68,8 @@ pub(crate) async fn serve(gateway: Arc<GatewayContext>, writer: Writer, listener
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(e) => {
-                // Out of file descriptors, most likely: others will end.
+                // Most likely the process has no free file descriptor: wait until other connections
+                // end.
                 tracing::warn!("cannot accept a connection: {e}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -91,7 +92,7 @@ pub(crate) async fn serve(gateway: Arc<GatewayContext>, writer: Writer, listener
 
     drop(listener);
 
-    // All places free again, those of WebSockets too.
+    // Wait until all slots are free, including the slots of WebSockets.
     let all = places.acquire_many(u32::try_from(gateway.settings.connections).unwrap_or(u32::MAX));
     if tokio::time::timeout(gateway.settings.grace, all)
         .await
@@ -101,7 +102,7 @@ pub(crate) async fn serve(gateway: Arc<GatewayContext>, writer: Writer, listener
     }
 }
 
-/// A connection's place among those that are allowed. A WebSocket keeps it when it has become one.
+/// One of the allowed connections. A connection that becomes a WebSocket keeps its slot.
 pub(crate) struct ConnectionSlot {
     gateway: Arc<GatewayContext>,
     permit: Option<OwnedSemaphorePermit>,
@@ -118,7 +119,8 @@ impl ConnectionSlot {
         })
     }
 
-    /// From now on the connection carries a stream, which minds by itself whether it is read.
+    /// Marks the connection as a stream. A stream detects a slow reader itself, so the write
+    /// timeout does not apply.
     pub(crate) fn streams(&self) {
         self.streams.store(true, Ordering::Relaxed);
     }
@@ -126,7 +128,7 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        // First free, then counted as such.
+        // Free the slot before the metric counts the connection as closed.
         drop(self.permit.take());
         self.gateway
             .metrics
@@ -145,14 +147,15 @@ async fn refuse(mut stream: TcpStream) {
     );
     let answer = format!("{status}\r\n{headers}\r\n\r\n{body}");
     let work = async {
-        // An answer to a question that was not read yet would be lost with the reset that follows.
-        // How much of the question there is does not matter: it is the same answer to all.
+        // Read the request before answering. Closing a socket with unread data causes a TCP reset,
+        // and the client would lose the response. A part of the request is enough, because every
+        // request gets the same response.
         let _asked = stream.read(&mut [0; 4096]).await?;
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
     };
 
-    // Whether it arrives is the client's affair.
+    // Best effort: the client may not get the response.
     drop(tokio::time::timeout(Duration::from_secs(1), work).await);
 }
 
@@ -206,7 +209,7 @@ async fn connection(
     }
 }
 
-/// Looks at the token file now and then.
+/// Reloads the token file if the file has changed, until the gateway stops.
 pub(crate) async fn watch_tokens(gateway: Arc<GatewayContext>) {
     while gateway.access.needs_token() {
         tokio::select! {

@@ -1,5 +1,5 @@
-//! Server-Sent Events: the stream as a response body that is written as fast as the client reads
-//! and no faster.
+//! Server-Sent Events: a stream as a response body, written as fast as the client reads and no
+//! faster.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -11,10 +11,10 @@ use hyper::body::{Body, Frame};
 
 use super::stream::{Outgoing, StreamMessage};
 
-/// Messages that go into one write at most.
+/// Maximum number of messages in one write.
 const TOGETHER: usize = 16;
 
-/// See the module.
+/// The body of an event stream.
 pub(crate) struct SseBody {
     user: String,
     outgoing: Outgoing,
@@ -23,7 +23,6 @@ pub(crate) struct SseBody {
 }
 
 impl SseBody {
-    /// The stream of a user.
     pub(crate) fn new(user: &str, outgoing: Outgoing) -> Self {
         SseBody {
             user: user.to_string(),
@@ -72,10 +71,10 @@ impl Body for SseBody {
     }
 }
 
-/// One event. JSON has no line ends of its own, so `data` is one line.
+/// Writes one event. JSON has no raw line ends, so `data` is one line.
 fn encode(message: &StreamMessage, user: &str, out: &mut String) {
     let written = match (message, message.parts(user)) {
-        // An id without data moves a browser's `Last-Event-ID` and shows it nothing.
+        // An id without data updates a browser's `Last-Event-ID` but shows no event.
         (StreamMessage::Heartbeat(Some(position)), _) => {
             write!(out, ": heartbeat\nid: {position}\n\n")
         }

@@ -1,10 +1,10 @@
-//! From a cursor to one connection, over a short queue.
+//! Moves notifications from a cursor to one connection, through a short queue.
 //!
-//! The queue is all that is ever stored for a connection (besides one page of history), so a client
-//! that does not read costs a few kilobytes and nothing else. When it has taken nothing for a
-//! while, or has fallen so far behind that memory does not hold its place any more, it is
-//! disconnected, and the last thing in its queue says from where to resume. Nobody else waits for
-//! it: each connection has a task and a queue of its own.
+//! The gateway stores only the queue, and one page of history, for a connection. So a client that
+//! does not read costs a few kilobytes. The gateway disconnects a client that takes no message for
+//! too long, or that falls behind the notifications in memory. The last message then names the
+//! position to resume from. Each connection has its own task and queue, so a slow client delays no
+//! other client.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -18,45 +18,44 @@ use super::access::Caller;
 use super::feed::{Begin, FeedCursor, Item, Next};
 use super::{GatewayContext, json, manage, percent};
 
-/// What a connection is told.
+/// A message to a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum StreamMessage {
-    /// Where the stream begins: the number of the last notification before it.
+    /// Start of the stream: the number of the last notification before the stream.
     Hello(u64),
-    /// A notification.
     Notification(Item),
-    /// A price alert fired: the alert's id, and what happened. It has no number, and does not move
+    /// A price alert fired: the alert's id and price. The message has no number and does not move
     /// the position.
     Alert(Value),
-    /// Something between the client's position and this number is not there any more, or the
+    /// Notifications between the client's position and `first` are no longer available, or the
     /// position is ahead of the log.
     Resync {
         /// The client's position.
         after: u64,
-        /// The first notification that follows.
+        /// Number of the first notification that follows.
         first: u64,
     },
-    /// Nothing happened; the position may have moved past what was not wanted.
+    /// A sign of life. A number moves the position past notifications that the stream did not want.
     Heartbeat(Option<u64>),
-    /// The last message.
+    /// Last message: the reason and the position to resume from.
     End(End, u64),
 }
 
-/// Why a stream ends.
+/// Reason for the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The client reads too slowly.
     Slow,
     /// The gateway stops.
     Closing,
-    /// The token is not valid any more.
+    /// The token is no longer valid.
     Revoked,
     /// The log cannot be read.
     Unavailable,
 }
 
 impl End {
-    /// The event's name.
+    /// Name of the event.
     pub(crate) fn name(self) -> &'static str {
         match self {
             End::Slow => "slow_consumer",
@@ -68,7 +67,7 @@ impl End {
 }
 
 impl StreamMessage {
-    /// Event name, id (an alert has none) and data; none for a heartbeat.
+    /// Event name, id (`None` for an alert) and data. `None` for a heartbeat.
     pub(crate) fn parts(&self, user: &str) -> Option<(&'static str, Option<u64>, Value)> {
         match self {
             StreamMessage::Alert(data) => Some(("price_alert", None, data.clone())),
@@ -98,26 +97,26 @@ impl StreamMessage {
     }
 }
 
-/// The kinds that a stream carries; none: all.
+/// The kinds that a stream carries; `None`: all kinds.
 pub(crate) type KindFilter = Option<BTreeSet<String>>;
 
-/// Whether a notification is among the kinds.
+/// Reports whether the notification's kind is among the wanted kinds.
 pub(crate) fn wants(wanted: &KindFilter, item: &Item) -> bool {
     wanted
         .as_ref()
         .is_none_or(|kinds| json::kind(item).is_some_and(|k| kinds.contains(k)))
 }
 
-/// The receiving end of a connection.
+/// The connection's end of the queue.
 pub(crate) struct Outgoing {
-    /// What is to be sent, in order.
+    /// Messages to send, in order.
     pub queue: mpsc::Receiver<StreamMessage>,
-    /// What to send after the queue has ended.
+    /// Message to send after the end of the queue.
     pub last: Arc<OnceLock<StreamMessage>>,
 }
 
-/// Starts telling a user's notifications after `after`. `kill` is notified when the connection
-/// should be cut, having had time to read its end.
+/// Starts a stream of a user's notifications after `after`, or from now on. Notifies `kill` when
+/// the connection must be cut. Before that, the client has had `grace` to read the last message.
 pub(crate) fn start(
     gateway: &Arc<GatewayContext>,
     caller: Caller,
@@ -130,8 +129,8 @@ pub(crate) fn start(
     let last = Arc::new(OnceLock::new());
     let mut changes = gateway.subscriptions.watch();
 
-    // Alerts that fired before are told first, and all alerts after the notifications that are
-    // there already.
+    // Makes the first step look at the alerts, so that earlier firings are sent too. Notifications
+    // that are already available go out before all alerts.
     changes.mark_changed();
     let due = Instant::now() + gateway.settings.heartbeat;
     let pump = Pump {
@@ -152,7 +151,8 @@ pub(crate) fn start(
         m.streams.fetch_add(1, Ordering::Relaxed);
         let gateway = pump.gateway.clone();
 
-        // Held so that the queue is seen to end only when the last message is in its place.
+        // Keeps the queue open until `last` is set. So the end of the queue implies that `last` is
+        // set.
         let open = pump.send.clone();
         let ended = pump.tell(after).await;
         gateway.metrics.streams.fetch_sub(1, Ordering::Relaxed);
@@ -178,21 +178,21 @@ struct Pump {
     user: String,
     wanted: KindFilter,
     send: mpsc::Sender<StreamMessage>,
-    /// The position that the client knows of.
+    /// Position that the client knows.
     told: u64,
-    /// When the next heartbeat is due, and the token looked at again: kept over everything that
-    /// happens in between, or a stream on which something always happens would have neither.
+    /// Time of the next heartbeat and token check. Other events do not move this time. Otherwise a
+    /// busy stream would have neither heartbeats nor token checks.
     due: Instant,
     changes: tokio::sync::watch::Receiver<u64>,
-    /// Registrations of alerts that this stream was told of.
+    /// Registrations of alerts that this stream has already sent.
     alerted: BTreeSet<String>,
 }
 
-/// The stream is over: with a reason to tell, or because the client left.
+/// End of a stream: the reason and the position, or `None` if the client has left.
 type Over = Option<(End, u64)>;
 
 impl Pump {
-    /// Tells until the stream ends; why, and at which position; none if the client left.
+    /// Sends messages until the stream ends. Returns the end of the stream.
     async fn tell(mut self, after: Option<u64>) -> Over {
         let gateway = self.gateway.clone();
         let early = tokio::select! {
@@ -220,7 +220,7 @@ impl Pump {
         }
     }
 
-    /// Waits for what comes next and hands it on.
+    /// Waits for the next notifications or alerts, and queues them. Also queues due heartbeats.
     async fn step(&mut self, cursor: &mut FeedCursor) -> Result<(), Over> {
         let after = cursor.after();
         if cursor.was_live() && cursor.is_behind() {
@@ -229,12 +229,13 @@ impl Pump {
 
         let gateway = self.gateway.clone();
         let next = {
-            // One future over all heartbeats: a page of history that is being read is not begun
-            // again.
+            // One future lasts over all heartbeats, so that a heartbeat does not restart a page of
+            // history that is being read.
             let mut next = std::pin::pin!(cursor.next());
             loop {
                 tokio::select! {
-                    // The heartbeat comes before what comes next: of that there may always be more.
+                    // The heartbeat has priority over notifications, because notifications may
+                    // never stop.
                     biased;
                     () = gateway.stopping() => return Err(Some((End::Closing, self.told))),
                     () = self.send.closed() => return Err(None),
@@ -272,7 +273,7 @@ impl Pump {
         }
     }
 
-    /// A sign of life that carries the position past what was not wanted.
+    /// Sends a heartbeat. The heartbeat moves the client's position past unwanted notifications.
     async fn beat(&mut self, after: u64) -> Result<(), Over> {
         let moved = (self.told < after).then_some(after);
         self.put(StreamMessage::Heartbeat(moved)).await?;
@@ -281,7 +282,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Tells of alerts that fired and were not told here yet.
+    /// Sends the fired alerts that this stream has not sent yet.
     async fn alerts(&mut self) -> Result<(), Over> {
         let subscriber = self.gateway.subscriptions.of(&self.user);
         for id in subscriber.alerts.keys() {
@@ -300,7 +301,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Puts a message into the queue; once a heartbeat is due, only for who still may have it.
+    /// Puts a message into the queue. Once a heartbeat is due, only if the token is still valid.
     async fn put(&self, message: StreamMessage) -> Result<(), Over> {
         let place =
             match tokio::time::timeout(self.gateway.settings.stall, self.send.reserve()).await {
@@ -309,7 +310,8 @@ impl Pump {
                 Err(_) => return Err(Some((End::Slow, self.told))),
             };
 
-        // Not only with the heartbeat itself: a page of history may take its time to be told.
+        // Check here, not only at the heartbeat: a page of history may take longer than an
+        // interval.
         if Instant::now() >= self.due
             && self
                 .gateway

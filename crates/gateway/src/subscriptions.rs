@@ -1,9 +1,9 @@
-//! Who wants what, where, and how far it was delivered: the compacted topic `subscriptions`, read
-//! whole by every gateway.
+//! Preferences, webhooks and price alerts of all users, and the delivery position of each webhook.
+//! Every gateway reads all of the compacted topic `subscriptions`, which stores these records.
 //!
-//! A topic and not a file, because several gateways must agree, and because whoever takes over from
-//! one that died must find its positions. Each thing has a key of its own, so that two writers
-//! never overwrite each other's half of a record:
+//! The records are in a topic and not in a file for two reasons. Several gateways must agree, and
+//! the successor of a dead gateway must find its positions. Each value has a key of its own, so
+//! that two writers never overwrite parts of each other's records:
 //!
 //! | key | value |
 //! |---|---|
@@ -11,10 +11,10 @@
 //! | `USER/webhook/ID` | [`Webhook`] |
 //! | `USER/position/ID` | [`DeliveryPosition`]: how far the webhook was delivered |
 //! | `USER/alert/ID` | [`Alert`] |
-//! | `USER/fired/ID` | [`Fired`]: the alert's price was reached; the first record of a registration counts |
+//! | `USER/fired/ID` | [`Fired`]: the alert fired; the first record of a registration counts |
 //!
-//! Values are JSON; a null value removes. What was written is answered only after it has come back
-//! from the log.
+//! Values are JSON; a null value removes the key. A request that changes a value is answered only
+//! after its record has come back from the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,67 +25,67 @@ use tokio::sync::watch;
 
 use ports::records::Record;
 
-/// Kinds per channel. None: all kinds; empty: nothing.
+/// Wanted kinds for each channel. `None`: all kinds; an empty set: no notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Preferences {
-    /// Server-Sent Events and WebSockets that do not say what they want.
+    /// Default for Server-Sent Events and WebSockets whose request names no kinds.
     pub stream: Option<BTreeSet<String>>,
-    /// Webhooks; an endpoint may want fewer.
+    /// Webhooks. A single endpoint may want fewer kinds.
     pub webhook: Option<BTreeSet<String>>,
 }
 
-/// An endpoint of a user.
+/// A webhook endpoint of a user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Webhook {
-    /// Where to.
     pub url: String,
-    /// `whsec_` and base64: the key of the signatures.
+    /// Key of the signatures: `whsec_` and base64.
     pub secret: String,
-    /// Kinds wanted; none: all.
+    /// Wanted kinds; `None`: all kinds.
     pub kinds: Option<BTreeSet<String>>,
-    /// Names the registration: a position of an earlier one with the same id does not count.
+    /// Id of the registration. A position of an earlier registration with the same webhook id is
+    /// ignored.
     pub registration: String,
-    /// Counts changes; a change enables an endpoint that was disabled.
+    /// Number of the endpoint's version. A change enables a disabled endpoint.
     pub revision: u64,
-    /// What came up to here was before the endpoint.
+    /// Number of the last notification before the endpoint. Delivery begins after this number.
     pub after: u64,
-    /// In place of that, for a user who had no notification within the history, so that no number
-    /// was known: offset in their partition of `notifications` before which everything was before
-    /// the endpoint.
+    /// Replaces `after` for a user without a notification within the history, because no number was
+    /// known. Offset in the user's partition of `notifications`. Notifications before this offset
+    /// came before the endpoint.
     #[serde(default)]
     pub from: Option<u64>,
 }
 
-/// How far an endpoint was served.
+/// Delivery progress of an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryPosition {
-    /// Of which registration.
+    /// Registration of the endpoint that the position belongs to.
     pub registration: String,
-    /// Everything up to here was delivered, not wanted, or given up.
+    /// Every notification up to this number was delivered, not wanted, or given up.
     pub after: u64,
-    /// Failed attempts at the notification that follows.
+    /// Number of failed attempts to deliver the next notification.
     pub attempts: u32,
-    /// How many of them the endpoint answered by refusing this notification.
+    /// Number of these attempts that ended with a refusal of the notification by the endpoint.
     #[serde(default)]
     pub refused: u32,
-    /// When the first of them failed, milliseconds since 1970; 0: there was none.
+    /// Time of the first failed attempt, in milliseconds since 1970; 0: no attempt has failed.
     #[serde(default)]
     pub failing_since_ms: i64,
-    /// Which revision of the endpoint failed; another one begins without failures.
+    /// Revision of the endpoint that failed. Another revision begins without failures.
     #[serde(default)]
     pub revision: u64,
-    /// When to try again, milliseconds since 1970; 0: at once.
+    /// Time of the next attempt, in milliseconds since 1970; 0: at once.
     pub next_ms: i64,
-    /// What went wrong last.
+    /// Last error.
     pub error: Option<String>,
-    /// Set when the endpoint was disabled: the revision that was.
+    /// Revision of the endpoint that was disabled; `None`: the endpoint was not disabled.
     pub disabled: Option<u64>,
 }
 
 impl DeliveryPosition {
-    /// Goes on under a revision of the endpoint: one that was corrected need not wait for what the
-    /// wrong one has earned.
+    /// Continues with the given revision of the endpoint. A new revision clears the failures, so
+    /// that a corrected endpoint does not wait for the retry pause of the wrong one.
     pub fn revise(&mut self, revision: u64) {
         if self.revision != revision {
             self.revision = revision;
@@ -93,7 +93,7 @@ impl DeliveryPosition {
         }
     }
 
-    /// Everything up to here is dealt with, and the next notification has not failed.
+    /// Finishes all notifications up to `after`, and clears the failures for the next notification.
     pub fn begin_with(&mut self, after: u64) {
         (
             self.after,
@@ -105,55 +105,53 @@ impl DeliveryPosition {
     }
 }
 
-/// A price to be told of.
+/// A price alert of a user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
-    /// Which symbol.
     pub symbol: String,
-    /// Fires at this price or above, 10^-4.
+    /// Fires at this price or above, in 10^-4 units.
     pub above_e4: Option<i64>,
-    /// Fires at this price or below, 10^-4.
+    /// Fires at this price or below, in 10^-4 units.
     pub below_e4: Option<i64>,
-    /// Names the registration: each fires once.
+    /// Id of the registration. Each registration fires once.
     pub registration: String,
     /// Offset of `reference-prices` from which prices count.
     pub from: u64,
 }
 
 impl Alert {
-    /// Whether a price is where the alert waits for it.
+    /// Reports whether the price has reached the alert's price.
     pub fn reached(&self, price_e4: i64) -> bool {
         self.above_e4.is_some_and(|p| price_e4 >= p) || self.below_e4.is_some_and(|p| price_e4 <= p)
     }
 }
 
-/// That an alert fired.
+/// Record of an alert that fired.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fired {
-    /// Which registration.
+    /// Registration of the alert.
     pub registration: String,
-    /// The price.
+    /// The price that fired the alert, in 10^-4 units.
     pub price_e4: i64,
-    /// The price's time.
+    /// Time of that price, in microseconds.
     pub time_us: i64,
 }
 
-/// What is known of one user.
+/// Preferences, endpoints and alerts of one user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscriber {
-    /// What they want.
     pub preferences: Preferences,
-    /// Their endpoints.
+    /// Endpoints by id.
     pub webhooks: BTreeMap<String, Webhook>,
-    /// How far those were served.
+    /// Delivery positions by endpoint id.
     pub positions: BTreeMap<String, DeliveryPosition>,
-    /// Their price alerts.
+    /// Price alerts by id.
     pub alerts: BTreeMap<String, Alert>,
     fired: BTreeMap<String, Fired>,
 }
 
 impl Subscriber {
-    /// Where an endpoint stands.
+    /// The delivery position of an endpoint. A stored position of another registration is ignored.
     pub fn position(&self, id: &str) -> Option<DeliveryPosition> {
         let hook = self.webhooks.get(id)?;
         let fresh = || DeliveryPosition {
@@ -172,7 +170,7 @@ impl Subscriber {
         Some(position)
     }
 
-    /// How an alert fired; none if it has not.
+    /// The record of an alert that fired; `None` if the alert has not fired.
     pub fn fired(&self, id: &str) -> Option<&Fired> {
         let alert = self.alerts.get(id)?;
         self.fired
@@ -180,7 +178,7 @@ impl Subscriber {
             .filter(|f| f.registration == alert.registration)
     }
 
-    /// Whether an endpoint is to be served.
+    /// Reports whether the endpoint exists and is not disabled at its current revision.
     pub fn is_enabled(&self, id: &str) -> bool {
         match (self.webhooks.get(id), self.position(id)) {
             (Some(hook), Some(position)) => position.disabled != Some(hook.revision),
@@ -189,7 +187,7 @@ impl Subscriber {
     }
 }
 
-/// The topic's content; see the module.
+/// Content of the topic `subscriptions`.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     users: RwLock<BTreeMap<String, Arc<Subscriber>>>,
@@ -198,7 +196,7 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// A user's.
+    /// Subscriptions of a user; empty if the user has none.
     pub fn of(&self, user: &str) -> Arc<Subscriber> {
         self.users
             .read()
@@ -208,7 +206,7 @@ impl Subscriptions {
             .unwrap_or_default()
     }
 
-    /// Every endpoint: user, id, and what is known of the user.
+    /// Every endpoint: user, id, and the user's subscriptions.
     pub fn endpoints(&self) -> Vec<(String, String, Arc<Subscriber>)> {
         let users = self.users.read().expect("plain data");
         users
@@ -221,7 +219,7 @@ impl Subscriptions {
             .collect()
     }
 
-    /// Everybody who has alerts.
+    /// All users who have alerts.
     pub fn with_alerts(&self) -> Vec<(String, Arc<Subscriber>)> {
         let users = self.users.read().expect("plain data");
         users
@@ -236,14 +234,14 @@ impl Subscriptions {
         self.next.load(Ordering::Acquire)
     }
 
-    /// Changes whenever something was taken in that is not a mere position: of those there are
-    /// many, and their writer knows them.
+    /// Changes with every batch that has a record other than a position. Position records are
+    /// frequent, and their writer knows them already.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Takes records of the topic in. What cannot be read is passed over: it may be a later
-    /// version's.
+    /// Takes in records of the topic. Skips a record that cannot be decoded: a later version may
+    /// have written the record.
     pub fn take<'a>(&self, records: impl Iterator<Item = Record<'a>>) {
         let mut users = self.users.write().expect("plain data");
         let mut next = self.next_offset();
@@ -303,7 +301,8 @@ fn apply(
             let before = s.fired.get(id).cloned();
             put(&mut s.fired, id, value)?;
 
-            // A second record of one registration is a second gateway's, and changes nothing.
+            // A duplicate record of one registration comes from a second gateway. The first one
+            // counts.
             if let (Some(before), Some(now)) = (before, s.fired.get_mut(id))
                 && before.registration == now.registration
             {
@@ -333,27 +332,25 @@ fn put<T: for<'a> Deserialize<'a>>(
     Ok(())
 }
 
-/// Key of a user's preferences.
 pub fn preferences_key(user: &str) -> String {
     format!("{user}/preferences")
 }
 
-/// Key of an endpoint.
+/// Key of a webhook endpoint.
 pub fn webhook_key(user: &str, id: &str) -> String {
     format!("{user}/webhook/{id}")
 }
 
-/// Key of an endpoint's position.
+/// Key of an endpoint's delivery position.
 pub fn position_key(user: &str, id: &str) -> String {
     format!("{user}/position/{id}")
 }
 
-/// Key of an alert.
 pub fn alert_key(user: &str, id: &str) -> String {
     format!("{user}/alert/{id}")
 }
 
-/// Key of an alert's firing.
+/// Key of the record that an alert fired.
 pub fn fired_key(user: &str, id: &str) -> String {
     format!("{user}/fired/{id}")
 }

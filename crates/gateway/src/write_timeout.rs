@@ -1,6 +1,6 @@
-//! A connection that is given up when its client takes nothing of an answer for too long. Otherwise
-//! whoever sends many requests and never reads would keep a place for ever, and needs no token for
-//! it. Streams are exempt: they have a queue, and end with a last word.
+//! A connection that fails if the client stops reading a response for too long. Otherwise a client
+//! that sends many requests and never reads would keep its slot for ever, even without a token.
+//! Streams are exempt: a stream has a queue, and ends with a last message.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// See the module.
+/// A TCP connection with a write timeout.
 pub(crate) struct Unread {
     io: TcpStream,
     stall: Duration,
@@ -22,7 +22,7 @@ pub(crate) struct Unread {
 }
 
 impl Unread {
-    /// A connection; `streams` is set when it carries a stream.
+    /// `streams` becomes true when the connection carries a stream.
     pub(crate) fn new(io: TcpStream, stall: Duration, streams: Arc<AtomicBool>) -> Self {
         Unread {
             io,
@@ -32,7 +32,8 @@ impl Unread {
         }
     }
 
-    /// A write that waits may wait so long; any byte that is taken begins the time anew.
+    /// Fails a write that has waited for `stall`. Each byte that the client reads restarts the
+    /// time.
     fn judge(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,8 +1,8 @@
-//! Writes what the gateway has to remember: subscriptions, positions of webhooks, dead letters. One
-//! thread, because the log's writer blocks.
+//! Writes the gateway's records: subscriptions, positions of webhooks, dead letters. One thread
+//! does all writing, because the log's writer blocks.
 //!
-//! Positions that merely moved on are written a few times a second, the latest only; all else at
-//! once, and the caller learns when it is in the log.
+//! Positions that only advanced are written a few times a second, and only the latest of each
+//! endpoint. All other records are written at once, and the caller learns when they are in the log.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -18,25 +18,23 @@ use ports::{Appender, Log, LogError};
 use wire::topics::SUBSCRIPTIONS;
 
 const FLUSH_WAIT: Duration = Duration::from_secs(30);
-/// How long a record may wait for room before the log counts as gone.
+/// Longest time that a record waits for room before the log counts as unavailable.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One record to write.
 pub struct RecordWrite {
-    /// Where to.
+    /// Topic and partition.
     pub at: TopicPartition,
-    /// Its key.
     pub key: String,
-    /// Its value; none removes.
+    /// Value of the record; `None` removes the key.
     pub value: Option<Vec<u8>>,
-    /// Its headers.
     pub headers: HeaderBuf,
-    /// Its time: that of its direct cause.
+    /// Timestamp of the record's direct cause, in milliseconds since 1970.
     pub time_ms: i64,
 }
 
 impl RecordWrite {
-    /// A record of `subscriptions`, caused by somebody's wish now.
+    /// A record of `subscriptions` with the current time, because a request causes the record now.
     fn subscription(key: String, value: Option<Vec<u8>>) -> RecordWrite {
         RecordWrite {
             at: TopicPartition::new(SUBSCRIPTIONS, 0),
@@ -55,18 +53,18 @@ struct Job {
 
 type Moved = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
-/// Hands records to the thread.
+/// Passes records to the writer thread.
 #[derive(Clone)]
 pub struct Writer {
     jobs: Sender<Job>,
     moved: Moved,
 }
 
-/// The thread; ends, having written everything, when the last [`Writer`] is gone.
+/// The writer thread. After the last [`Writer`] is dropped, the thread writes everything and ends.
 pub(crate) type Thread = std::thread::JoinHandle<()>;
 
 impl Writer {
-    /// Starts the thread. `every`: how often positions are written.
+    /// Starts the thread. `every` is the interval at which positions are written.
     pub fn start(log: Arc<dyn Log>, every: Duration) -> Result<(Writer, Thread), LogError> {
         let (jobs, queue) = std::sync::mpsc::channel();
         let moved = Moved::default();
@@ -88,7 +86,7 @@ impl Writer {
         Ok((Writer { jobs, moved }, thread))
     }
 
-    /// Writes a record; resolves when it is in the log.
+    /// Writes a record; resolves when the record is in the log.
     pub async fn write(&self, write: RecordWrite) -> Result<(), String> {
         let gone = || "the gateway is stopping".to_string();
         let (done, written) = oneshot::channel();
@@ -96,14 +94,14 @@ impl Writer {
         written.await.map_err(|_| gone())?
     }
 
-    /// Writes a record of `subscriptions`.
+    /// Writes a record of `subscriptions`; resolves when the record is in the log.
     pub async fn subscribe(&self, key: String, value: Option<Vec<u8>>) -> Result<(), String> {
-        // What is waiting to be written under this key is older.
+        // A position that waits under this key is older, so drop that position.
         self.moved.lock().expect("plain data").remove(&key);
         self.write(RecordWrite::subscription(key, value)).await
     }
 
-    /// The same for a thread that may wait.
+    /// Writes a record of `subscriptions` from a thread that may block.
     pub fn subscribe_blocking(&self, key: String, value: Option<Vec<u8>>) -> Result<(), String> {
         let gone = || "the gateway is stopping".to_string();
         let (done, written) = oneshot::channel();
@@ -116,7 +114,8 @@ impl Writer {
         written.blocking_recv().map_err(|_| gone())?
     }
 
-    /// Has a record of `subscriptions` written soon; a later one of the same key takes its place.
+    /// Queues a record of `subscriptions` for the next interval. A later record replaces the queued
+    /// one.
     pub fn soon(&self, key: String, value: Vec<u8>) {
         self.moved.lock().expect("plain data").insert(key, value);
     }
@@ -168,15 +167,15 @@ impl Work {
         }
 
         for job in jobs {
-            // Who asked may have gone away; the record is written all the same.
+            // The caller may be gone. The record was written all the same.
             job.done
                 .send(failed.clone().map_or(Ok(()), Err))
                 .unwrap_or_default();
         }
     }
 
-    /// Writes the positions that moved. If that fails they stay to be written: unless newer ones
-    /// have come.
+    /// Writes the positions that advanced. After a failure, positions without a newer value are
+    /// kept.
     fn positions(&mut self) {
         let moved = std::mem::take(&mut *self.moved.lock().expect("plain data"));
         if moved.is_empty() {
@@ -203,7 +202,7 @@ impl Work {
         }
     }
 
-    /// A writer that failed once may fail for ever; a new one is cheap.
+    /// Replaces the appender. A failed appender may fail for ever, and a new appender is cheap.
     fn renew(&mut self) {
         match self.log.appender() {
             Ok(appender) => self.appender = appender,

@@ -1,5 +1,5 @@
-//! The same stream over a WebSocket (RFC 6455): one JSON text message per notification, ping and
-//! pong as heartbeat, and a close that names the position.
+//! A stream over a WebSocket (RFC 6455): one JSON text message for each notification, ping and pong
+//! as heartbeat, and a close frame that names the position.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ use tokio_tungstenite::tungstenite::{Error, Message as Frame};
 
 use super::stream::{End, Outgoing, StreamMessage};
 
-/// What a client may send: pongs, and a close. Anything longer is not for us.
+/// Maximum size of a client's message. A client needs only pongs and a close.
 const INCOMING_MAX: usize = 4 << 10;
 
-/// The answer's headers if this is a WebSocket handshake; else what is wrong.
+/// Response headers of a WebSocket handshake, or the error in the handshake.
 pub(crate) fn accept(
     headers: &HeaderMap,
 ) -> Result<[(hyper::header::HeaderName, HeaderValue); 3], &'static str> {
-    // A list may stand in one line or in several.
+    // A header list may be in one line or in several lines.
     let has = |name, word: &str| {
         let lines = headers
             .get_all(name)
@@ -60,7 +60,7 @@ pub(crate) fn accept(
     ])
 }
 
-/// Carries the stream once the connection has changed protocols.
+/// Runs the stream after the protocol upgrade.
 pub(crate) async fn run(
     upgrade: OnUpgrade,
     user: String,
@@ -85,7 +85,7 @@ pub(crate) async fn run(
                     Some(message) => ws.send(frame(&message, &user)).await?,
                     None => break,
                 },
-                // Reading answers pings and notices a close.
+                // Reading answers pings and detects a close.
                 frame = ws.next() => match frame {
                     Some(Ok(Frame::Close(_))) | None => break,
                     Some(Ok(_)) => {}
@@ -108,7 +108,7 @@ pub(crate) async fn run(
             }
         }
 
-        // The other side's close; what else it still says is of no interest.
+        // Wait for the client's close frame, and ignore all other messages.
         while let Some(Ok(_)) = ws.next().await {}
         Ok::<(), Error>(())
     };

@@ -6,10 +6,10 @@ use domain::chain::Hash;
 
 /// `type` header of audit entries.
 pub const AUDIT_ENTRY: &str = "AuditEntry";
-/// Format of the entries of today, in the header `v`.
+/// Current format of the entries, in the header `v`.
 pub const VERSION: &[u8] = b"2";
 
-/// An entry. Field names are the contract's.
+/// An entry of the audit log. The contract defines the field names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct AuditEntry<'a> {
@@ -18,14 +18,14 @@ pub struct AuditEntry<'a> {
     pub src_offset: u64,
     pub log_time_ms: i64,
     pub payload_hash: Hash,
-    /// Since version 2.
+    /// Present since version 2.
     pub meta_hash: Option<Hash>,
     pub prev_hash: Hash,
     pub hash: Hash,
 }
 
 impl<'a> AuditEntry<'a> {
-    /// Appends its MessagePack form.
+    /// Appends the entry as MessagePack.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
         w.text("src_topic", self.src_topic)
@@ -45,7 +45,7 @@ impl<'a> AuditEntry<'a> {
         w.end();
     }
 
-    /// Reads what [`AuditEntry::encode`] wrote.
+    /// Decodes an entry that [`AuditEntry::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut topic = None;
         let mut partition = None;
@@ -76,7 +76,7 @@ impl<'a> AuditEntry<'a> {
                 src_offset: offset.ok_or(ODD)?,
                 log_time_ms: time.ok_or(ODD)?,
                 payload_hash: payload.ok_or(ODD)?,
-                // One that is there and cannot be read is no entry of version 1.
+                // An entry with an unreadable `meta_hash` is malformed, not an entry of version 1.
                 meta_hash: meta.map(|m| m.ok_or(ODD)).transpose()?,
                 prev_hash: prev.ok_or(ODD)?,
                 hash: hash.ok_or(ODD)?,

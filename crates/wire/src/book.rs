@@ -1,6 +1,6 @@
-//! Between `orders` and `trading`: `book-commands` (keyed by symbol) and `executions` (keyed by
-//! user). Internal, yet maps like everything else, so that an old record stays readable when fields
-//! are added.
+//! Records between `orders` and `trading`: `book-commands` (keyed by symbol) and `executions`
+//! (keyed by user). The topics are internal, but their records are maps, too. So an old record
+//! stays readable when fields are added.
 
 use super::event::named;
 use super::input::{Fault, read_map};
@@ -19,80 +19,77 @@ pub const EXECUTION: &str = "Execution";
 /// A reserved order on its way to the book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewOrder {
-    /// Which way.
     pub side: Side,
-    /// How many.
+    /// Order quantity, in shares.
     pub quantity: i64,
-    /// A market order: it has no price of its own.
+    /// A market order: the user gave no limit price.
     pub market: bool,
-    /// It must not trade at a worse price, ...
+    /// Worst price at which the order may trade, in 10^-4 units.
     pub limit_e4: i64,
-    /// ... nor, if it sells, at a better one than its account can take.
+    /// Highest price at which a sell may trade: its account cannot take more. `i64::MAX`: no bound.
     pub ceiling_e4: i64,
-    /// Waits for this price.
+    /// Stop price, in 10^-4 units. The order waits until the market reaches this price.
     pub stop_e4: Option<i64>,
-    /// What becomes of the rest.
+    /// Handling of the quantity that does not trade at once.
     pub life: Life,
-    /// From then on it must not trade.
+    /// Time from which the order must not trade, in milliseconds since 1970.
     pub deadline_ms: i64,
-    /// Must not trade on arrival.
+    /// The order must not trade on arrival.
     pub post_only: bool,
-    /// The tick that a market order without a stop was let in by.
+    /// The tick that a market order without a stop was checked against.
     pub reference: Option<Priced>,
 }
 
 named_enum! {
-    /// What is asked of the book.
+    /// Kind of a book command.
     Verb {
-        /// Take an order.
+        /// Add an order.
         New = 1, "new";
-        /// End one.
+        /// End an order.
         Cancel = 2, "cancel";
-        /// Change one.
+        /// Change an order.
         Replace = 3, "replace";
     }
 }
 
-/// What is asked of the book, with what it takes.
+/// Kind of a book command, with its arguments.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ask<'a> {
-    /// Take an order.
+    /// Add an order.
     New(NewOrder),
-    /// End one.
+    /// End an order.
     Cancel {
-        /// The command that asks.
+        /// Id of the command that causes the end.
         cause_id: &'a str,
-        /// What the order's end is to say.
+        /// Reason for the end, shown in the order's last event.
         reason: Reason,
     },
-    /// Change one.
+    /// Change an order.
     Replace {
-        /// The command that asks.
+        /// Id of the command that causes the change.
         cause_id: &'a str,
-        /// The new quantity, what has traded included.
+        /// New total quantity, including the quantity that has traded.
         quantity: i64,
-        /// The new limit.
+        /// New limit, in 10^-4 units.
         limit_e4: i64,
-        /// The new ceiling.
+        /// New ceiling, in 10^-4 units.
         ceiling_e4: i64,
     },
 }
 
-/// A command to a book.
+/// A command to the book of one symbol.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BookCommand<'a> {
-    /// Whose order; the executions go back to this key.
+    /// User of the order. The executions go back to this key.
     pub user_id: &'a str,
-    /// Which order.
     pub order_id: &'a str,
-    /// Which stock.
     pub symbol: &'a str,
-    /// What is asked.
+    /// Kind and arguments of the command.
     pub ask: Ask<'a>,
 }
 
 impl<'a> BookCommand<'a> {
-    /// Appends its MessagePack form.
+    /// Appends the command as MessagePack.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
         w.text("user_id", self.user_id)
@@ -104,7 +101,7 @@ impl<'a> BookCommand<'a> {
                     .int("quantity", o.quantity)
                     .int("limit_e4", o.limit_e4);
 
-                // Defaults are left out: most orders have them.
+                // Most orders have the defaults, so leave the defaults out.
                 if o.market {
                     w.flag("market", true);
                 }
@@ -148,7 +145,7 @@ impl<'a> BookCommand<'a> {
         w.end();
     }
 
-    /// Reads what [`BookCommand::encode`] wrote.
+    /// Decodes a command that [`BookCommand::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut user = None;
         let mut order = None;
@@ -175,7 +172,7 @@ impl<'a> BookCommand<'a> {
             "side" => side = named(v, Side::from_name).flatten(),
             "quantity" => quantity = v.i64(),
             "limit_e4" => limit = v.i64(),
-            // So the first version called it; it knew market orders only.
+            // Name of `limit_e4` in the first version, which had only market orders.
             "worst_price_e4" => (limit, market, life) = (v.i64(), true, Some(Life::Ioc)),
             "value_max_e4" => value_max = v.i64(),
             "ceiling_e4" => ceiling = v.i64(),
@@ -197,7 +194,7 @@ impl<'a> BookCommand<'a> {
             return Err(fault);
         }
 
-        // The first version bounded what a sell may bring as a whole.
+        // The first version bounded the total value of a sell, instead of its price.
         if let (Some(Side::Sell), None, Some(max), Some(quantity)) =
             (side, ceiling, value_max, quantity.filter(|q| *q > 0))
         {
@@ -241,91 +238,90 @@ impl<'a> BookCommand<'a> {
 }
 
 named_enum! {
-    /// What the book did with an order.
+    /// Kind of an execution.
     Kind {
-        /// Some of it traded.
+        /// Some or all of the order's quantity has traded.
         Fill = 1, "fill";
-        /// What was left of it is cancelled.
+        /// The remaining quantity is cancelled.
         Done = 2, "done";
-        /// Not taken into the book.
+        /// The order was not taken into the book.
         Rejected = 3, "rejected";
-        /// Taken; nothing else happened yet.
+        /// The order is in the book and has not traded yet.
         Accepted = 4, "accepted";
-        /// Its time was up.
+        /// The order's deadline has come.
         Expired = 5, "expired";
-        /// Its stop fired.
+        /// The order's stop has fired.
         Triggered = 6, "triggered";
-        /// Its terms are other ones now.
+        /// The order has new terms.
         Replaced = 7, "replaced";
-        /// A cancel came to nothing.
+        /// A cancel was refused.
         CancelRefused = 8, "cancel_refused";
-        /// A change came to nothing.
+        /// A change was refused.
         ReplaceRefused = 9, "replace_refused";
     }
 }
 
-/// The price that set a stop off.
+/// Prices at which a stop fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trigger {
-    /// The price that the market reached.
+    /// The price that the market reached, in 10^-4 units.
     pub price_e4: i64,
-    /// The worst price at which the order trades from now on.
+    /// The worst price at which the order may trade from now on, in 10^-4 units.
     pub limit_e4: i64,
 }
 
-/// How an order fared. Whatever comes first for an order, other than a rejection, also says that it
-/// was taken.
+/// An outcome of an order in the book. The first outcome of an order also means that the book has
+/// taken the order, unless the outcome is a rejection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OrderOutcome<'a> {
-    /// Taken; nothing else happened yet.
+    /// The order is in the book and has not traded yet.
     Accepted,
-    /// Some of it traded.
+    /// Some or all of the order's quantity has traded.
     Fill {
-        /// Unique under one prefix.
+        /// Unique under one topic prefix.
         trade_id: &'a str,
-        /// At this price.
+        /// Price of this fill, in 10^-4 units.
         price_e4: i64,
-        /// So many.
+        /// Quantity of this fill.
         quantity: i64,
-        /// Which part it played.
+        /// Maker or taker (FIX 851), or a fill against the house.
         liquidity: Liquidity,
     },
-    /// What was left of it is cancelled.
+    /// The remaining quantity is cancelled.
     Done(Reason),
-    /// Its time was up.
+    /// The order's deadline has come.
     Expired,
-    /// Not taken.
+    /// The order was not taken into the book.
     Rejected(Reason),
-    /// Its stop fired. None: in a record of before it was said at which price.
+    /// The order's stop has fired. `None` in old records, which have no prices.
     Triggered(Option<Trigger>),
-    /// Its terms are other ones now.
+    /// The order has new terms.
     Replaced {
-        /// The quantity, what has traded included; if that is all, the order is filled.
+        /// New quantity, including the traded quantity. An order whose whole quantity has traded is
+        /// filled.
         quantity: i64,
-        /// The limit.
+        /// New limit, in 10^-4 units.
         limit_e4: i64,
     },
-    /// A cancel came to nothing.
+    /// A cancel was refused.
     CancelRefused(Reason),
-    /// A change came to nothing.
+    /// A change was refused.
     ReplaceRefused(Reason),
 }
 
 /// One outcome of one order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Execution<'a> {
-    /// Whose order.
+    /// User of the order.
     pub user_id: &'a str,
-    /// Which order.
     pub order_id: &'a str,
-    /// The command that caused it, where that is not the order itself.
+    /// Id of the command that caused the outcome; `None` if the order was the cause.
     pub cause_id: Option<&'a str>,
-    /// What came of it.
     pub outcome: OrderOutcome<'a>,
 }
 
 impl<'a> Execution<'a> {
-    /// Appends its MessagePack form.
+    /// Appends the execution as MessagePack.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
         w.text("user_id", self.user_id)
@@ -366,7 +362,7 @@ impl<'a> Execution<'a> {
         w.end();
     }
 
-    /// Reads what [`Execution::encode`] wrote.
+    /// Decodes an execution that [`Execution::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut user = None;
         let mut order = None;
@@ -403,7 +399,7 @@ impl<'a> Execution<'a> {
                 trade_id: trade.ok_or(ODD)?,
                 price_e4: price.ok_or(ODD)?,
                 quantity: quantity.ok_or(ODD)?,
-                // The first version knew no others.
+                // The first version only had fills against the house.
                 liquidity: liquidity.unwrap_or(Liquidity::House),
             },
             Kind::Done => OrderOutcome::Done(reason.ok_or(ODD)?),

@@ -1,5 +1,4 @@
-//! `order-commands`: bytes to a typed command, and the content of a command in the one form in
-//! which two commands are compared.
+//! `order-commands` and `operator-commands`: decodes bytes to a typed command.
 
 use std::borrow::Cow;
 
@@ -17,113 +16,108 @@ use domain::status::Side;
 use ports::topics::TopicId;
 
 named_enum! {
-    /// What a command asks for.
+    /// Kind of a command.
     Kind {
         /// A new order.
         New = 1, "new";
         /// Cancel one order.
         Cancel = 2, "cancel";
-        /// Change one order.
+        /// Cancel/replace: change one order.
         Replace = 3, "replace";
-        /// Cancel all orders.
+        /// Mass cancel (FIX q): cancel all orders of a user, or all of one symbol.
         MassCancel = 4, "mass_cancel";
-        /// Money in.
         Deposit = 5, "deposit";
-        /// Money out.
         Withdraw = 6, "withdraw";
-        /// Take a trade back, for an operator.
+        /// An operator takes a trade back (FIX ExecType H).
         Bust = 7, "bust";
     }
 }
 
 named_enum! {
-    /// Type of an order.
+    /// Order type (FIX 40).
     OrderType {
-        /// At once, at the price there is.
+        /// Trades at once, at the current price.
         Market = 1, "market";
-        /// At a price or better.
+        /// Trades at its limit price or better.
         Limit = 2, "limit";
-        /// A market order that waits for a price.
+        /// Becomes a market order at its stop price.
         Stop = 3, "stop";
-        /// A limit order that waits for a price.
+        /// Becomes a limit order at its stop price.
         StopLimit = 4, "stop_limit";
     }
 }
 
 named_enum! {
-    /// How long an order lives.
+    /// Time in force (FIX 59).
     TimeInForce {
-        /// Until cancelled.
+        /// Good till cancel.
         Gtc = 1, "GTC";
-        /// Until the day ends.
+        /// Until the end of the day.
         Day = 2, "DAY";
-        /// What cannot trade at once is cancelled.
+        /// Immediate or cancel: the quantity that does not trade at once is cancelled.
         Ioc = 3, "IOC";
-        /// All at once or nothing.
+        /// Fill or kill: all of the quantity trades at once, or none.
         Fok = 4, "FOK";
-        /// Until a time.
+        /// Good till date: until `expire_at`.
         Gtd = 5, "GTD";
     }
 }
 
-/// A word of a list, or one that is not in it: that is no error of form, only something nobody
-/// serves.
+/// A word of a list, or an unknown word. An unknown word is not a malformed command, only a choice
+/// that is not supported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Choice<T> {
-    /// In the list.
+    /// A word of the list.
     Known(T),
-    /// Not in the list; the mark tells different ones apart.
+    /// An unknown word. The mark distinguishes unknown words from each other.
     Unknown([u8; 16]),
 }
 
-/// A command. Optional fields are those that its kind does not need.
+/// A command. An optional field is `None` if the command's kind does not need the field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command<'a> {
-    /// What it asks for.
     pub kind: Kind,
-    /// Who.
+    /// User whose account or order the command is about.
     pub user_id: Cow<'a, str>,
-    /// Its id.
+    /// Id of the command (FIX 11, ClOrdID).
     pub order_id: Cow<'a, str>,
-    /// The client's claim, nanoseconds since 1970.
+    /// Time claimed by the client, in nanoseconds since 1970.
     pub timestamp_ns: Option<i128>,
-    /// Which stock.
     pub symbol: Option<Cow<'a, str>>,
-    /// How many.
+    /// Order quantity, or the quantity of a bust.
     pub quantity: Option<Num>,
-    /// Which way (`order_type` in the contract).
+    /// Buy or sell (`order_type` in the contract).
     pub side: Option<Side>,
-    /// `type`, defaulted.
+    /// Order type (`type` in the contract); the default is market.
     pub order_type: Choice<OrderType>,
-    /// Limit.
     pub limit_price: Option<Num>,
-    /// Stop.
+    /// Price at which a stop order fires.
     pub stop_price: Option<Num>,
-    /// Time in force, defaulted.
+    /// Time in force; the default depends on the order type.
     pub tif: Choice<TimeInForce>,
-    /// Deadline, nanoseconds since 1970.
+    /// Deadline, in nanoseconds since 1970.
     pub expire_at_ns: Option<i128>,
-    /// Must not trade at once.
+    /// The order must not trade on arrival.
     pub post_only: bool,
-    /// The order that a cancel, replacement or bust is about.
+    /// Id of the order that a cancel, replace or bust is about (FIX 41, OrigClOrdID).
     pub orig_order_id: Option<Cow<'a, str>>,
-    /// Money to move.
+    /// Amount of a deposit or withdrawal.
     pub amount: Option<Num>,
-    /// The operator who asks, if it is not the user. Of transfers it is for the record only: the
-    /// same amount under the same id is the same transfer.
+    /// The operator who sends the command for a user. In a transfer the operator is only for the
+    /// record: the same amount under the same id is the same transfer.
     pub operator: Option<Cow<'a, str>>,
-    /// The trade to take back, ...
+    /// The trade that a bust takes back.
     pub trade_id: Option<Cow<'a, str>>,
-    /// ... its price, ...
+    /// Price of that trade.
     pub price: Option<Num>,
-    /// ... and its fee.
+    /// Fee of that trade.
     pub fee: Option<Num>,
-    /// A field that would protect the order under a name that is not ours (see [`protections`]).
+    /// Name of a field that asks for a protection which is not served (see [`protections`]).
     pub unlike: Option<Cow<'a, str>>,
 }
 
-/// The topic that a command belongs to: the operators' own, if it moves money or names an operator.
-/// One that cannot be read goes where clients write.
+/// The topic that a command belongs to. A command that moves money, busts a trade or names an
+/// operator belongs to the operators' topic. A malformed command belongs to the clients' topic.
 pub fn topic(bytes: &[u8]) -> TopicId {
     match decode(bytes) {
         Ok(c)
@@ -136,30 +130,30 @@ pub fn topic(bytes: &[u8]) -> TopicId {
     }
 }
 
-/// Until when an order lives.
+/// End of an order's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Until {
-    /// It ends by itself, or is cancelled.
+    /// No deadline: a fill or a cancel ends the order.
     Ended,
-    /// The end of the day on which it came.
+    /// The end of the day on which the order came.
     DayEnd,
-    /// This moment, nanoseconds since 1970.
+    /// A deadline, in nanoseconds since 1970.
     Time(i128),
 }
 
-/// A new order whose fields fit together.
+/// A new order with a valid combination of fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Served {
-    /// Its prices.
+    /// Order type with its prices.
     pub pricing: Pricing,
-    /// What becomes of the rest.
+    /// Handling of the quantity that does not trade at once.
     pub life: Life,
-    /// Until when.
+    /// Deadline of the order.
     pub until: Until,
 }
 
 impl Command<'_> {
-    /// Why it came to nothing, for people.
+    /// The sentence for people that explains a reason. Names the field that is not served, if any.
     pub fn text(&self, reason: Reason) -> Cow<'static, str> {
         match &self.unlike {
             Some(field) if reason == Reason::UnsupportedCharacteristic => {
@@ -169,7 +163,7 @@ impl Command<'_> {
         }
     }
 
-    /// The order, if its fields fit together.
+    /// The order, if its combination of fields is valid.
     pub fn served(&self) -> Option<Served> {
         let (Choice::Known(kind), Choice::Known(tif)) = (self.order_type, self.tif) else {
             return None;
@@ -200,7 +194,8 @@ impl Command<'_> {
         let life = match tif {
             TimeInForce::Fok => Life::Fok,
             TimeInForce::Ioc => Life::Ioc,
-            // A stop that has fired is a market order, whatever it waited for.
+            // A stop that has fired is a market order, so its rest is cancelled even with GTC, DAY
+            // or GTD.
             _ if kind == OrderType::Stop => Life::Ioc,
             _ => Life::Rest,
         };
@@ -214,27 +209,27 @@ impl Command<'_> {
 }
 
 impl Served {
-    /// Whether it may stay in the book for a while, resting or waiting.
+    /// Reports that the order may stay in the book for a while, resting or waiting for its stop.
     pub fn stays(&self) -> bool {
         self.life == Life::Rest
             || matches!(self.pricing, Pricing::Stop(_) | Pricing::StopLimit { .. })
     }
 }
 
-/// A command that cannot be understood, with what could be.
+/// A malformed command, with the fields that could be read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Malformed<'a> {
-    /// What is wrong with it.
+    /// The error, for people.
     pub text: Fault,
     /// The user, if valid.
     pub user_id: Option<Cow<'a, str>>,
-    /// The id, if valid.
+    /// The command's id, if valid.
     pub order_id: Option<Cow<'a, str>>,
-    /// The stock, if valid.
+    /// The symbol, if valid.
     pub symbol: Option<Cow<'a, str>>,
-    /// How many, if it is a number that can be shown.
+    /// The quantity, if the value is a number that can be shown.
     pub quantity: Option<i64>,
-    /// Which way, if known.
+    /// Buy or sell, if valid.
     pub side: Option<Side>,
 }
 
@@ -259,12 +254,12 @@ struct Raw<'a> {
     trade_id: Option<FieldValue<'a>>,
     price: Option<FieldValue<'a>>,
     fee: Option<FieldValue<'a>>,
-    /// The first field that asks for a protection under another name, and the first that asks for a
-    /// trial.
+    /// The first field that asks for a trial, and the first field that asks for another protection.
+    /// The index is the [`Protection`].
     unlike: [Option<String>; 2],
 }
 
-/// Reads a command from a record's value.
+/// Decodes a command from a record's value.
 pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Malformed<'_>> {
     let mut raw = Raw::default();
     let read = read_map(bytes, |name, value| {
@@ -407,8 +402,9 @@ impl<'a> Raw<'a> {
         Ok(c)
     }
 
-    /// Protections are of orders and replacements; a trial is none of whatever moves money or
-    /// shares. Fields of ours that this kind does not read count, too.
+    /// The name of a field that asks for a protection that this kind does not serve. Protections
+    /// count for orders and replaces. Trials also count for deposits and withdrawals. Our own
+    /// fields count, too, if commands of this kind do not use the field.
     fn unlike(&self, c: &Command<'a>) -> Option<Cow<'a, str>> {
         let kind = c.kind;
         let orders = matches!(kind, Kind::New | Kind::Replace);
@@ -425,7 +421,8 @@ impl<'a> Raw<'a> {
         };
 
         let ours = match kind {
-            // They are for the operator's safety: one that cannot be read fits no trade.
+            // These fields are for the operator's safety. A value that cannot be read matches no
+            // trade.
             Kind::Bust if self.symbol.is_some() && c.symbol.is_none() => Some("symbol"),
             Kind::Bust if self.side.is_some() && c.side.is_none() => Some("order_type"),
             Kind::New => of_others(&("price", &self.price)),

@@ -1,9 +1,10 @@
-//! The content of a command in canonical bytes: what decides whether a second command with the same
-//! id is the same command.
+//! Canonical bytes of a command. The bytes decide whether a second command with the same id is the
+//! same command.
 //!
-//! All known fields of the command's kind but `timestamp`, after defaults, numbers by value; in the
-//! order of the contract's table, so that the first difference is the field to name. These bytes
-//! lie in state for ever: the encoding only ever grows at its end.
+//! The bytes hold the compared fields of the command's kind, after defaults, with numbers by value.
+//! `timestamp` is not compared. The order of the fields is that of the contract's table, so that
+//! the first difference is the field to name. The bytes stay in state for ever, so the encoding may
+//! only grow at its end.
 
 use sha2::{Digest, Sha256};
 
@@ -12,7 +13,7 @@ use domain::decimal::{Num, Odd};
 use domain::status::Side;
 use ports::varint;
 
-/// Identity of a word that is in no list.
+/// Mark of an unknown word.
 pub fn mark_of(word: &str) -> [u8; 16] {
     Sha256::digest(word.as_bytes())[..16]
         .try_into()
@@ -50,16 +51,17 @@ fn fields(kind: Kind) -> &'static [&'static str] {
     }
 }
 
-/// Appends the content: the kind, then each field with its length before it.
+/// Appends the fingerprint: the kind, then each field with its length before the field.
 pub fn put(c: &Command<'_>, out: &mut Vec<u8>) {
     out.push(c.kind as u8);
     for name in fields(c.kind) {
-        // It came later and is the last: what does not have it is as it always was.
+        // `operator` was added later. Without an operator the bytes end here, as in earlier
+        // versions. (A bust always has an operator.)
         if *name == "operator" && c.operator.is_none() {
             break;
         }
 
-        // So are these, of a trade that is taken back.
+        // Both fields were added later, at the end of a bust.
         if c.kind == Kind::Bust && *name == "symbol" && c.symbol.is_none() && c.side.is_none() {
             break;
         }
@@ -124,12 +126,12 @@ fn put_choice<T>(out: &mut Vec<u8>, c: Choice<T>, number: impl Fn(T) -> u8) {
     }
 }
 
-/// Stored content.
+/// The stored fingerprint of a command.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandFingerprint<'a>(pub &'a [u8]);
 
 impl<'a> CommandFingerprint<'a> {
-    /// What kind of command it was.
+    /// Kind of the command.
     pub fn kind(self) -> Option<Kind> {
         Kind::from_number(*self.0.first()?)
     }
@@ -149,7 +151,7 @@ impl<'a> CommandFingerprint<'a> {
         self.parts().nth(i).filter(|p| !p.is_empty())
     }
 
-    /// The first field in which two contents differ; none if they are the same.
+    /// The first field in which two fingerprints differ; `None` if they are equal.
     pub fn conflict(self, other: CommandFingerprint<'_>) -> Option<&'static str> {
         if self.0 == other.0 {
             return None;
@@ -159,8 +161,8 @@ impl<'a> CommandFingerprint<'a> {
             return Some("command");
         };
 
-        // A field that one of the two does not have (written by an older version) counts as its
-        // default, which is empty.
+        // An older version may have written fewer fields. A missing field counts as its default,
+        // which is empty.
         let mut a = self.parts();
         let mut b = other.parts();
         fields(kind)
@@ -169,32 +171,32 @@ impl<'a> CommandFingerprint<'a> {
             .find(|_| a.next().unwrap_or_default() != b.next().unwrap_or_default())
     }
 
-    /// Which stock.
+    /// The symbol; `None` if the kind has none.
     pub fn symbol(self) -> Option<&'a str> {
         std::str::from_utf8(self.part("symbol")?).ok()
     }
 
-    /// Which way.
+    /// Buy or sell.
     pub fn side(self) -> Option<Side> {
         Side::from_number(*self.part("order_type")?.first()?)
     }
 
-    /// How many, if that can be shown.
+    /// The quantity, if the value can be shown.
     pub fn quantity(self) -> Option<i64> {
         exact(self.part("quantity")?)
     }
 
-    /// How much money, if that can be shown.
+    /// The amount in 10^-4 units, if the value can be shown.
     pub fn amount(self) -> Option<i64> {
         exact(self.part("amount")?)
     }
 
-    /// At which stop, if that can be shown.
+    /// The stop price in 10^-4 units, if the value can be shown.
     pub fn stop_price(self) -> Option<i64> {
         exact(self.part("stop_price")?)
     }
 
-    /// At which limit, if that can be shown.
+    /// The limit price in 10^-4 units, if the value can be shown.
     pub fn limit_price(self) -> Option<i64> {
         exact(self.part("limit_price")?)
     }

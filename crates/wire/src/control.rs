@@ -1,5 +1,6 @@
-//! `controls`: what operators have switched off. Internal, but written by hand now and then, so it
-//! is read as strictly as what clients write.
+//! `controls`: restrictions that operators have set on users or on everybody. The topic is
+//! internal, but people sometimes write its records by hand. So the reader is as strict as for
+//! client records.
 
 use std::borrow::Cow;
 
@@ -9,24 +10,25 @@ use super::topics::INPUT_BYTES_MAX;
 use domain::control::{Control, EVERYBODY};
 use domain::ids;
 
-/// A row: what is switched off, and why, in an operator's words.
+/// A row of `controls`: the restriction, and the reason in an operator's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlRow<'a> {
-    /// How much.
+    /// Degree of the restriction: stopped or disabled.
     pub state: Control,
-    /// Orders that rest or wait stay, and may trade.
+    /// Resting and waiting orders stay in the book, and may trade.
     pub keep_orders: bool,
-    /// For whoever reads the list; decides nothing.
+    /// Explanation for people. Decisions ignore this field.
     pub text: Option<Cow<'a, str>>,
-    /// The operator who says so, for the record.
+    /// The operator who set the restriction, for the record only.
     pub operator: Option<Cow<'a, str>>,
 }
 
-/// Header that names who wrote a record; where something is lifted there is no value to do so.
+/// Header with the name of the operator who wrote a record. A record that lifts a restriction has
+/// no value that could hold the name.
 pub const OPERATOR: &str = "operator";
 
-/// Reads a record of `controls`. None: a null value has lifted it. An error: the record changes
-/// nothing.
+/// Decodes a record of `controls`. `None`: a null value has lifted the restriction. An error: the
+/// record changes nothing.
 pub fn decode<'a>(
     key: Option<&[u8]>,
     value: Option<&'a [u8]>,
@@ -58,7 +60,7 @@ pub fn decode<'a>(
             None => wrong = Some("text is not text"),
             some => text = some,
         },
-        // Decides nothing, so whatever it is, the row holds.
+        // Decisions ignore the operator, so an unreadable name does not make the row invalid.
         "operator" => operator = v.text(),
         _ => {}
     })?;
@@ -76,7 +78,7 @@ pub fn decode<'a>(
 }
 
 impl ControlRow<'_> {
-    /// Appends its wire form, which a person can read.
+    /// Appends the row as JSON, which people can read.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let keep = self
             .keep_orders

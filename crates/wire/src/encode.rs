@@ -1,20 +1,18 @@
-//! What clients send: commands, ticks and reference data as MessagePack or JSON. Nothing is checked
-//! here; the readers check everything.
+//! Encodes the records of clients: commands, ticks and reference data, as MessagePack or JSON. The
+//! encoder checks nothing; the readers check everything.
 
 use super::writer::MapWriter;
 use domain::status::Side;
 
-/// How to write a value.
+/// Format of a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
-    /// A MessagePack map.
     #[default]
     MessagePack,
-    /// A JSON object.
     Json,
 }
 
-/// A field's value. Decimals go as text, so that no one's float rounds them.
+/// Value of a field. Decimals are text, so that no reader's float rounds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field<'a> {
     /// Text, or a decimal number.
@@ -65,7 +63,7 @@ fn json_text(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
 }
 
-/// The plain market order of six fields.
+/// A plain market order with six fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct MarketOrder<'a> {
@@ -78,7 +76,7 @@ pub struct MarketOrder<'a> {
 }
 
 impl MarketOrder<'_> {
-    /// Appends its wire form.
+    /// Appends the order in the given format.
     pub fn encode(&self, format: Encoding, out: &mut Vec<u8>) {
         let all = [
             ("order_id", Field::Text(self.order_id)),
@@ -112,7 +110,7 @@ pub fn transfer(
     fields(format, &all, out);
 }
 
-/// Appends a tick; the price is a decimal number as text.
+/// Appends a tick. The price is a decimal number as text.
 pub fn tick(
     format: Encoding,
     symbol: &str,

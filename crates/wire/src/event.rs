@@ -1,4 +1,5 @@
-//! `order-events`: the system of record. One struct for all events; what does not apply is absent.
+//! `order-events`: the system of record. One struct serves all events; a field that an event does
+//! not use is absent.
 
 use super::input::{Fault, FieldValue, read_map};
 use super::writer::MapWriter;
@@ -7,43 +8,41 @@ use domain::reason::Reason;
 use domain::status::{Liquidity, Side, Status};
 
 named_enum! {
-    /// What happened.
+    /// Kind of an event.
     Event {
-        /// Checked, reserved, sent to the book.
+        /// The order was checked, its hold was reserved, and the order was sent to the book.
         OrderPending = 1, "OrderPending";
-        /// In the book.
+        /// The order is in the book.
         OrderAccepted = 2, "OrderAccepted";
-        /// Refused.
+        /// An order or another command was refused.
         OrderRejected = 3, "OrderRejected";
-        /// Answer to a repetition: how it stands.
+        /// Answer to a repeated command: the current state of the order.
         OrderStatus = 4, "OrderStatus";
-        /// The id was used before for something else.
+        /// The command's id was used before for a different command.
         DuplicateRejected = 5, "DuplicateRejected";
-        /// A stop fired.
+        /// The order's stop has fired.
         OrderTriggered = 6, "OrderTriggered";
-        /// Some of it traded.
+        /// A part of the order has traded.
         OrderPartiallyFilled = 7, "OrderPartiallyFilled";
-        /// The last of it traded.
+        /// The last part of the order has traded.
         OrderFilled = 8, "OrderFilled";
-        /// Ended before it was filled.
+        /// The order ended before it was filled.
         OrderCancelled = 9, "OrderCancelled";
-        /// Ended by time.
+        /// The order ended at its deadline.
         OrderExpired = 10, "OrderExpired";
-        /// Changed.
+        /// The order has new terms.
         OrderReplaced = 11, "OrderReplaced";
-        /// A cancel came to nothing.
+        /// A cancel, replace or bust was refused.
         CancelRejected = 12, "CancelRejected";
         /// A trade was taken back.
         TradeBusted = 13, "TradeBusted";
-        /// Money in.
         Deposited = 14, "Deposited";
-        /// Money out.
         Withdrawn = 15, "Withdrawn";
     }
 }
 
 impl Event {
-    /// The name in kebab case, as notifications use it.
+    /// The name in kebab case, for notifications.
     pub fn kebab(self) -> &'static str {
         match self {
             Event::OrderPending => "order-pending",
@@ -65,7 +64,7 @@ impl Event {
     }
 }
 
-/// An event. Field names are the contract's.
+/// An event. The contract defines the field names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub struct OrderEvent<'a> {
@@ -100,7 +99,7 @@ pub struct OrderEvent<'a> {
 }
 
 impl<'a> OrderEvent<'a> {
-    /// An event with nothing in it yet but what happened to whom.
+    /// An event with only its kind and its user. All other fields are empty.
     pub fn new(event: Event, user_id: &'a str) -> Self {
         OrderEvent {
             event,
@@ -134,7 +133,7 @@ impl<'a> OrderEvent<'a> {
         }
     }
 
-    /// Appends its MessagePack form.
+    /// Appends the event as MessagePack.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let seq = i64::try_from(self.user_seq).expect("nobody has 2^63 events");
         let mut w = MapWriter::begin(out);
@@ -179,7 +178,7 @@ impl<'a> OrderEvent<'a> {
         w.end();
     }
 
-    /// Reads an event that we wrote.
+    /// Decodes an event that [`OrderEvent::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut e = OrderEvent::new(Event::OrderStatus, "");
         let mut event = None;
@@ -246,7 +245,7 @@ fn int(v: &FieldValue<'_>, slot: &mut Option<i64>) -> Option<()> {
     Some(())
 }
 
-/// A word of a list: the outer `None` says that it is not in it.
+/// Reads a word of a list. The outer `None` means that the value is not a word of the list.
 pub(super) fn named<T>(v: FieldValue<'_>, from_name: fn(&str) -> Option<T>) -> Option<Option<T>> {
     from_name(v.plain_text()?).map(Some)
 }
@@ -301,7 +300,7 @@ mod tests {
         }
     }
 
-    /// A later version must read what this one wrote, and any MessagePack library must read both.
+    /// Later versions and every MessagePack library must read the bytes of this version.
     #[test]
     fn golden_bytes() {
         let mut out = Vec::new();

@@ -1,53 +1,50 @@
-//! Reads what others wrote: one map, in MessagePack or JSON, strictly. Anything may come in here,
-//! so nothing panics, nothing recurses deeper than the contract allows, and nothing is allocated
-//! for a value unless it has escapes in it.
+//! Strict reader of client records: one map, in MessagePack or JSON. The input may be any bytes. So
+//! the reader never panics and never recurses deeper than the contract allows. The reader allocates
+//! for a value only if the value has escapes.
 //!
-//! A map can be complete and still be wrong (a key twice, nested too deep, text that is not UTF-8,
-//! bytes after the end). Such a fault is reported beside the fields, so that the sender can be told
-//! which of his orders it was; what cannot be read to its end has no fields at all.
+//! A map can be complete and still have a fault: a repeated key, too deep nesting, text that is not
+//! UTF-8, bytes after the end. The reader reports the fault together with the fields, so that the
+//! answer can name the order. A map that cannot be read to its end has no fields at all.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use domain::decimal::{self, Num, Odd, WHOLE};
 
-/// Deepest nesting, the outer map included.
+/// Maximum nesting depth, including the outer map.
 const DEPTH_MAX: u32 = 32;
 
-/// What is wrong, in words for a person.
+/// Description of an error, for people.
 pub type Fault = &'static str;
 
-/// A field's value.
+/// Value of a field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldValue<'a> {
-    /// Nothing; the same as an absent field.
+    /// Null, with the same meaning as an absent field.
     Null,
-    /// True or false.
     Bool(bool),
-    /// A MessagePack integer.
     Int(i128),
     /// A MessagePack float of 8 bytes.
     F64(f64),
     /// A MessagePack float of 4 bytes.
     F32(f32),
-    /// A JSON number as it was written.
+    /// A JSON number, as text.
     Number(&'a str),
-    /// Text.
     Text(Cow<'a, str>),
-    /// Bytes.
     Binary(&'a [u8]),
-    /// A map, list or extension, as it was written.
+    /// The bytes of a map, list or extension.
     Nested(&'a [u8]),
-    /// The field is there more than once.
+    /// The key occurs more than once.
     Twice,
 }
 
 impl<'a> FieldValue<'a> {
-    /// The number, wherever one is due: a number, or text that reads as one.
+    /// The value as a number with `scale` decimals: from a number, or from text that reads as a
+    /// number.
     pub fn num(&self, scale: u32) -> Option<Num> {
         match self {
             FieldValue::Int(n) => Some(decimal::from_integer(*n, scale)),
-            // Formatting finds the shortest decimal form; nothing is computed with the float.
+            // Formatting gives the shortest decimal form. No arithmetic uses the float.
             FieldValue::F64(n) => decimal::from_text(format_args!("{n:e}"), scale),
             FieldValue::F32(n) => decimal::from_text(format_args!("{n:e}"), scale),
             FieldValue::Number(t) => decimal::parse(t.as_bytes(), scale),
@@ -56,8 +53,8 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    /// A whole number given as a number; what is beyond i64 is cut to a number that is as good as
-    /// infinite.
+    /// A whole number, but not from text. A JSON number or a float beyond `i64` becomes plus or
+    /// minus `FAR`, which serves as infinity.
     pub fn integer(&self) -> Option<i128> {
         if matches!(self, FieldValue::Text(_)) {
             return None;
@@ -79,7 +76,6 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    /// The text.
     pub fn text(self) -> Option<Cow<'a, str>> {
         match self {
             FieldValue::Text(t) => Some(t),
@@ -87,7 +83,7 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    /// The text of a record we wrote ourselves, which never needs unescaping.
+    /// The text of a record that we wrote. Our texts have no escapes.
     pub fn plain_text(self) -> Option<&'a str> {
         match self {
             FieldValue::Text(Cow::Borrowed(t)) => Some(t),
@@ -95,7 +91,7 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    /// The number of a record we wrote ourselves.
+    /// The number of a record that we wrote.
     pub fn i64(&self) -> Option<i64> {
         match self {
             FieldValue::Int(n) => i64::try_from(*n).ok(),
@@ -106,7 +102,8 @@ impl<'a> FieldValue<'a> {
 
 const FAR: i128 = 1_000_000_000_000_000_000_000_000_000_000;
 
-/// A claim of time: an integer since 1970 whose unit follows from its size; in nanoseconds.
+/// Converts a claimed time since 1970 to nanoseconds. The unit (s, ms, us or ns) follows from the
+/// size of the number.
 pub fn timestamp_ns(n: i128) -> i128 {
     match n.unsigned_abs() {
         0..100_000_000_000 => n * 1_000_000_000,
@@ -116,8 +113,8 @@ pub fn timestamp_ns(n: i128) -> i128 {
     }
 }
 
-/// Reads a map and hands over each field of it once, [`FieldValue::Twice`] for one that comes again.
-/// `Ok(Some(_))`: it was read to its end but has a fault.
+/// Reads a map and calls `field` for each entry. A repeated key has the value
+/// [`FieldValue::Twice`]. `Ok(Some(_))`: the map was read to its end but has a fault.
 pub fn read_map<'a>(
     bytes: &'a [u8],
     field: impl FnMut(&str, FieldValue<'a>),
@@ -167,14 +164,14 @@ fn read_msgpack<'a>(
 pub(super) const TWICE: Fault = "a key occurs twice";
 pub(super) const DEEP: Fault = "maps and lists are nested more than 32 deep";
 
-/// The depth of a container within one of that depth (the outer map is at 1); none if that is too
-/// deep.
+/// The depth of a container inside a container at `depth` (the outer map is at 1). `None` if the
+/// result is above `DEPTH_MAX`.
 pub(super) fn deeper(depth: u32) -> Option<u32> {
     (depth < DEPTH_MAX).then_some(depth + 1)
 }
 
-/// Keys of a map seen so far: a short list, and a set once there are many (or if one had escapes),
-/// so that no map is slow to read.
+/// Keys of a map seen so far. A short list holds the first keys; a set holds further keys and keys
+/// with escapes. So large maps are fast to read, too.
 #[derive(Default)]
 pub(super) struct Keys<'a> {
     few: [&'a str; 24],
@@ -183,8 +180,9 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// Whether the key did not come before. A key with escapes has no place in the input that the
-    /// list could point to.
+    /// Remembers a key and reports whether the key is new. `lasting` is the key inside the input. A
+    /// key with escapes has no `lasting` form, because the input does not contain its decoded
+    /// bytes.
     pub(super) fn is_new(&mut self, key: &str, lasting: Option<&'a str>) -> bool {
         if self.few[..self.count].contains(&key)
             || (!self.more.is_empty() && self.more.contains(key))
@@ -290,7 +288,7 @@ impl<'a> PackedMap<'a> {
         }
     }
 
-    /// A length of 1, 2 or 4 bytes.
+    /// Reads a length of 1, 2 or 4 bytes.
     fn length(&mut self, width: usize) -> Result<usize, Fault> {
         Ok(self
             .take(width)?
@@ -298,7 +296,7 @@ impl<'a> PackedMap<'a> {
             .fold(0, |n, b| (n << 8) | usize::from(*b)))
     }
 
-    /// A map's key; none, and a fault, if it is not text.
+    /// Reads a map's key. A key that is not text is a fault, and gives `None`.
     fn key(&mut self) -> Result<Option<&'a str>, Fault> {
         match self.value(DEPTH_MAX)? {
             FieldValue::Text(Cow::Borrowed(key)) => Ok(Some(key)),
@@ -337,7 +335,7 @@ impl<'a> PackedMap<'a> {
         Ok(FieldValue::Nested(&self.bytes[start..self.at]))
     }
 
-    /// Passes over so many values that lie too deep, without going deeper itself.
+    /// Skips values that are nested too deep, without recursion.
     fn pass(&mut self, mut values: u64) -> Result<(), Fault> {
         self.fault.get_or_insert(DEEP);
         while values > 0 {

@@ -6,12 +6,12 @@ use domain::decimal::{MONEY, Num, WHOLE};
 use domain::ids;
 use domain::instrument::{CURRENCY, Instrument, Listing};
 
-/// Widest collar, half spread, fee: the whole price.
+/// Maximum of collar, half spread and fee, in basis points: the whole price.
 const BPS_MAX: i64 = 10_000;
-/// Widest band.
+/// Maximum of bands and short margin, in basis points.
 const BAND_BPS_MAX: i64 = 1_000_000;
 
-/// Reads a record of `instruments`. None: the stock is delisted by a null value. An error: the
+/// Decodes a record of `instruments`. `None`: a null value has delisted the symbol. An error: the
 /// record changes nothing.
 pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Instrument>, Fault> {
     let key = key

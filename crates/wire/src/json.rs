@@ -1,5 +1,4 @@
-//! The JSON half of [`super::input`]: a strict reader of one object. Numbers stay the text they
-//! are.
+//! The JSON part of [`super::input`]: a strict reader of one object. Numbers stay text.
 
 use std::borrow::Cow;
 
@@ -47,7 +46,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The next byte after blanks; stays where it is.
+    /// Skips blanks and returns the next byte without taking that byte.
     fn next(&mut self) -> Option<u8> {
         self.blanks();
         self.peek()
@@ -100,7 +99,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// After an element: true at a comma, false at the closing byte.
+    /// Takes the byte after an element: true for a comma, false for the closing byte.
     fn more(&mut self, close: u8) -> Result<bool, Fault> {
         let byte = self.next();
         self.at += 1;
@@ -159,8 +158,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Passes over a map or list that lies too deep, without going deeper itself: to the bracket
-    /// that closes the one it stands at.
+    /// Skips a map or list that is nested too deep, up to its closing bracket, without recursion.
     fn pass(&mut self) -> Result<(), Fault> {
         self.fault.get_or_insert(DEEP);
         let mut open = 0_usize;
@@ -192,8 +190,8 @@ impl<'a> Json<'a> {
         self.at - start
     }
 
-    /// No JSON, but what common encoders write for a float that is no number; whoever reads the
-    /// field says what is wrong with it.
+    /// Accepts `NaN` and infinities, although JSON has no such numbers: common encoders write these
+    /// words. The reader of the field then reports the error.
     fn not_a_number(&mut self) -> Result<FieldValue<'a>, Fault> {
         let rest = &self.text[self.at..];
         let word = ["NaN", "Infinity", "-Infinity"]
@@ -257,7 +255,8 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The rest of a string that has escapes, with what came before them.
+    /// Reads the rest of a string with escapes. The result includes the text before the first
+    /// escape.
     fn escaped(&mut self, start: usize) -> Result<String, Fault> {
         let mut s = self.text[start..self.at].to_string();
         loop {

@@ -1,5 +1,5 @@
-//! The public contract in code: topics, and bytes to types and back.
-// clippy.toml lists what would make a result depend on more than its records.
+//! The public contract in code: topics, and conversions between bytes and types.
+// clippy.toml lists methods and types that make a result depend on more than its records.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![warn(unreachable_pub)]
 

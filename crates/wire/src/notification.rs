@@ -1,4 +1,4 @@
-//! `notifications`: what a user is told about one event.
+//! `notifications`: the message to a user about one event.
 
 use super::event::OrderEvent;
 use super::input::{Fault, FieldValue, read_map};
@@ -7,8 +7,7 @@ use super::writer::MapWriter;
 /// `type` header of notifications.
 pub const NOTIFICATION: &str = "Notification";
 
-/// Appends the notification of an event. `raw` is the event as it was written; it goes in
-/// untouched.
+/// Appends the notification of an event. `raw` is the encoded event, copied without a change.
 pub fn encode(e: &OrderEvent<'_>, text: &str, raw: &[u8], out: &mut Vec<u8>) {
     let mut w = MapWriter::begin(out);
     w.text("user_id", e.user_id).int(
@@ -22,25 +21,23 @@ pub fn encode(e: &OrderEvent<'_>, text: &str, raw: &[u8], out: &mut Vec<u8>) {
     w.end();
 }
 
-/// A notification as it is read.
+/// A decoded notification.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Notification<'a> {
-    /// Who is told.
     pub user_id: &'a str,
-    /// Number of the event.
+    /// `user_seq` of the event.
     pub user_seq: u64,
     /// Event name in kebab case.
     pub kind: &'a str,
-    /// Which order, if any.
+    /// The order, if the event has one.
     pub order_id: Option<&'a str>,
-    /// One sentence.
+    /// One sentence for people.
     pub text: &'a str,
-    /// The event.
     pub event: OrderEvent<'a>,
 }
 
 impl<'a> Notification<'a> {
-    /// Reads what [`encode`] wrote.
+    /// Decodes a notification that [`encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut user = None;
         let mut seq = None;

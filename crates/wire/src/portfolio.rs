@@ -1,8 +1,9 @@
 //! `portfolios`: the latest portfolio of a user.
 //!
-//! A portfolio of up to 256 positions is one record. A larger one lies apart: the user's record has
-//! the totals, and each position is a record of its own, so that an event rewrites what it changed
-//! and no record grows without a bound. [`PortfolioFold`] is the one reader of both forms.
+//! A portfolio of up to 256 positions is one record. A larger portfolio is split: the user's record
+//! has the totals, and each position has a record of its own. So an event rewrites only changed
+//! positions, and no record grows without a bound. [`PortfolioFold`] is the only reader of both
+//! forms.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +17,10 @@ pub const PORTFOLIO: &str = "Portfolio";
 /// `type` header of positions in records of their own.
 pub const POSITION: &str = "Position";
 
-/// Between user and symbol in the key of a position's record. No id has it.
+/// Separates user and symbol in the key of a position's record. Ids never contain this character.
 const SEPARATOR: char = '/';
 
-/// A portfolio. Field names are the contract's.
+/// A portfolio. The contract defines the field names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct PortfolioRecord {
@@ -30,12 +31,12 @@ pub struct PortfolioRecord {
     pub realised_e4: i64,
     pub fees_e4: i64,
     pub positions: BTreeMap<String, Holding>,
-    /// How many positions besides are in records of their own; 0 where the portfolio is whole.
+    /// Number of further positions, in records of their own; 0 if the portfolio is whole.
     pub positions_apart: u64,
 }
 
 impl PortfolioRecord {
-    /// Appends its MessagePack form; positions of zero are left out.
+    /// Appends the portfolio as MessagePack. Positions of zero are left out.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let int = |n: u64| i64::try_from(n).expect("nobody has 2^63 events or positions");
         let mut w = MapWriter::begin(out);
@@ -58,7 +59,7 @@ impl PortfolioRecord {
         w.end();
     }
 
-    /// Reads what [`PortfolioRecord::encode`] wrote.
+    /// Decodes a portfolio that [`PortfolioRecord::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, Fault> {
         let mut p = PortfolioRecord::default();
         let mut wrong = None;
@@ -129,18 +130,17 @@ fn holding(v: FieldValue<'_>) -> Option<Holding> {
 /// A position in a record of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PositionRecord<'a> {
-    /// Whose.
     pub user_id: &'a str,
-    /// The last event of the user that is in it, and in the user's record behind it.
+    /// `user_seq` of the last event included in this position, and in the user's record that
+    /// follows.
     pub user_seq: u64,
-    /// Of which stock.
     pub symbol: &'a str,
-    /// What is held.
+    /// Quantity, reserved quantity and cost basis.
     pub holding: Holding,
 }
 
 impl<'a> PositionRecord<'a> {
-    /// Appends its MessagePack form.
+    /// Appends the position as MessagePack.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
         w.text("user_id", self.user_id).int(
@@ -152,7 +152,7 @@ impl<'a> PositionRecord<'a> {
         w.end();
     }
 
-    /// Reads what [`PositionRecord::encode`] wrote.
+    /// Decodes a position that [`PositionRecord::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut user = None;
         let mut seq = None;
@@ -190,8 +190,8 @@ impl<'a> PositionRecord<'a> {
     }
 }
 
-/// Writes the key of a position's record. The record lies in the partition of its user, not of this
-/// key.
+/// Writes the key of a position's record into `out`. The user alone determines the record's
+/// partition, not this key.
 pub fn position_key(user_id: &str, symbol: &str, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(user_id.as_bytes());
@@ -199,7 +199,7 @@ pub fn position_key(user_id: &str, symbol: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(symbol.as_bytes());
 }
 
-/// User and, where the record is a position's, symbol of a key in `portfolios`.
+/// The user in a key of `portfolios`, and the symbol if the record is a position's.
 pub fn read_key(key: &[u8]) -> Option<(&str, Option<&str>)> {
     let text = std::str::from_utf8(key).ok()?;
     Some(
@@ -208,20 +208,20 @@ pub fn read_key(key: &[u8]) -> Option<(&str, Option<&str>)> {
     )
 }
 
-/// The portfolio in hand lacks records of its positions: the topic has not been read to its end.
+/// Records of positions are missing: the topic has not been read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{found} of the {due} positions that lie in records of their own were read")]
 pub struct Incomplete {
-    /// Positions that were read.
+    /// Number of positions that were read.
     pub found: u64,
-    /// Positions that the user's record counts.
+    /// Number of positions in the user's record.
     pub due: u64,
 }
 
-/// One user's latest portfolio out of the records of the topic, in their order. The user's record
-/// comes behind the positions that changed with it, and what came since the last one counts only
-/// with the next: so a reader that stops between two records has the portfolio as it was, never a
-/// half.
+/// Builds one user's latest portfolio from the records of the topic, in their order. The user's
+/// record follows the positions that changed with the record. Positions after the last user's
+/// record count only with the next user's record. So a reader that stops between two records has
+/// the previous portfolio, never a part of a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortfolioFold {
     user: Option<PortfolioRecord>,
@@ -230,7 +230,8 @@ pub struct PortfolioFold {
 }
 
 impl PortfolioFold {
-    /// Takes the user's next record in: that of a position if `symbol` is given (see [`read_key`]).
+    /// Takes in the user's next record. With `symbol`, the record is a position's (see
+    /// [`read_key`]).
     pub fn take(&mut self, symbol: Option<&str>, value: Option<&[u8]>) -> Result<(), Fault> {
         match (symbol, value) {
             (Some(symbol), value) => {
@@ -261,7 +262,7 @@ impl PortfolioFold {
         Ok(())
     }
 
-    /// Whether nothing lies apart: the user's record is all there is.
+    /// Reports that no position is in a record of its own: the user's record is complete.
     pub fn is_whole(&self) -> bool {
         self.changed.is_empty()
             && self
@@ -270,7 +271,7 @@ impl PortfolioFold {
                 .is_none_or(|user| user.positions_apart == 0)
     }
 
-    /// The portfolio with all its positions, if there is one.
+    /// The portfolio with all its positions; `None` if the user has no portfolio.
     pub fn portfolio(&self) -> Result<Option<PortfolioRecord>, Incomplete> {
         let Some(user) = &self.user else {
             return Ok(None);
@@ -421,7 +422,7 @@ mod tests {
             (named(&[("A", 1), ("B", 2)]), true)
         );
 
-        // It goes apart, in two steps; each is seen as a whole.
+        // The portfolio is split in two steps. Each step is seen as a whole.
         fold.take(Some("A"), Some(&position(2, "A", 9)))
             .expect("readable");
         assert_eq!(
@@ -438,12 +439,12 @@ mod tests {
         fold.take(None, Some(&user(3, &[], 3))).expect("readable");
         assert_eq!(quantities(&fold), named(&[("A", 9), ("B", 2), ("C", 3)]));
 
-        // One closes.
+        // A position closes.
         fold.take(Some("A"), None).expect("readable");
         fold.take(None, Some(&user(4, &[], 2))).expect("readable");
         assert_eq!(quantities(&fold), named(&[("B", 2), ("C", 3)]));
 
-        // And it comes together again.
+        // The portfolio becomes one record again.
         ["B", "C"]
             .into_iter()
             .for_each(|s| fold.take(Some(s), None).expect("readable"));

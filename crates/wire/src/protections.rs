@@ -1,18 +1,19 @@
-//! Fields that protect an order elsewhere, or ours under a slip of the pen. A command that has one
-//! asks for something that would not be done: `reduce_only`, `stopPrice` and `dry_run` were ignored
-//! like any unknown field, and what was meant to be protected became a plain market order. So it is
-//! refused, and the answer names the field. All other unknown fields are ignored, as the contract
-//! says.
+//! Fields that protect an order at other venues, and misspelt names of our own protections. A
+//! command with such a field asks for a protection that would not be applied. Once `reduce_only`,
+//! `stopPrice` and `dry_run` were ignored like any unknown field, and protected orders became plain
+//! market orders. So the command is refused, and the answer names the field. All other unknown
+//! fields are ignored, as the contract says.
 //!
-//! The list decides what becomes of records, so it only ever grows together with a setting in the
-//! journal.
+//! The list decides the result of records. So the list may only grow, and only together with a
+//! setting in the journal.
 
 use super::input::FieldValue;
 
-/// Names are compared without case and without what stands between their words.
+/// Longest name of a protection, in bytes. Names are compared without case, and without `_`, `-`,
+/// `.` and blanks.
 const NAME_MAX: usize = 24;
 
-/// An order that must not be sent for good, whatever it asks for.
+/// Names that mark a trial: the command must not be executed.
 const TRIALS: &[&str] = &[
     "dryrun",
     "test",
@@ -30,11 +31,10 @@ const TRIALS: &[&str] = &[
     "sandbox",
 ];
 
-/// The protections of an order: a position that it must not turn, a price that it must wait for or
-/// not pass, a time after which or before which it must not trade, a quantity that it must have at
-/// once or must not show, another order that ends with it.
+/// Names of protections. A protection restricts the position after the trade, the price, the time,
+/// or the traded or shown quantity. Other protections link the order with another order.
 const PROTECTIONS: &[&str] = &[
-    // Only against what is there.
+    // Trade only against an existing position.
     "reduceonly",
     "closeonly",
     "closeposition",
@@ -125,7 +125,7 @@ const PROTECTIONS: &[&str] = &[
     "cancelat",
     "timeout",
     "ttl",
-    // How much of it, and how.
+    // Quantity and kind of execution.
     "ioc",
     "fok",
     "aon",
@@ -158,7 +158,7 @@ const PROTECTIONS: &[&str] = &[
     "executioninstructions",
     "ordtype",
     "ordertypename",
-    // With other orders.
+    // Links to other orders.
     "oco",
     "bracket",
     "orderclass",
@@ -173,10 +173,10 @@ const PROTECTIONS: &[&str] = &[
     "selftradepreventionmode",
 ];
 
-/// Ours that protect an order, long enough that a slip of the pen can be told from another word.
+/// Our own protections. Their names are long enough to tell a typing error from another word.
 const OURS: &[&str] = &["limitprice", "stopprice", "expireat", "postonly"];
 
-/// All of ours, as they are written.
+/// Our own fields as the contract spells them. `price` is missing: in an order, `price` protects.
 const EXACT: &[&str] = &[
     "command",
     "user_id",
@@ -198,16 +198,16 @@ const EXACT: &[&str] = &[
     "fee",
 ];
 
-/// The meaning of a field with a name that is not read, for a command.
+/// Meaning of a field that is not read, for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
-    /// For whatever moves money or shares: it was only a trial.
+    /// The command is a trial. Counts for new orders, replaces, deposits and withdrawals.
     Trial,
-    /// For orders and their replacements.
+    /// The field protects an order. Counts for new orders and replaces.
     Order,
 }
 
-/// The protection that a field of this name would be; none if the name says nothing of the kind.
+/// The protection that a field name stands for; `None` if the name is not a protection.
 fn of(name: &str) -> Option<Protection> {
     if EXACT.contains(&name) {
         return None;
@@ -236,7 +236,7 @@ fn of(name: &str) -> Option<Protection> {
     (ours || PROTECTIONS.contains(&plain) || slip()).then_some(Protection::Order)
 }
 
-/// The protection that a field asks for. Nothing, and `false`, ask for none.
+/// The protection that a field asks for. A null or `false` value asks for no protection.
 pub fn asked(name: &str, value: &FieldValue<'_>) -> Option<Protection> {
     if matches!(value, FieldValue::Null | FieldValue::Bool(false)) {
         None
@@ -245,8 +245,8 @@ pub fn asked(name: &str, value: &FieldValue<'_>) -> Option<Protection> {
     }
 }
 
-/// How many letters must be put in, taken out, exchanged or swapped with their neighbour to make
-/// one word of the other; 2 stands for more than one.
+/// Number of edits between two words, where 2 means two or more. An edit inserts, deletes or
+/// replaces a letter, or swaps two neighbours (Damerau-Levenshtein distance).
 fn distance(a: &[u8], b: &[u8]) -> usize {
     let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
     let a = &a[same..];
@@ -362,7 +362,7 @@ mod tests {
         }
     }
 
-    /// A name that the contract does not list could not be known by who writes a client.
+    /// The author of a client cannot know a name that the contract does not list.
     #[test]
     fn the_contract_lists_every_name() {
         let contract = include_str!("../../../docs/contract.md");

@@ -6,22 +6,20 @@ use super::input::{Fault, FieldValue, read_map, timestamp_ns};
 use domain::decimal::{MONEY, Num, WHOLE};
 use domain::ids;
 
-/// A tick as it was written; its price may be anything that is a number.
+/// A decoded tick. The price may be any number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TickRecord<'a> {
-    /// Which stock.
     pub symbol: Cow<'a, str>,
-    /// The price.
     pub price: Num,
-    /// When, by the feed's claim, nanoseconds since 1970.
+    /// Time claimed by the feed, in nanoseconds since 1970.
     pub timestamp_ns: Option<i128>,
-    /// Which feed.
+    /// Name of the feed.
     pub source: Option<Cow<'a, str>>,
-    /// Rises per source and symbol.
+    /// Sequence number, rising for each source and symbol.
     pub seq: Option<u64>,
 }
 
-/// Reads a tick from a record's value.
+/// Decodes a tick from a record's value.
 pub fn decode(bytes: &[u8]) -> Result<TickRecord<'_>, Fault> {
     let mut symbol = None;
     let mut price = None;

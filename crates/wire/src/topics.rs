@@ -1,8 +1,8 @@
-//! The topics of the public contract and our internal ones. Their order is their [`TopicId`].
+//! The topics of the public contract, and internal topics. Their order is their [`TopicId`].
 
 use ports::topics::{Cleanup, Partitions, TopicId, TopicSpec, TopicTable};
 
-/// Largest input value in bytes; larger ones are dead-lettered `OVERSIZE`.
+/// Largest input value in bytes. A larger value is dead-lettered as `OVERSIZE`.
 pub const INPUT_BYTES_MAX: usize = 64 * 1024;
 const RECORD_BYTES_MAX: u32 = 1024 * 1024;
 
@@ -33,7 +33,7 @@ topics! {
     MARKET_DATA = 1, "market-data", Many, Keep, true, 0;
     /// Reference data; written by operators, keyed by symbol, broadcast.
     INSTRUMENTS = 2, "instruments", One, Compact, true, 0;
-    /// Everything that happened to an order or an account, keyed by user.
+    /// All events of orders and accounts, keyed by user.
     ORDER_EVENTS = 3, "order-events", Many, Keep, false, 0;
     /// One record per trade, keyed by symbol.
     TRADES = 4, "trades", Many, Keep, false, 0;
@@ -41,15 +41,15 @@ topics! {
     REFERENCE_PRICES = 5, "reference-prices", One, Compact, false, 0;
     /// Latest portfolio per user.
     PORTFOLIOS = 6, "portfolios", Many, Compact, false, 0;
-    /// What users are told.
+    /// Messages to users about events.
     NOTIFICATIONS = 7, "notifications", Many, Keep, false, 0;
     /// Hash-chained entries.
     AUDIT_LOG = 8, "audit-log", Many, Keep, false, 0;
-    /// What could not be processed, untouched.
+    /// Records that could not be processed, unchanged.
     DEAD_LETTERS = 9, "dead-letters", Many, Keep, false, 65_536;
     /// Internal: orders to match, keyed by symbol.
     BOOK_COMMANDS = 10, "book-commands", Many, Keep, false, 0;
-    /// Internal: what the book did, keyed by user.
+    /// Internal: outcomes of orders in the book, keyed by user.
     EXECUTIONS = 11, "executions", Many, Keep, false, 0;
     /// Internal: state changes of the roles.
     ORDERS_CHANGELOG = 12, "orders-changelog", Many, Compact, false, 0;
@@ -65,20 +65,20 @@ topics! {
     ORDERS_JOURNAL = 17, "orders-journal", Many, Keep, false, 0;
     /// See [`ORDERS_JOURNAL`].
     TRADING_JOURNAL = 18, "trading-journal", Many, Keep, false, 0;
-    /// Internal: wakes books up: their time has come, their listing changed, or work is left over
-    /// from the transaction before.
+    /// Internal: wakes books up if a deadline has come, a listing has changed, or the previous
+    /// transaction has left work.
     CLOCK = 19, "clock", Many, Keep, true, 0;
-    /// Internal: the gateway's preferences, webhooks and their positions, keyed by `user/what/id`.
+    /// Internal: the gateway's preferences, webhooks and their positions, keyed by `user/kind/id`.
     SUBSCRIPTIONS = 20, "subscriptions", One, Compact, true, 0;
-    /// Internal: what operators have switched off, keyed by user or `*`, broadcast.
+    /// Internal: restrictions set by operators, keyed by user or `*`, broadcast.
     CONTROLS = 21, "controls", One, Compact, true, 0;
-    /// Commands that only operators may give, keyed by user: money in and out, trades taken back,
+    /// Commands that only operators may give, keyed by user: deposits, withdrawals, busts, and
     /// cancels for users.
     OPERATOR_COMMANDS = 22, "operator-commands", Many, Keep, true, 0;
 }
 
-/// The topics that `audit` chains: those of the public contract but `audit-log` itself, and what
-/// operators switch off.
+/// The topics that `audit` chains: the public contract without `audit-log` itself, and the
+/// restrictions of operators.
 pub const AUDITED: [TopicId; 11] = [
     ORDER_COMMANDS,
     MARKET_DATA,

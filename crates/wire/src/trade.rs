@@ -1,4 +1,4 @@
-//! `trades`, as they were made and as they were taken back, and `reference-prices`.
+//! `trades`, with trades and busts, and `reference-prices`.
 
 use super::event::named;
 use super::input::{Fault, read_map};
@@ -7,12 +7,12 @@ use domain::status::Side;
 
 /// `type` header of trades.
 pub const TRADE: &str = "Trade";
-/// `type` header of trades that were taken back.
+/// `type` header of busts.
 pub const TRADE_BUSTED: &str = "TradeBusted";
 /// `type` header of reference prices.
 pub const REFERENCE_PRICE: &str = "ReferencePrice";
 
-/// One trade. Field names are the contract's; the house has no order ids.
+/// One trade. The contract defines the field names. The house has no order ids.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub struct Trade<'a> {
@@ -29,7 +29,7 @@ pub struct Trade<'a> {
 }
 
 impl<'a> Trade<'a> {
-    /// Appends its MessagePack form.
+    /// Appends the trade as MessagePack.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
         w.text("trade_id", self.trade_id)
@@ -44,7 +44,7 @@ impl<'a> Trade<'a> {
         w.end();
     }
 
-    /// Reads what [`Trade::encode`] wrote.
+    /// Decodes a trade that [`Trade::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut id = None;
         let mut symbol = None;
@@ -89,9 +89,9 @@ impl<'a> Trade<'a> {
     }
 }
 
-/// A trade of before that is taken back, or a part of it. A side that is named is taken back; of a
-/// trade between two users it is one at a time, and the trade stands for as long as one side does.
-/// Its quantity has a name of its own, so that nobody takes it for a trade.
+/// A bust: an earlier trade, or a part of the trade, is taken back. A named side is busted. In a
+/// trade between two users, each side is busted by a record of its own. The trade stands while one
+/// side stands. The quantity has a name of its own, so that no reader takes a bust for a trade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct TradeBusted<'a> {
@@ -107,7 +107,7 @@ pub struct TradeBusted<'a> {
 }
 
 impl<'a> TradeBusted<'a> {
-    /// Appends its MessagePack form.
+    /// Appends the bust as MessagePack.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
         w.text("trade_id", self.trade_id)
@@ -122,7 +122,7 @@ impl<'a> TradeBusted<'a> {
         w.end();
     }
 
-    /// Reads what [`TradeBusted::encode`] wrote.
+    /// Decodes a bust that [`TradeBusted::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut id = None;
         let mut symbol = None;
@@ -164,7 +164,7 @@ impl<'a> TradeBusted<'a> {
     }
 }
 
-/// The price that orders are checked against.
+/// The price against which orders are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct ReferencePrice<'a> {
@@ -174,7 +174,7 @@ pub struct ReferencePrice<'a> {
 }
 
 impl<'a> ReferencePrice<'a> {
-    /// Appends its MessagePack form.
+    /// Appends the price as MessagePack.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
         w.text("symbol", self.symbol)
@@ -183,7 +183,7 @@ impl<'a> ReferencePrice<'a> {
         w.end();
     }
 
-    /// Reads what [`ReferencePrice::encode`] wrote.
+    /// Decodes a price that [`ReferencePrice::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut symbol = None;
         let mut price = None;

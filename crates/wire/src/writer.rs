@@ -1,7 +1,7 @@
-//! Writes MessagePack maps into a buffer that is used again and again. The number of fields is
-//! filled in at the end, so optional fields cost a test and nothing else.
+//! Writes MessagePack maps into a reused buffer. The number of fields is filled in at the end, so
+//! an absent optional field costs only a test.
 
-/// A map being written.
+/// A map under construction.
 pub struct MapWriter<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
@@ -25,14 +25,14 @@ impl<'a> MapWriter<'a> {
         put_text(self.out, name);
     }
 
-    /// A text field.
+    /// Appends a text field.
     pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
         self.name(name);
         put_text(self.out, value);
         self
     }
 
-    /// A text field, if there is a value.
+    /// Appends a text field, if there is a value.
     pub fn maybe_text(&mut self, name: &str, value: Option<&str>) -> &mut Self {
         if let Some(v) = value {
             self.text(name, v);
@@ -41,14 +41,14 @@ impl<'a> MapWriter<'a> {
         self
     }
 
-    /// A whole number.
+    /// Appends a whole number.
     pub fn int(&mut self, name: &str, value: i64) -> &mut Self {
         self.name(name);
         put_int(self.out, value);
         self
     }
 
-    /// A whole number, if there is a value.
+    /// Appends a whole number, if there is a value.
     pub fn maybe_int(&mut self, name: &str, value: Option<i64>) -> &mut Self {
         if let Some(v) = value {
             self.int(name, v);
@@ -57,14 +57,14 @@ impl<'a> MapWriter<'a> {
         self
     }
 
-    /// True or false.
+    /// Appends true or false.
     pub fn flag(&mut self, name: &str, value: bool) -> &mut Self {
         self.name(name);
         self.out.push(0xc2 + u8::from(value));
         self
     }
 
-    /// Raw bytes.
+    /// Appends raw bytes.
     pub fn binary(&mut self, name: &str, value: &[u8]) -> &mut Self {
         self.name(name);
         match u8::try_from(value.len()) {
@@ -83,14 +83,14 @@ impl<'a> MapWriter<'a> {
         self
     }
 
-    /// A field whose value is MessagePack already.
+    /// Appends a field whose value is already MessagePack.
     pub fn raw(&mut self, name: &str, value: &[u8]) -> &mut Self {
         self.name(name);
         self.out.extend_from_slice(value);
         self
     }
 
-    /// A map within the map.
+    /// Appends a map inside the map.
     pub fn map(&mut self, name: &str, fill: impl FnOnce(&mut MapWriter<'_>)) -> &mut Self {
         self.name(name);
         let mut inner = MapWriter::begin(self.out);
@@ -99,7 +99,7 @@ impl<'a> MapWriter<'a> {
         self
     }
 
-    /// Completes the map.
+    /// Completes the map: fills in the number of fields.
     pub fn end(self) {
         let n = self.count.to_be_bytes();
         self.out[self.start + 1..self.start + 3].copy_from_slice(&n);

@@ -1,4 +1,4 @@
-//! One endpoint: its notifications in order, each until it is accepted or given up.
+//! Delivery to one endpoint: notifications in order, each until it is accepted or given up.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -19,27 +19,27 @@ use ports::records::HeaderBuf;
 use ports::topics::TopicPartition;
 use wire::topics::DEAD_LETTERS;
 
-/// How long the log may fail to answer before it is asked again.
+/// Pause before the log is asked again. Also the retry pause of an empty schedule.
 const PAUSE: Duration = Duration::from_secs(1);
-/// An endpoint that takes longer to answer holds up nobody but its user's slow ones.
+/// A request that takes longer moves to a slow slot, and delays only slow endpoints of its user.
 const PROMPT: Duration = Duration::from_secs(2);
-/// Longest error text that is kept.
+/// Longest error text that is kept, in bytes.
 const ERROR_MAX: usize = 300;
 
-/// How an attempt ended.
+/// Outcome of a delivery attempt.
 enum AttemptOutcome {
     Accepted,
-    /// 410: never again.
+    /// HTTP 410: the endpoint gets no more requests.
     Gone,
-    /// The endpoint does not work, or not now; or (`refused`) it takes others, but not this
-    /// notification.
+    /// The endpoint does not work, at least for now. With `refused`, the endpoint works but does
+    /// not accept this notification.
     Failed {
         why: String,
         refused: bool,
     },
 }
 
-/// See the module.
+/// The delivery of one endpoint.
 pub(super) struct Delivery {
     shared: Arc<DeliveryContext>,
     user: String,
@@ -72,8 +72,8 @@ impl Delivery {
     }
 
     pub(super) async fn run(self) {
-        // Before anything is settled, where an endpoint begins may be an offset instead of a
-        // number.
+        // Until the first notification is settled, the start of an endpoint may be an offset
+        // instead of a number.
         let begin = match self.position().after {
             0 if self.hook.from.is_some() => Begin::Oldest,
             after => Begin::After(after),
@@ -120,7 +120,7 @@ impl Delivery {
         }
     }
 
-    /// Brings one notification to its end; false if the endpoint is not to be served any more.
+    /// Delivers one notification, or gives up. Returns false if the endpoint was disabled.
     async fn settle(&self, item: &Item) -> bool {
         let m = &self.shared.gateway.metrics;
         let before = self.hook.from.is_some_and(|from| item.offset < from);
@@ -134,8 +134,8 @@ impl Delivery {
             let wait =
                 Duration::from_millis(u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0));
 
-            // No longer than the settings say by now, wherever the clock was when the moment was
-            // set.
+            // Wait no longer than the current settings allow. The clock may have been wrong when
+            // `next_ms` was set.
             tokio::time::sleep(wait.min(self.longest_pause())).await;
             match self.attempt(item).await {
                 AttemptOutcome::Accepted => {
@@ -219,7 +219,7 @@ impl Delivery {
         ));
         let answer = match tokio::time::timeout(PROMPT, &mut request).await {
             Ok(answer) => answer,
-            // Its place is for those that answer.
+            // Free the place for endpoints that answer fast.
             Err(_) => {
                 drop(place);
                 let Some(_place) = shared.slow.take(&self.user) else {
@@ -244,10 +244,10 @@ impl Delivery {
         }
     }
 
-    /// Notes a failure; true if it was the last attempt and the notification is given up. An
-    /// endpoint that does not work is tried for as long as the settings say, and its notifications
-    /// wait; one that refuses this notification is asked a few times, so that those behind it need
-    /// not wait.
+    /// Notes a failed attempt. Returns true if the notification is given up. An endpoint that does
+    /// not work is retried for `give_up`, and its later notifications wait. A refused notification
+    /// is retried only as often as the schedule has pauses, so that later notifications need not
+    /// wait.
     async fn failed(&self, item: &Item, mut why: String, refused: bool) -> bool {
         why.truncate(
             (0..=ERROR_MAX.min(why.len()))
@@ -286,8 +286,8 @@ impl Delivery {
             failing.as_secs()
         );
 
-        // First the letter, then the position: dying in between writes the letter twice, the other
-        // way round it would be lost.
+        // Write the dead letter before the position. A crash in between then writes the letter
+        // twice. The other order would lose the letter.
         while let Err(e) = self.dead_letter(item, &why).await {
             tracing::warn!(user = self.user, id = self.id, "a dead letter waits: {e}");
             tokio::time::sleep(PAUSE).await;
@@ -317,7 +317,7 @@ impl Delivery {
             .push("reason", b"WEBHOOK_UNDELIVERABLE")
             .push("text", text.as_bytes());
 
-        // Topics that are keyed by user have the same number of partitions.
+        // All topics keyed by user have the same number of partitions.
         let at = TopicPartition::new(DEAD_LETTERS, gateway.feed.partition(&self.user));
         self.shared
             .writer
@@ -331,10 +331,9 @@ impl Delivery {
             .await
     }
 
-    /// `n` of our dead letters: `(src, n)` names a record for ever, so it tells the registrations
-    /// of a user apart that give the same notification up, and the repeat of a letter that was
-    /// written before a crash has its name again. Small numbers are those of roles that read
-    /// `notifications`.
+    /// The `n` of our dead letters. `(src, n)` names a record for ever. Two registrations of a user
+    /// that give up the same notification get different numbers. A letter that is repeated after a
+    /// crash gets the same number. Small numbers belong to the roles that read `notifications`.
     fn number(&self) -> u32 {
         let mut hash = Sha256::new();
         for part in [&self.id, &self.hook.registration] {
@@ -358,7 +357,7 @@ impl Delivery {
         self.position.lock().expect("plain data").clone()
     }
 
-    /// The notification is dealt with. `at_once`: write that down before going on.
+    /// Finishes the notification. `at_once`: the position is in the log before delivery continues.
     async fn done(&self, seq: u64, at_once: bool) {
         let mut position = self.position();
         position.begin_with(seq);
@@ -375,8 +374,8 @@ impl Delivery {
         self.save(position).await;
     }
 
-    /// Writes the position down. If that fails we go on with what we know, and may repeat something
-    /// after a restart.
+    /// Writes the position. If the write fails, delivery continues from memory, and may repeat
+    /// notifications after a restart.
     async fn save(&self, position: DeliveryPosition) {
         let value = serde_json::to_vec(&position).expect("a position can be written");
         *self.position.lock().expect("plain data") = position;
@@ -395,7 +394,8 @@ impl Delivery {
     }
 }
 
-/// A fifth more at most, so that what failed together does not come back together.
+/// Adds up to a fifth of the pause, so that deliveries that failed together retry at different
+/// times.
 fn jittered(pause: Duration) -> Duration {
     pause + pause.mul_f64(f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX) / 5.0)
 }

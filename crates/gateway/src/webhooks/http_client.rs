@@ -1,5 +1,5 @@
-//! One HTTP request to an endpoint. A connection is made for each, to an address that was just
-//! judged; answers are looked at for their status only.
+//! Sends one HTTP request to an endpoint. Each request has a new connection, to an address that was
+//! just checked. Only the status of the response is used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::url_policy::{self, WebhookUrl};
 
-/// Sends requests.
+/// Sends webhook requests.
 pub(crate) struct Client {
     tls: TlsConnector,
     private: bool,
@@ -24,8 +24,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// `private`: addresses that are not public may be connected to. `timeout`: for everything,
-    /// from the name to the answer.
+    /// `private`: addresses that are not public are allowed. `timeout`: bound of a whole request,
+    /// from name resolution to the response.
     pub(crate) fn new(private: bool, timeout: Duration) -> Result<Client, String> {
         let roots = RootCertStore {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
@@ -44,7 +44,7 @@ impl Client {
         })
     }
 
-    /// The status of the answer; or why there was none.
+    /// Sends a request. Returns the status of the response, or the reason for a missing response.
     pub(crate) async fn post(
         &self,
         url: &str,
@@ -97,13 +97,14 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
 
     let request = request.body(Full::new(body)).map_err(|e| wrong(&e))?;
 
-    // Driven here and dropped with us: what the endpoint says after its status does not interest
-    // anybody.
+    // Drive the connection here, and drop the connection with this future. The rest of the response
+    // after the status is not needed.
     let mut answer = std::pin::pin!(sender.send_request(request));
     let mut connection = std::pin::pin!(connection);
     let answered = tokio::select! {
         answered = &mut answer => answered,
-        // A short answer and the end often come together; then the answer is there all the same.
+        // A short response and the end of the connection often arrive together; the response is
+        // valid.
         _ = &mut connection => answer.await,
     };
 

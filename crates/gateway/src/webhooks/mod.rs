@@ -1,11 +1,12 @@
-//! Webhooks: a user's notifications sent to addresses of their choice, signed, one after the other,
-//! at least once.
+//! Webhooks: a user's notifications sent to URLs of the user's choice. Requests are signed, and
+//! sent one after the other, at least once.
 //!
-//! Each endpoint has a task of its own, and within one nothing overtakes. Requests that take long
-//! move to places of their own, of which each user has a few, so slow endpoints hold up nobody
-//! else. An endpoint that does not work is tried again every few minutes; a notification that it
-//! does not take for a day or two, or that it refuses several times, goes to `dead-letters`, and
-//! the next one has its turn.
+//! Each endpoint has a task of its own, so the order of notifications is kept. A slow request moves
+//! to a slow slot, and each user has a few slow slots. So slow endpoints delay no other user.
+//!
+//! An endpoint that does not work is retried every few minutes. A notification goes to
+//! `dead-letters` after a day or two without success, or after several refusals by the endpoint.
+//! Then the next notification is sent.
 
 mod delivery;
 mod http_client;
@@ -28,22 +29,22 @@ use super::subscriptions::{DeliveryPosition, Preferences, Subscriber, Webhook};
 use super::writer::Writer;
 use delivery::Delivery;
 
-/// When to try again: after the first failure, the second, ...; the last pause is that of all
-/// further ones. An endpoint that is back after an outage of hours is served within minutes.
+/// Pauses before the retries, one for each failure in a row; the last pause repeats. After an
+/// outage of hours, an endpoint gets its notifications within minutes.
 pub const SCHEDULE: [Duration; 4] = [
     Duration::from_secs(30),
     Duration::from_secs(60),
     Duration::from_secs(2 * 60),
     Duration::from_secs(5 * 60),
 ];
-/// How long a notification is tried.
+/// Longest time that a notification is retried.
 pub const GIVE_UP: Duration = Duration::from_secs(36 * 3600);
 
-/// Requests under way at once that have just begun, over all endpoints.
+/// Maximum number of requests that are not yet slow, over all endpoints.
 const PROMPT_MAX: usize = 256;
-/// How long a change may gather others before the tasks are looked at.
+/// Time to collect further changes before the deliveries are updated.
 const GATHER: Duration = Duration::from_millis(10);
-/// How long our reading of `subscriptions` may take to come to what a predecessor wrote.
+/// Longest time to read `subscriptions` up to the positions of a predecessor.
 const CATCH_UP: Duration = Duration::from_secs(30);
 
 struct RunningDelivery {
@@ -59,18 +60,18 @@ impl Drop for RunningDelivery {
     }
 }
 
-/// What deliveries share.
+/// State that all deliveries share.
 pub struct DeliveryContext {
     pub(super) gateway: Arc<GatewayContext>,
     pub(super) client: http_client::Client,
     pub(super) writer: Writer,
-    /// Places for requests that have just begun.
+    /// Places for requests that are not yet slow.
     pub(super) prompt: Semaphore,
-    /// Places for requests that take long.
+    /// Slots for slow requests.
     pub(super) slow: slow::Places,
 }
 
-/// Serves the endpoints of the partitions that are ours, until the gateway stops.
+/// Serves the endpoints of the assigned partitions until the gateway stops.
 pub async fn serve(
     gateway: Arc<GatewayContext>,
     writer: Writer,
@@ -126,7 +127,7 @@ async fn caught_up(gateway: &GatewayContext, end: u64) -> bool {
     true
 }
 
-/// Starts the deliveries that should run and do not, and ends those that should not.
+/// Starts missing deliveries, restarts changed deliveries, and ends unwanted deliveries.
 fn reconcile(
     shared: &Arc<DeliveryContext>,
     ours: &Owned,
@@ -156,7 +157,7 @@ fn reconcile(
                 continue;
             }
 
-            // Ours is newer than what has been written so far.
+            // The position in memory is newer than the position in the log.
             let newest = before.position.lock().expect("plain data").clone();
             if newest.registration == hook.registration && newest.after >= position.after {
                 position = newest;
@@ -200,5 +201,5 @@ fn reconcile(
     }
 }
 
-/// Set when the group's membership shall end.
+/// Becomes true when the membership in the group must end.
 pub type StopFlag = Arc<AtomicBool>;

@@ -1,8 +1,8 @@
-//! Which gateway serves which user's endpoints: the log's consumer groups decide, as they do for
-//! roles. A gateway joins the group `processor-gateway` over the partitions of `notifications`, and
-//! serves the users of those it was given. When it dies, another one gets them and goes on from the
-//! positions in `subscriptions`. A repeat is possible at such a moment, with the same `webhook-id`;
-//! a loss is not.
+//! Assigns users' endpoints to gateways. As for roles, a consumer group of the log decides. A
+//! gateway joins the group `processor-gateway` over the partitions of `notifications`, and serves
+//! the users of its assigned partitions. When a gateway dies, another gateway gets the partitions
+//! and continues from the positions in `subscriptions`. At that moment a notification may repeat,
+//! with the same `webhook-id`, but none is lost.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use ports::topics::{TopicId, TopicPartition};
 use ports::{Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled};
 use wire::topics::SUBSCRIPTIONS;
 
-/// What is ours.
+/// Partitions assigned to this gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owned {
     /// Partitions of `notifications`.
     pub partitions: BTreeSet<u32>,
-    /// Positions that our predecessors wrote lie before this offset of `subscriptions`.
+    /// Offset of `subscriptions` after all positions that previous owners wrote.
     pub subscriptions_end: u64,
 }
 
@@ -34,7 +34,7 @@ const LIMITS: Limits = Limits {
     age: Duration::ZERO,
 };
 
-/// Keeps the membership until told to stop. An error that waiting does not mend is returned.
+/// Stays a member of the group until `stop` is set. Returns an error that a retry cannot help.
 pub fn run(
     log: &Arc<dyn Log>,
     topic: TopicId,
@@ -79,8 +79,8 @@ fn stay(
 ) -> Result<(), LogError> {
     let mut nothing = Records::new();
     while !stop.load(Ordering::Acquire) {
-        // Assigned partitions are never resumed: the feed reads the topic for everybody, this only
-        // holds the place.
+        // The member never resumes its assigned partitions. The feed reads the topic; this member
+        // only holds the assignment.
         match member.poll(WAIT, LIMITS, &mut nothing)? {
             Polled::Records => {}
             Polled::Revoked { .. } => drop(owned.send_replace(Owned::default())),

@@ -1,5 +1,5 @@
-//! Signatures of webhooks as Standard Webhooks has them: `v1,` and the base64 of HMAC-SHA256 over
-//! `id.timestamp.body`, keyed with the bytes that the base64 after `whsec_` stands for.
+//! Signatures of webhooks, as in Standard Webhooks: `v1,` and the base64 of HMAC-SHA256 over
+//! `id.timestamp.body`. The key is the decoded base64 after `whsec_`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +8,7 @@ use sha2::Sha256;
 
 const PREFIX: &str = "whsec_";
 
-/// A new secret.
+/// A new random secret.
 pub fn new_secret() -> Result<String, String> {
     let mut random = [0; 32];
     getrandom::fill(&mut random)
@@ -28,7 +28,7 @@ pub fn key(secret: &str) -> Result<Vec<u8>, String> {
     })
 }
 
-/// The value of `webhook-signature`.
+/// The value of the header `webhook-signature`.
 pub fn signature(key: &[u8], id: &str, timestamp_s: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
     mac.update(format!("{id}.{timestamp_s}.").as_bytes());

@@ -1,15 +1,15 @@
-//! Places for requests that take long: a bound for all users together, and one for each, so that a
-//! few users with endpoints that never answer cannot take all of them.
+//! Slots for slow requests, with a bound for all users together and a bound for each user. So a few
+//! users with endpoints that never answer cannot take all slots.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Of all users.
+/// Slots of all users.
 const ALL_MAX: u32 = 256;
-/// Of one user.
+/// Slots of one user.
 const USER_MAX: u32 = 2;
 
-/// See the module.
+/// The slots in use.
 #[derive(Default)]
 pub(crate) struct Places(Mutex<SlowSlots>);
 
@@ -19,14 +19,14 @@ struct SlowSlots {
     by_user: BTreeMap<String, u32>,
 }
 
-/// A place; free again when it is dropped.
+/// A slot in use, freed by its drop.
 pub(super) struct SlowSlot<'a> {
     places: &'a Places,
     user: String,
 }
 
 impl Places {
-    /// A place for a request of this user, if there is one.
+    /// Takes a slot for a request of this user; `None` if no slot is free.
     pub(super) fn take(&self, user: &str) -> Option<SlowSlot<'_>> {
         let mut taken = self.lock();
         let own = taken.by_user.get(user).copied().unwrap_or(0);

@@ -1,34 +1,34 @@
-//! Where a webhook may go. Users choose the address, and the gateway stands inside the house: so by
-//! default only `https` to public addresses.
+//! Decides which addresses a webhook may use. Users choose the URL, and the gateway stands inside
+//! the operator's network, so requests could reach internal services (SSRF). By default only
+//! `https` to public addresses is allowed.
 //!
-//! The name is resolved for every connection, each address is judged, and the connection is made to
-//! that very address. So a name that answers with a public address when it is registered and with
-//! 127.0.0.1 afterwards gains nothing; and redirects are not followed at all.
+//! The name is resolved for every connection. Each address is checked, and the connection goes to
+//! exactly the checked address. So DNS rebinding gains nothing: a name may have a public address at
+//! registration and 127.0.0.1 afterwards. Redirects are not followed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hyper::Uri;
 use tokio::net::TcpStream;
 
-/// A URL taken apart.
+/// The parts of a webhook URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookUrl {
-    /// Whether to speak TLS.
+    /// True for TLS.
     pub https: bool,
     /// Name or address, without brackets.
     pub host: String,
-    /// Port.
     pub port: u16,
-    /// The `Host` header.
+    /// Value of the `Host` header.
     pub authority: String,
     /// Path and query.
     pub path: String,
 }
 
-/// Longest URL.
+/// Longest URL, in bytes.
 const URL_MAX: usize = 2048;
 
-/// Takes a URL apart, or says what is wrong with it.
+/// Parses a URL, or returns the error in the URL.
 pub fn parse(url: &str, private: bool) -> Result<WebhookUrl, String> {
     if url.len() > URL_MAX {
         return Err(format!("is longer than {URL_MAX} bytes"));
@@ -84,12 +84,13 @@ fn refused(ip: IpAddr) -> String {
     )
 }
 
-/// Said of every host that is not public or not known, so that nobody learns which names this
-/// machine knows, and what stands behind them.
+/// Error text for every host that is not public or not known. Both cases have the same text.
+/// Otherwise users could find out the names that this machine knows, and the addresses behind the
+/// names.
 const NOT_ALLOWED: &str = "the host is not allowed, or is not known";
 
-/// Connects to the first address of the host that may be connected to. What is said when that fails
-/// is for the webhook's owner; more is logged.
+/// Connects to the first allowed address of the host that accepts. The error text is for the
+/// webhook's owner; the log has details at level debug.
 pub async fn connect(target: &WebhookUrl, private: bool) -> Result<TcpStream, String> {
     let addresses: Vec<SocketAddr> = match target.host.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, target.port)],
@@ -128,7 +129,7 @@ pub async fn connect(target: &WebhookUrl, private: bool) -> Result<TcpStream, St
     Err(wrong)
 }
 
-/// Whether an address is one of the open internet.
+/// Reports whether an address belongs to the public internet.
 pub fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => public_v4(ip),
@@ -157,10 +158,10 @@ fn public_v6(ip: Ipv6Addr) -> bool {
     let v4 =
         |high: u16, low: u16| public_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
     match s {
-        // Addresses of the older protocol in one of its disguises: mapped, NAT64, 6to4.
+        // IPv4 addresses inside IPv6 addresses: mapped, NAT64, 6to4.
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
         [0x2002, high, low, ..] => v4(high, low),
-        // Global unicast is 2000::/3; Teredo and documentation lie within it.
+        // Global unicast is 2000::/3. Its ranges for Teredo and documentation are not public.
         [0x2001, 0, ..] | [0x2001, 0xdb8, ..] | [0x3fff, ..] => false,
         [first, ..] => first & 0xe000 == 0x2000,
     }
