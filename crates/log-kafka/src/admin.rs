@@ -1,8 +1,8 @@
-//! Questions about the cluster and its topics, and making topics.
+//! Queries about the cluster and its topics, and creation of topics.
 //!
-//! Clients that only ask are kept: a connection per question would make `status` slow. A client
-//! that asked about a topic before it existed may go on answering "unknown partition" for a long
-//! time, so that answer is only believed from a new client.
+//! Query clients are kept: a new connection per query would make `status` slow. A client that asked
+//! about a topic before the topic existed may answer "unknown partition" for a long time. So only a
+//! new client's "unknown partition" is trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -28,39 +28,38 @@ use super::watchdog;
 use ports::topics::{Partitions, Severity, TopicSpec};
 use ports::{Bounds, Committed, LogError, TopicState};
 
-/// After this long without an answer, committed offsets count as pending.
+/// Committed offsets count as pending after this time without an answer.
 const COMMITTED_WAIT: Duration = Duration::from_millis(1_000);
-/// After so many answers in a row that offsets are pending a new client asks.
+/// A new client asks after this number of consecutive "pending" answers.
 const AFRESH: u32 = 10;
-/// How long the ends of many partitions are waited for before each is asked for alone.
+/// Wait for the ends of many partitions. After this time each partition is queried alone.
 const ENDS_WAIT: Duration = Duration::from_secs(2);
-/// Times by which ListOffsets means the end (for this client's isolation level) and the start.
+/// Special times of ListOffsets: the end (for the isolation level of the client) and the start.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 
-/// Which client answers.
+/// The kind of client that asks.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Who {
-    /// Sees what is stable.
+    /// Sees stable records only (read_committed).
     Committed,
-    /// Sees everything.
+    /// Sees all records (read_uncommitted).
     Everything,
-    /// Asks about a group, without waiting for pending transactions.
+    /// Asks about a group, and does not wait for pending transactions.
     Group(String),
-    /// Asks about a group, and waits for pending transactions.
+    /// Asks about a group, and waits for pending transactions (KIP-447).
     Stable(String),
 }
 
 pub(super) type Asker = Arc<BaseConsumer<LastFailure>>;
 
-/// Remembers why a connection failed last. A question that is not answered only says that it took
-/// too long.
+/// Stores the last connection failure. A query without an answer reports only a timeout.
 #[derive(Default)]
 pub(super) struct LastFailure(Mutex<Option<(KafkaError, String)>>);
 
 impl LastFailure {
-    /// That credentials were refused is not forgotten over a connection that closed, which may be
-    /// how the broker said so.
+    /// A closed connection does not overwrite an authentication failure: the broker may reject
+    /// credentials by closing the connection.
     fn note(&self, error: KafkaError, reason: &str) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last
@@ -76,8 +75,8 @@ impl ClientContext for LastFailure {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         Quiet.log(level, facility, line);
 
-        // A connection that merely closed is no error to librdkafka, and only logged; the line
-        // begins with the name of a thread.
+        // librdkafka only logs a closed connection and reports no error. The line begins with a
+        // thread name.
         if facility == "FAIL" {
             let said = line.split_once("]: ").map_or(line, |(_, said)| said);
             self.note(KafkaError::Global(Code::BrokerTransportFailure), said);
@@ -87,7 +86,8 @@ impl ClientContext for LastFailure {
     fn error(&self, error: KafkaError, reason: &str) {
         Quiet.error(error.clone(), reason);
 
-        // That none is left follows from what happened to each, which was told before.
+        // "All brokers down" follows from the failures of single brokers, which were reported
+        // before.
         if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
             self.note(error, reason);
         }
@@ -96,9 +96,9 @@ impl ClientContext for LastFailure {
 
 impl ConsumerContext for LastFailure {}
 
-/// Why this client's last connection failed, if one did.
+/// The last connection failure of this client.
 fn why(asker: &BaseConsumer<LastFailure>) -> Option<(KafkaError, String)> {
-    // Errors of librdkafka wait until the client is polled.
+    // librdkafka delivers errors only while the client is polled.
     let deadline = Instant::now() + Duration::from_millis(200);
     while Instant::now() < deadline {
         drop(asker.poll(Duration::from_millis(20)));
@@ -112,10 +112,9 @@ fn why(asker: &BaseConsumer<LastFailure>) -> Option<(KafkaError, String)> {
         .clone()
 }
 
-/// Forgets errors that were told before a question was asked: they have nothing to do with its
-/// answer.
+/// Clears errors from the time before a query. These errors do not explain the answer.
 fn forget_why(asker: &BaseConsumer<LastFailure>) {
-    // Each call takes one thing that librdkafka has to tell, and does not wait.
+    // Each call takes one event of librdkafka and does not wait.
     for _ in 0..64 {
         drop(asker.poll(Duration::ZERO));
     }
@@ -127,14 +126,14 @@ fn forget_why(asker: &BaseConsumer<LastFailure>) {
         .unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// The clients that ask.
+/// The clients that query the cluster.
 #[derive(Default)]
 pub(super) struct Askers {
     clients: Mutex<BTreeMap<Who, Asker>>,
-    /// Topics that the cluster knew when it was asked. Such a topic does not go away: a broker that
-    /// does not know it has just started.
+    /// Topics that the cluster knew at an earlier query. Such a topic counts as existing: a broker
+    /// that does not know the topic has just started.
     known: Mutex<BTreeSet<String>>,
-    /// Answers in a row that offsets are pending.
+    /// Number of consecutive "pending" answers.
     pending: AtomicU32,
 }
 
@@ -160,7 +159,7 @@ impl Askers {
         Ok(asker)
     }
 
-    /// Whether the topic was there when somebody asked before.
+    /// True if an earlier query found the topic.
     pub(super) fn knew(&self, topic: &str) -> bool {
         self.known
             .lock()
@@ -179,9 +178,9 @@ impl Askers {
         }
     }
 
-    /// Asks; on an answer that a stale client would give, asks a new one until the time is up.
-    /// `exists`: whether what is asked about is there after all, by the cluster's metadata; then an
-    /// answer that it is not is one more that comes from a cluster on the move.
+    /// Runs a query. If the answer may come from a stale client, a new client asks until the time
+    /// is up. `exists`: true if the cluster's metadata has the topic or partition; an "unknown"
+    /// answer then comes from a cluster whose leaders are moving.
     pub(super) fn ask<T>(
         &self,
         settings: &KafkaSettings,
@@ -209,9 +208,9 @@ impl Askers {
             answer = question(&asker);
         }
 
-        // A coordinator or leader that is moving or loading says so and is right again in a moment;
-        // nobody who asks can do anything but ask again. A partition whose leader has just gone is
-        // "unknown" to librdkafka, like one that never was.
+        // A moving or loading coordinator or leader reports its state and works again after a
+        // moment. The only remedy is a retry. librdkafka reports "unknown" both for a partition
+        // whose leader has just gone and for a partition that never existed.
         let deadline = Instant::now() + settings.request_wait;
         while let Some(found) = code(&answer).filter(|c| moving(*c) || stale(*c) && exists()) {
             if Instant::now() >= deadline {
@@ -252,8 +251,8 @@ impl Askers {
         });
 
         if unanswered {
-            // A client that was told addresses that lead nowhere goes on looking there for minutes;
-            // a new one begins with those that it was given.
+            // A client with unreachable broker addresses tries these addresses for minutes. A new
+            // client begins with the bootstrap addresses.
             self.forget(who);
         }
 
@@ -262,8 +261,8 @@ impl Askers {
 }
 
 impl Askers {
-    /// The refusal of a question about a group. librdkafka tells only that there was no answer, and
-    /// beside that why it cannot find the group's coordinator.
+    /// The refusal of a query about a group. librdkafka reports only a missing answer. A separate
+    /// event tells why librdkafka cannot find the group coordinator.
     fn group_refused(&self, settings: &KafkaSettings, who: &Who) -> Option<LogError> {
         let (Who::Group(group) | Who::Stable(group)) = who else {
             return None;
@@ -321,8 +320,8 @@ pub(super) fn stale(code: Code) -> bool {
     )
 }
 
-/// An error of a question, with what to do about it. `why` the connection failed is only asked if
-/// there was no answer.
+/// Converts the error of a query, with a remedy. `why`, the reason for the connection failure, is
+/// only called if no answer came.
 pub(super) fn failed(
     admin: &Admin<'_>,
     e: &KafkaError,
@@ -360,8 +359,8 @@ fn refuses(e: &KafkaError) -> bool {
 fn no_answer(admin: &Admin<'_>, why: Option<String>) -> LogError {
     let settings = admin.settings;
 
-    // Brokers that answer some questions are there; asking whether they run would send a person the
-    // wrong way.
+    // Brokers that answer some queries do run. The question "is it running?" would mislead the
+    // operator.
     if let Some(cause) = admin.diagnose(&[]) {
         return LogError::Unavailable(cause);
     }
@@ -369,7 +368,7 @@ fn no_answer(admin: &Admin<'_>, why: Option<String>) -> LogError {
     let wait = settings.request_wait.as_secs();
     let why = why.map_or(String::new(), |why| format!(" ({why})"));
 
-    // A listener that speaks something else hangs up on our first request.
+    // A listener with another protocol closes the connection at our first request.
     let hint = if ["APIVERSION_QUERY", "SSL_HANDSHAKE"]
         .iter()
         .any(|s| why.contains(&format!("in state {s}")))
@@ -385,7 +384,7 @@ fn no_answer(admin: &Admin<'_>, why: Option<String>) -> LogError {
     ))
 }
 
-/// All questions that are answered here.
+/// The queries of this adapter.
 pub(super) struct Admin<'a> {
     pub(super) settings: &'a KafkaSettings,
     pub(super) askers: &'a Askers,
@@ -423,7 +422,7 @@ impl Admin<'_> {
                     .ok()
                     .filter(|n| *n > 0))),
                 Some(code) if stale(code) => Ok(Ok(None)),
-                // An answer, and one that names no topic.
+                // The broker answered, and the answer names no topic.
                 Some(Code::TopicAuthorizationFailed) => Ok(Err(())),
                 Some(code) => Err(KafkaError::MetadataFetch(code)),
             }
@@ -446,8 +445,8 @@ impl Admin<'_> {
         Ok(found)
     }
 
-    /// Whether the cluster's metadata names a partition, or named the topic before; one that cannot
-    /// be asked has not said no.
+    /// True if the cluster's metadata names the partition, or named the topic before. Also true if
+    /// the query fails: a missing answer is not a "no".
     fn exists(&self, topic: &str, partition: u32) -> bool {
         self.askers.knew(topic)
             || self
@@ -464,7 +463,8 @@ impl Admin<'_> {
             })
         };
 
-        // The stable end first: it never passes the other one in between.
+        // Query the stable end first: the stable end then cannot exceed the end that is queried
+        // later.
         let (_, stable_end) = ask(&Who::Committed)?;
         let (start, end) = ask(&Who::Everything)?;
         let offset = |o: i64| {
@@ -479,7 +479,7 @@ impl Admin<'_> {
         })
     }
 
-    /// The first offset at or after a time; none if the log ends before it.
+    /// The first offset at or after a time. `None` if the log ends before that time.
     pub(super) fn offset_at(
         &self,
         topic: &str,
@@ -519,7 +519,7 @@ impl Admin<'_> {
         self.group_commits(group, partitions, |element| element.metadata().to_string())
     }
 
-    /// The ids of a group's members.
+    /// Member ids of a group.
     pub(super) fn group_members(&self, group: &str) -> Result<Vec<String>, LogError> {
         let wait = self.settings.request_wait;
         self.ask(&Who::Group(group.to_string()), &|| false, |c| {
@@ -533,7 +533,7 @@ impl Admin<'_> {
         })
     }
 
-    /// One field of each partition's commit, without waiting for commits that are pending.
+    /// One field of each partition's commit. Does not wait for pending commits.
     fn group_commits<T>(
         &self,
         group: &str,
@@ -552,7 +552,7 @@ impl Admin<'_> {
         })
     }
 
-    /// Committed offsets as far as they are decided.
+    /// The committed offsets, or "pending" while a transaction with offsets is open.
     pub(super) fn committed(
         &self,
         group: &str,
@@ -570,7 +570,7 @@ impl Admin<'_> {
             COMMITTED_WAIT,
             &offset_in,
         ) {
-            // librdkafka asks again while offsets are unstable, until the time is up.
+            // librdkafka repeats the query while offsets are unstable, until the time is up.
             Err(KafkaError::MetadataFetch(
                 Code::OperationTimedOut | Code::WaitingForCoordinator,
             )) => Ok(Committed::Pending),
@@ -580,8 +580,8 @@ impl Admin<'_> {
         let who = Who::Stable(group.to_string());
         let answer = self.ask(&who, &exist, ask);
         match &answer {
-            // A client that cannot reach the coordinator where it looks for it says the same, for
-            // ever: now and then a new one looks afresh.
+            // A client with a wrong coordinator address returns the same answer for ever. So a new
+            // client asks from time to time.
             Ok(Committed::Pending)
                 if self.askers.pending.fetch_add(1, Ordering::Relaxed) % AFRESH == AFRESH - 1 =>
             {
@@ -594,9 +594,9 @@ impl Admin<'_> {
         answer
     }
 
-    /// Both ends of many partitions, in one request to each broker for the starts, the stable ends
-    /// and the ends. Where that fails each partition is asked for alone, so that one without a
-    /// leader is an error of its own.
+    /// Bounds of many partitions: one request to each broker for the starts, the stable ends and
+    /// the ends. If a request fails, each partition is queried alone. A partition without a leader
+    /// is then an error of its own.
     pub(super) fn bounds_of(&self, partitions: &[(&str, u32)]) -> Vec<Result<Bounds, LogError>> {
         if partitions.len() > 1
             && let Ok(all) = self.all_bounds(partitions)
@@ -613,7 +613,8 @@ impl Admin<'_> {
     fn all_bounds(&self, partitions: &[(&str, u32)]) -> Result<Vec<Bounds>, LogError> {
         let ask = |who: &Who, time: i64| self.ask(who, &|| false, |c| ends_of(c, partitions, time));
 
-        // The stable ends first: they never pass the other ones in between.
+        // Query the stable ends first: a stable end then cannot exceed the end that is queried
+        // later.
         let stable = ask(&Who::Committed, LATEST)?;
         let starts = ask(&Who::Everything, EARLIEST)?;
         let ends = ask(&Who::Everything, LATEST)?;
@@ -682,7 +683,7 @@ impl Admin<'_> {
             }
         }
 
-        // The brokers learn of a topic one after the other.
+        // Each broker learns of the new topic at a different time.
         let deadline = Instant::now() + self.settings.request_wait;
         while self.partitions(name)?.is_none() {
             if Instant::now() >= deadline {
@@ -701,7 +702,8 @@ impl Admin<'_> {
         Ok(())
     }
 
-    /// The cluster alone knows how many replicas it gives to a topic that does not say.
+    /// Sets `min.insync.replicas` after the creation: only the cluster knows its default number of
+    /// replicas.
     fn set_insync(&self, name: &str) -> Result<(), LogError> {
         let replicas = self.replicas(name)?;
         let insync = req::insync(replicas).to_string();
@@ -711,7 +713,7 @@ impl Admin<'_> {
         }
 
         match self.alter_topic(name, &[("min.insync.replicas", &insync)]) {
-            // The topic is there and works; `topics check` says what it lacks.
+            // The topic exists and works. `topics check` reports the missing setting.
             Err(LogError::Invalid(why)) => {
                 tracing::warn!("{why}");
                 Ok(())
@@ -774,8 +776,8 @@ impl Admin<'_> {
         }))
     }
 
-    /// How a broker is set; none if it does not say. Any broker: what is asked for here is set
-    /// alike on all of a sane cluster.
+    /// A setting of a broker. `None` if the broker does not answer. Any broker will do: a sane
+    /// cluster has the same value on all brokers.
     pub(super) fn broker_setting(&self, name: &str) -> Option<String> {
         let wait = self.settings.request_wait;
         let broker = self.ask(&Who::Everything, &|| false, |c| {
@@ -828,7 +830,7 @@ fn commits_of<T>(
     Ok(all)
 }
 
-/// The offset in a commit, if there is one.
+/// The offset in a commit, if the group has a commit.
 fn offset_in(element: &TopicPartitionListElem<'_>) -> Option<u64> {
     match element.offset() {
         Offset::Offset(o) => u64::try_from(o).ok(),
@@ -836,7 +838,7 @@ fn offset_in(element: &TopicPartitionListElem<'_>) -> Option<u64> {
     }
 }
 
-/// The offset that the protocol names by one of its two special times.
+/// Offsets for one of the two special times of ListOffsets.
 fn ends_of(
     c: &BaseConsumer<LastFailure>,
     partitions: &[(&str, u32)],
@@ -866,8 +868,8 @@ fn ends_of(
     Ok(offsets)
 }
 
-/// Waits for a future on this thread. Administration is rare and has threads of its own inside; a
-/// runtime would be too much for it.
+/// Waits for a future on this thread. Administration is rare and has its own threads inside, so an
+/// async runtime is not worth its cost.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {

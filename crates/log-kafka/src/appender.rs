@@ -1,4 +1,4 @@
-//! Appends as a client does: idempotent, to explicit partitions, outside any transaction.
+//! Appends like a client: idempotent, to explicit partitions, outside any transaction.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,18 +11,18 @@ use ports::records::Record;
 use ports::topics::{TopicId, TopicTable};
 use ports::{Appender, LogError};
 
-/// How long a full queue is waited for. Records give up by themselves before that, which makes room
-/// or an error.
+/// Longest wait for space in a full queue. Records time out earlier, so the wait ends with space or
+/// with an error.
 const ROOM_WAIT: Duration = Duration::from_secs(60);
-/// Deliveries are served at least this often, so that failures surface soon and their reports do
-/// not pile up.
+/// Number of appends between two serves of the deliveries. Errors then surface soon, and delivery
+/// reports do not pile up.
 const SERVE_EVERY: u32 = 256;
 
 /// A client's writer over Kafka.
 pub(super) struct KafkaAppender {
     names: Arc<TopicTable>,
     settings: Arc<KafkaSettings>,
-    /// Where the last record went: a failure is most likely about that.
+    /// Topic of the last record. A failure is most likely about this topic.
     last: Option<TopicId>,
     since_served: u32,
     sender: Option<TransactionalProducer>,
@@ -67,7 +67,7 @@ impl KafkaAppender {
         }
     }
 
-    /// With the cause, as far as the cluster shows one, else with the hint.
+    /// Error text with the cause, if the cluster shows a cause, else with `hint`.
     fn unavailable(&self, what: String, hint: &str) -> LogError {
         let topics: Vec<_> = self.last.iter().map(|id| self.names.name(*id)).collect();
         let said = survey::diagnosed(&self.settings, what.clone(), &topics);
@@ -87,8 +87,8 @@ impl Appender for KafkaAppender {
         self.last = Some(record.at.topic);
         let names = Arc::clone(&self.names);
 
-        // A full queue, a producer that librdkafka has given up, a partition that is not known at
-        // the moment: a new writer may do better.
+        // A full queue, a fatal error of the producer, or a partition that is temporarily unknown.
+        // A new writer may succeed.
         self.sender()
             .send(&names, record, Instant::now() + ROOM_WAIT)
             .map_err(TransactError::of_a_record)

@@ -1,10 +1,10 @@
-//! Waiting for many queues at once: each rings one bell when it was empty and gets something.
+//! A wait for many queues at once: each queue rings one bell when the empty queue gets an event.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Remembers who rang until somebody asks.
+/// Stores the keys that rang until the member takes them.
 #[derive(Default)]
 pub(super) struct Bell {
     keys: Mutex<BTreeSet<u32>>,
@@ -12,13 +12,13 @@ pub(super) struct Bell {
 }
 
 impl Bell {
-    /// Says that there is something at this key. Takes no lock but the bell's own, and never long.
+    /// Rings for this key. Takes only the bell's own lock, and holds the lock for a short time.
     pub(super) fn ring(&self, key: u32) {
         self.keys().insert(key);
         self.rung.notify_all();
     }
 
-    /// Waits until somebody rings, or has rung since the last [`Bell::take`].
+    /// Waits until a queue rings, or has rung since the last [`Bell::take`].
     pub(super) fn wait(&self, wait: Duration) {
         let deadline = Instant::now() + wait;
         let mut keys = self.keys();

@@ -1,74 +1,72 @@
-//! The meaning of librdkafka's errors for a transaction, and for a read. Each code carries the
-//! reason for its place.
+//! Meaning of librdkafka's errors for a transaction, and for a read. Each code carries the reason
+//! for its class.
 //!
-//! "Not committed" is only said before the commit request can have been sent. After that an error
-//! proves nothing: librdkafka may report a failure for a commit that the broker carried out. Then
-//! the answer is "unknown", and the group's stable offsets decide.
+//! "Not committed" is returned only before the commit request can have been sent. A later error
+//! proves nothing: librdkafka may report a failure for a commit that the broker carried out. The
+//! class is then "unknown", and the group's stable offsets decide.
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::ffi::TxError;
 
-/// Where in the transaction it happened.
+/// The step of the transaction that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TxStep {
-    /// Up to and including the offsets: the end of the transaction was not requested yet.
+    /// Up to and including the offsets: the commit was not requested yet.
     BeforeCommit,
-    /// The commit itself.
     Commit,
 }
 
-/// The verdict about an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TxErrorClass {
-    /// Call again with the same arguments, until the transaction's time is up.
+    /// Retriable: repeat the call with the same arguments until the transaction's time is up.
     Again,
     /// Certainly not committed.
     Not,
-    /// Perhaps committed.
+    /// The outcome is unknown: the transaction may be committed.
     Unknown,
-    /// Another producer has our transactional id, or the broker gave the transaction up: the group
-    /// tells which (see `fencing`).
+    /// Another producer has our transactional id, or the broker aborted the transaction after its
+    /// timeout. The group decides between both (see `fencing`).
     ProducerFenced,
-    /// Another process is this group member now.
+    /// Another process has this group membership now.
     InstanceFenced,
-    /// The brokers do not allow it, and will not until somebody changes their ACLs: the process
-    /// ends. Whether the transaction was committed all the same (a commit that was answered late
-    /// and asked for again) is for its successor to find out.
+    /// The brokers deny access until an operator changes the ACLs. The process ends. The
+    /// transaction may still be committed, if librdkafka sent a commit again after a late answer.
+    /// The next process finds out.
     Forbidden,
 }
 
-/// Judges an error of a transactional call.
+/// Classifies an error of a transactional call.
 pub(super) fn transaction(step: TxStep, e: &TxError) -> TxErrorClass {
     match e.code {
-        // The group's word on static members is final and does not depend on timeouts.
+        // The group's answer about static members is final and does not depend on timeouts.
         Code::FencedInstanceId => TxErrorClass::InstanceFenced,
-        // All three names of "your epoch is old". Adding offsets reports it as merely abortable;
-        // fatal or not, this producer is done.
+        // All three codes say that the epoch is old. Adding offsets reports the error as only
+        // abortable. This producer cannot go on, whether the error is fatal or not.
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => {
             TxErrorClass::ProducerFenced
         }
         code if is_forbidden(code) => TxErrorClass::Forbidden,
-        // A time-out or a coordinator that is moving. A fatal or abortable error is never worth a
-        // second try, whatever its other flags say.
+        // A timeout, or a coordinator that is moving. A fatal or abortable error is never retried,
+        // whatever its other flags say.
         _ if e.retriable && !e.fatal && !e.abortable => TxErrorClass::Again,
         _ => match step {
-            // ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID: the group moved on. INVALID_TXN_STATE, lost
-            // sequences: the producer is broken.
+            // ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID: the group has a newer generation.
+            // INVALID_TXN_STATE, lost sequence numbers: the producer is broken.
             TxStep::BeforeCommit => TxErrorClass::Not,
-            // Also "the commit succeeded, but the transaction had failed locally".
+            // Includes "the commit succeeded, but the transaction had failed locally".
             TxStep::Commit => TxErrorClass::Unknown,
         },
     }
 }
 
-/// Whether the brokers refuse because a right is missing.
+/// True if the brokers refuse because an ACL is missing.
 pub(super) fn is_forbidden(code: Code) -> bool {
     missing_right(code, "", "", "").is_some()
 }
 
-/// The right that is missing, in the words of Kafka's tools; none if the error is not about rights.
-/// `topics`: which right on which topics the request was about, if any.
+/// The missing right, in the terms of Kafka's tools. `None` if the error is not about rights.
+/// `topics`: the right and the topics of the request, if any.
 pub(super) fn missing_right(
     code: Code,
     topics: &str,
@@ -86,8 +84,8 @@ pub(super) fn missing_right(
     }
 }
 
-/// Whether an error is an answer about a record itself, which the same record will meet again
-/// however often it is sent; Kafka's name of it.
+/// Kafka's name of an error about the record itself. The same record gets the same error at every
+/// retry.
 pub(super) fn refusal(code: Code) -> Option<&'static str> {
     match code {
         Code::MessageSizeTooLarge => Some("MESSAGE_TOO_LARGE"),
@@ -98,33 +96,34 @@ pub(super) fn refusal(code: Code) -> Option<&'static str> {
         Code::PolicyViolation => Some("POLICY_VIOLATION"),
         Code::UnsupportedCompressionType => Some("UNSUPPORTED_COMPRESSION_TYPE"),
         Code::UnsupportedForMessageFormat => Some("UNSUPPORTED_FOR_MESSAGE_FORMAT"),
-        // CORRUPT_MESSAGE is not among them: bytes that were changed on their way are sent again.
+        // CORRUPT_MESSAGE is not in this list: librdkafka sends bytes again that were changed in
+        // transit.
         _ => None,
     }
 }
 
-/// The meaning of a consumer's error.
+/// Meaning of a consumer's error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Read {
-    /// librdkafka goes on by itself.
+    /// librdkafka continues by itself.
     Passing,
-    /// This member's place was taken.
+    /// Another process has this member's group membership.
     Fenced,
-    /// The position to read from is not there any more.
+    /// The offset to read from does not exist any more.
     PositionGone,
     /// A topic is missing.
     NoTopic,
-    /// We may not.
+    /// An ACL is missing, or authentication failed.
     Forbidden,
-    /// The group does not take the member in, and will not until a setting is changed.
+    /// The group refuses the member until an operator changes a setting.
     GroupRefuses,
-    /// The record that is there cannot be read. Librdkafka may go on behind it.
+    /// The record at this offset cannot be read. librdkafka may continue behind the record.
     Unreadable,
     /// Only a new incarnation helps.
     Broken,
 }
 
-/// Judges an error of a consumer; `fatal` as the client says.
+/// Classifies an error of a consumer. `fatal` is the client's own flag.
 pub(super) fn read(code: Code, fatal: bool) -> Read {
     match code {
         Code::FencedInstanceId => Read::Fenced,
@@ -137,22 +136,22 @@ pub(super) fn read(code: Code, fatal: bool) -> Read {
         | Code::ClusterAuthorizationFailed
         | Code::Authentication
         | Code::SaslAuthenticationFailed => Read::Forbidden,
-        // Answers to JoinGroup; librdkafka asks again every second, with the same answer.
+        // Answers to JoinGroup. librdkafka retries every second and gets the same answer.
         Code::InvalidSessionTimeout
         | Code::InconsistentGroupProtocol
         | Code::GroupMaxSizeReached
         | Code::InvalidGroupId
         | Code::UnsupportedVersion
         | Code::UnsupportedFeature => Read::GroupRefuses,
-        // A wrong checksum, a compression that does not come out or is not built in, a format from
-        // the future, a record beyond all bounds.
+        // A wrong checksum, a failed or unsupported decompression, an unknown newer format, or a
+        // record beyond all bounds.
         Code::BadMessage
         | Code::BadCompression
         | Code::NotImplemented
         | Code::MessageSizeTooLarge => Read::Unreadable,
         _ if fatal => Read::Broken,
-        // Lost connections, moving leaders and coordinators, and a poll that came late (the
-        // revocation follows by itself).
+        // Lost connections, moving leaders and coordinators, or a late poll (librdkafka then
+        // revokes by itself).
         _ => Read::Passing,
     }
 }
@@ -172,8 +171,8 @@ mod tests {
         }
     }
 
-    /// Error classes as they were seen from a broker or read in librdkafka's source; f = fatal, r =
-    /// retriable, a = abortable.
+    /// Error classes seen from a broker or read in librdkafka's source. f = fatal, r = retriable, a
+    /// = abortable.
     #[test]
     fn every_known_error_class_has_its_verdict() {
         use TxStep::*;

@@ -1,4 +1,4 @@
-//! Every setting of every client, in one place, each with its reason. What is not here is
+//! Every setting of every client, in one place, each with its reason. All other settings keep
 //! librdkafka's default.
 
 use std::time::Duration;
@@ -9,27 +9,27 @@ use super::throttle;
 use ports::MemberSpec;
 use ports::topics::TopicTable;
 
-/// How to reach the cluster.
+/// Settings for the connection to the cluster.
 #[derive(Clone)]
 pub struct KafkaSettings {
-    /// `host:port,...`.
+    /// Bootstrap servers: `host:port,...`.
     pub brokers: String,
-    /// librdkafka properties that are passed on as they are (TLS, SASL, ...), applied last. They go
-    /// to every client that knows them.
+    /// librdkafka properties that are passed on unchanged (TLS, SASL, ...) and applied last. Every
+    /// client that knows a property gets the property.
     pub properties: Vec<(String, String)>,
-    /// How long a transaction may stay open before the broker aborts it, and so how long a dead
-    /// instance can hold up readers.
+    /// Age at which the broker aborts an open transaction. A dead instance can hold up readers for
+    /// this time.
     pub transaction_timeout: Duration,
-    /// Replicas of topics that are made; none: as many as the cluster gives by default.
+    /// Replicas of new topics. `None`: the cluster's default.
     pub replication: Option<u16>,
-    /// After this long without an answer a call is reported as failed.
+    /// A call without an answer fails after this time.
     pub request_wait: Duration,
-    /// A call that ignores its time limit is given this much more, then the process exits with
+    /// Extra time for a call that ignores its time limit. After this time the process exits with
     /// [`super::EXIT_STUCK`].
     pub stuck_after: Duration,
 }
 
-/// Names of properties only: their values may be passwords.
+/// Shows only the names of properties: the values may be passwords.
 impl std::fmt::Debug for KafkaSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.properties.iter().map(|(name, _)| name).collect();
@@ -53,7 +53,7 @@ impl KafkaSettings {
         }
     }
 
-    /// The value that a passed-through property sets, if it does.
+    /// The value of a passed-through property, if the property is set.
     fn property(&self, name: &str) -> Option<&str> {
         self.properties
             .iter()
@@ -62,8 +62,8 @@ impl KafkaSettings {
             .map(|(_, v)| v.as_str())
     }
 
-    /// How often a member says that it is alive. A replaced instance learns of its successor by
-    /// this, hence 1 s and not 3.
+    /// Interval of a member's heartbeats. The heartbeat tells a replaced instance about its
+    /// successor, hence 1 s and not librdkafka's 3 s.
     pub(super) fn heartbeat(&self) -> Duration {
         Duration::from_millis(
             self.property("heartbeat.interval.ms")
@@ -72,7 +72,7 @@ impl KafkaSettings {
         )
     }
 
-    /// After this long without a heartbeat a member is put out of its group.
+    /// The group removes a member after this time without a heartbeat.
     pub(super) fn session(&self) -> Duration {
         Duration::from_millis(
             self.property("session.timeout.ms")
@@ -81,8 +81,8 @@ impl KafkaSettings {
         )
     }
 
-    /// How long a fenced instance may take to find out whether its successor is alive: a rebalance,
-    /// and a session.
+    /// Time limit for a fenced instance to check whether its successor is alive: a rebalance and a
+    /// session.
     pub(super) fn successor_wait(&self) -> Duration {
         self.session() * 3
     }
@@ -91,13 +91,13 @@ impl KafkaSettings {
         let mut c = ClientConfig::new();
         c.set("bootstrap.servers", &self.brokers)
             .set("client.id", "processor")
-            // Topics are made by `topics create`, with the settings that they need, never in
-            // passing.
+            // `topics create` creates topics, with the required settings. No client may create a
+            // topic implicitly.
             .set("allow.auto.create.topics", "false")
-            // Nagle's delay would be most of an idle commit.
+            // Nagle's algorithm would cause most of the latency of an idle commit.
             .set("socket.nagle.disable", "true")
-            // Back quickly after a broker restart; the default grows to 10 s, longer than most
-            // restarts.
+            // Reconnect quickly after a broker restart. The default back-off grows to 10 s, longer
+            // than most restarts.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
             .set_log_level(RDKafkaLogLevel::Info);
@@ -107,8 +107,8 @@ impl KafkaSettings {
 
     fn finish(&self, mut c: ClientConfig) -> ClientConfig {
         for (name, value) in &self.properties {
-            // The suspect filter reads librdkafka's own debug lines; without `broker` among them it
-            // would be blind.
+            // The suspect filter (`stale_requests`) reads librdkafka's debug lines. Without
+            // `broker` in this list the filter sees nothing.
             if name == "debug" && c.get("debug").is_some() {
                 c.set(name, format!("{value},broker"));
             } else {
@@ -127,57 +127,56 @@ impl KafkaSettings {
             .max()
             .unwrap_or(1_000_000);
 
-        // As large as the largest topic allows; smaller topics are checked by us before sending,
-        // since a refused record would be sent for ever.
+        // As large as the largest topic limit. The sender checks the limits of smaller topics
+        // itself, because librdkafka would send a refused record again without end.
         c.set("message.max.bytes", largest.to_string())
-            // Below the smallest topic limit, so that only a single record can ever be too large,
-            // not a batch.
+            // Below the smallest topic limit, so that only a single record can be too large, never
+            // a batch.
             .set("batch.size", "900000")
             .set("batch.num.messages", "10000")
-            // A transaction hands over its records at once and then waits for them: lingering only
-            // adds to its latency.
+            // A transaction sends its records at once and then waits for their delivery. A linger
+            // time would only add latency.
             .set("linger.ms", "0")
             .set("compression.type", "lz4")
-            // More than one large transaction fits, so that a full queue is the exception.
+            // The queue has space for more than one large transaction, so a full queue is rare.
             .set("queue.buffering.max.messages", "1000000")
             .set("queue.buffering.max.kbytes", "1048576")
-            // Short, because a retried request waits this long, and growing to what a restart
-            // takes.
+            // Short, because a retried request waits this long. The back-off grows to the length of
+            // a broker restart.
             .set("retry.backoff.ms", "5")
             .set("retry.backoff.max.ms", "500");
 
         c
     }
 
-    /// The transactional producer of a member.
     pub(super) fn transactional(&self, topics: &TopicTable, instance: &str) -> ClientConfig {
         let mut c = self.producer(topics);
         let timeout = self.transaction_timeout.as_millis().max(3_000);
         c.set("transactional.id", instance)
             .set("transaction.timeout.ms", timeout.to_string())
-            // How brokers hold it back is in there, see `throttle`.
+            // The statistics show throttling by brokers (see `throttle`).
             .set(
                 "statistics.interval.ms",
                 throttle::EVERY.as_millis().to_string(),
             )
-            // Must stay below the transaction's timeout, with room for a retry inside it.
+            // Must be below the transaction timeout, with time for one retry.
             .set("socket.timeout.ms", (timeout / 2).to_string())
             .set("request.timeout.ms", (timeout * 2 / 5).to_string())
-            // A lost connection or a timed-out request shows in the log only, and at level Info
-            // only once in 30 s: see `stale_requests`.
+            // A lost connection or a request timeout appears only in the log. At level Info the
+            // line appears only once in 30 s (see `stale_requests`).
             .set("debug", super::in_flight::debug())
             .set_log_level(RDKafkaLogLevel::Debug);
 
         self.finish(c)
     }
 
-    /// The idempotent producer of a client.
     pub(super) fn appender(&self, topics: &TopicTable) -> ClientConfig {
         let mut c = self.producer(topics);
         c.set("enable.idempotence", "true")
-            // A client that sends records one by one still gets batches, for one millisecond.
+            // A client that sends records one by one still gets batches, with 1 ms of linger.
             .set("linger.ms", "1")
-            // Long enough for a broker restart, short enough for a person to wait for the message.
+            // Long enough for a broker restart, and short enough for a person who waits for the
+            // error.
             .set("message.timeout.ms", "30000");
         self.finish(c)
     }
@@ -186,32 +185,32 @@ impl KafkaSettings {
         let mut c = self.base();
         c.set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // A position that is gone is an error to look at, never a silent jump.
+            // A missing position is an error that needs a decision, never a silent jump.
             .set("auto.offset.reset", "error")
             .set("check.crcs", "true")
             .set("fetch.min.bytes", "1")
-            // How long a request is parked when there is nothing; records are sent the moment they
-            // are stable. Not longer, because a broker is asked for one thing at a time: a
-            // partition that was resumed, or whose queue has drained, meanwhile waits until the
-            // parked request is over.
+            // Time that the broker parks a fetch request without new records. The broker answers as
+            // soon as records are stable. A longer time would hurt: a broker handles one fetch
+            // request of a client at a time. A resumed or drained partition must wait until the
+            // parked request ends.
             .set("fetch.wait.max.ms", "50")
             .set("fetch.error.backoff.ms", "100")
-            // The default back-off of 1 s would starve the loop once a queue was full.
+            // The default back-off of 1 s would starve the loop after a full queue.
             .set("fetch.queue.backoff.ms", "5");
 
         c
     }
 
-    /// The consumer of a member whose inputs have so many partitions.
+    /// Settings for a member's consumer. `partitions`: number of partitions of all its inputs.
     pub(super) fn member(&self, spec: &MemberSpec, partitions: u32) -> ClientConfig {
         let group = &*spec.group;
         let instance = &*spec.instance;
         let mut c = self.consumer();
         ahead(&mut c, partitions);
         if !spec.linger.is_zero() {
-            // Nobody waits for these records one by one: a fetch is answered when many have come or
-            // when half of the linger is over (the other half is left for the records after the
-            // first), instead of at every commit of everybody.
+            // The linger time allows batches. The broker answers a fetch when many records have
+            // come, or after half of the linger time. The other half remains for the records after
+            // the first. Otherwise each commit of any producer would cause an answer.
             c.set("fetch.min.bytes", "65536").set(
                 "fetch.wait.max.ms",
                 (spec.linger / 2).as_millis().max(1).to_string(),
@@ -223,29 +222,29 @@ impl KafkaSettings {
                 "statistics.interval.ms",
                 throttle::EVERY.as_millis().to_string(),
             )
-            // Classic protocol and static membership: a restarted instance gets its partitions back
-            // at once, without a rebalance; under the new protocol it is refused until its
-            // predecessor's session ends.
+            // Classic protocol and static membership (KIP-345): a restarted instance gets its
+            // partitions back at once, without a rebalance. The new protocol (KIP-848) refuses the
+            // instance until its predecessor's session ends.
             .set("group.protocol", "classic")
             .set("group.instance.id", group_instance(instance))
             // Partition i of every topic goes to the same member, in instance order.
             .set("partition.assignment.strategy", "range")
-            // Also makes `committed` wait for pending transactions.
+            // With this level, `committed` also waits for pending transactions.
             .set("isolation.level", "read_committed")
             .set("session.timeout.ms", self.session().as_millis().to_string())
             .set(
                 "heartbeat.interval.ms",
                 self.heartbeat().as_millis().to_string(),
             )
-            // Restoring polls all the time; this only has to outlast one slow batch and one slow
-            // commit.
+            // A member also polls during a restore. The interval only has to exceed one slow batch
+            // plus one slow commit.
             .set("max.poll.interval.ms", "300000");
 
         self.finish(c)
     }
 
-    /// A consumer outside any group, for so many partitions of one topic. They share one queue, and
-    /// so its bounds.
+    /// Settings for a consumer outside any group, for `partitions` partitions of one topic. The
+    /// partitions share one queue and its bounds.
     pub(super) fn reader(&self, partitions: u32) -> ClientConfig {
         let mut c = self.consumer();
         let (records, kbytes) = if partitions == 1 {
@@ -265,15 +264,16 @@ impl KafkaSettings {
         .set("queued.min.messages", records.to_string())
         .set("queued.max.messages.kbytes", kbytes.to_string());
 
-        // librdkafka wants a group name before it lets anybody assign; nothing is ever joined or
-        // committed under it.
+        // librdkafka requires a group id before a manual assignment. The reader never joins the
+        // group and never commits under it.
         c.set("group.id", "processor-reader")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true");
         self.finish(c)
     }
 
-    /// A client that only asks questions: without a group, or about the group it names.
+    /// Settings for a client that only queries the cluster: without a group, or about the named
+    /// group.
     pub(super) fn inquirer(&self, group: Option<&str>, committed_only: bool) -> ClientConfig {
         let mut c = self.consumer();
         if let Some(group) = group {
@@ -292,31 +292,30 @@ impl KafkaSettings {
         self.finish(c)
     }
 
-    /// The administrator.
     pub(super) fn admin(&self) -> ClientConfig {
         let c = self.base();
         self.finish(c)
     }
 }
 
-/// Fetched ahead for one partition at most: about two large transactions.
+/// Maximum number of prefetched records for one partition: about two large transactions.
 const AHEAD_RECORDS: u32 = 20_000;
-/// Fetched ahead for all partitions of one client together. Librdkafka looks before it fetches and
-/// counts what has come, without its own overhead (about 500 bytes a record); so an answer of
-/// `fetch.max.bytes` may come on top.
+/// Maximum prefetched kilobytes for all partitions of a client. librdkafka checks the limit before
+/// a fetch, and counts received bytes without its own overhead (about 500 bytes a record). So an
+/// answer of up to `fetch.max.bytes` may come on top.
 const AHEAD_KBYTES: u32 = 64 << 10;
 
-/// Bounds what is fetched ahead for a client whose partitions have queues of their own: librdkafka
-/// holds each queue to these bounds by itself (`rd_kafka_toppar_fetch_decide` looks at the length
-/// and size of the partition's own queue, and only follows it where it is forwarded to).
+/// Bounds the prefetch of a client whose partitions have their own queues. librdkafka applies these
+/// bounds to each queue: `rd_kafka_toppar_fetch_decide` checks the length and size of the
+/// partition's own queue, and follows the queue only if it is forwarded.
 fn ahead(c: &mut ClientConfig, partitions: u32) {
     let partitions = partitions.max(1);
     let kbytes = (AHEAD_KBYTES / partitions).clamp(128, AHEAD_KBYTES / 4);
     let records = (AHEAD_RECORDS * 6 / partitions).clamp(1_000, AHEAD_RECORDS);
     c.set("queued.min.messages", records.to_string())
         .set("queued.max.messages.kbytes", kbytes.to_string())
-        // The most bytes of one partition in one answer, compressed; the broker sends a larger
-        // record all the same.
+        // Maximum compressed bytes of one partition in an answer. The broker sends a larger record
+        // nevertheless (KIP-74).
         .set(
             "fetch.message.max.bytes",
             (kbytes * 1_024).min(2 << 20).to_string(),
@@ -324,8 +323,8 @@ fn ahead(c: &mut ClientConfig, partitions: u32) {
         .set("fetch.max.bytes", (16 << 20).to_string());
 }
 
-/// The instance's static name in its group, with its number padded: the group hands out partitions
-/// in the order of these names, and 2 comes before 10.
+/// The static member name (`group.instance.id`, KIP-345) of an instance, with a padded number. The
+/// group assigns partitions in the order of these names, and 2 must come before 10.
 pub(super) fn group_instance(instance: &str) -> String {
     let digits = instance.len()
         - instance

@@ -1,6 +1,6 @@
-//! Why brokers that answer do not do what they are asked. A call that fails mostly says only that
-//! its time ran out; the cluster's metadata says more: addresses that lead nowhere, topics of its
-//! own that it cannot make, replicas that are missing.
+//! Finds the reason why reachable brokers do not do their work. A failed call mostly reports only a
+//! timeout. The cluster's metadata shows more: unreachable addresses, missing internal topics,
+//! missing replicas.
 
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -16,12 +16,11 @@ use ports::LogError;
 
 /// Longest wait for the metadata of one topic, and for one connection.
 const WAIT: Duration = Duration::from_secs(1);
-/// Longest wait for the first answer, which needs a connection.
+/// Longest wait for the first answer, which includes the connection.
 const FIRST_WAIT: Duration = Duration::from_secs(3);
-/// More brokers are not tried: one that cannot be reached is enough to say so.
+/// Maximum number of brokers to try: one unreachable broker is a sufficient finding.
 const BROKERS_MAX: usize = 5;
 
-/// One partition as the metadata shows it.
 #[derive(Clone, Copy)]
 struct PartitionMetadata {
     number: i32,
@@ -31,11 +30,11 @@ struct PartitionMetadata {
 }
 
 impl Admin<'_> {
-    /// The trouble with brokers that answer, as far as can be seen from here; `topics` are those
-    /// that the failed call was about. None if nobody answers, or nothing is seen.
+    /// The problem of brokers that answer, as far as this client can see. `topics`: topics of the
+    /// failed call. `None` if no broker answers, or no problem is visible.
     pub(super) fn diagnose(&self, topics: &[&str]) -> Option<String> {
-        // A new client: one that was told addresses that lead nowhere may have given up the
-        // connection that answers.
+        // Use a new client: an old client with unreachable broker addresses may have closed the
+        // bootstrap connection that works.
         let askers = Askers::default();
         let asker = askers.get(self.settings, Who::Everything).ok()?;
         let mut names = INTERNAL
@@ -62,8 +61,8 @@ impl Admin<'_> {
             .or_else(|| self.internal(&shapes, &ids))
     }
 
-    /// Fails if the brokers answer where they were looked for, but none can be reached where they
-    /// say they are. Every question after the first one would wait until its time is up.
+    /// Fails if the brokers answer at the bootstrap address but no advertised address is reachable.
+    /// Every query after the first one would wait for its timeout.
     pub(super) fn reach(&self, topic: &str) -> Result<(), LogError> {
         let wait = self.settings.request_wait;
         let brokers = self.ask(&Who::Everything, &|| false, |c| {
@@ -74,8 +73,8 @@ impl Admin<'_> {
             .map_or(Ok(()), |cause| Err(LogError::Unavailable(cause)))
     }
 
-    /// The address that leads nowhere, if brokers answer where they were looked for, and none can
-    /// be reached where they say they are.
+    /// The first unreachable address, if the brokers answer at the bootstrap address but no
+    /// advertised address is reachable.
     pub(super) fn nowhere(&self) -> Option<String> {
         let askers = Askers::default();
         let metadata = askers
@@ -86,7 +85,7 @@ impl Admin<'_> {
         none_reachable(&self.settings.brokers, &addresses(&metadata))
     }
 
-    /// Kafka's own topics that the brokers cannot make.
+    /// Checks for internal topics of Kafka that the brokers cannot create.
     fn internal(
         &self,
         shapes: &BTreeMap<&str, Option<Vec<PartitionMetadata>>>,
@@ -101,7 +100,7 @@ impl Admin<'_> {
         (wanted > brokers.len()).then(|| cannot_make(kind, wanted, brokers.len()))
     }
 
-    /// Partitions without a leader, or with fewer replicas in sync than a write needs.
+    /// Partitions without a leader, or with fewer in-sync replicas than a write needs.
     fn replicas_missing(
         &self,
         shapes: &BTreeMap<&str, Option<Vec<PartitionMetadata>>>,
@@ -135,7 +134,7 @@ impl Admin<'_> {
         None
     }
 
-    /// Of the first of these that answers.
+    /// The settings of the first broker in the list. Empty if the broker does not answer.
     pub(super) fn broker_settings(&self, brokers: &[i32]) -> BrokerSettings {
         let Ok(admin) = self.admin() else {
             return BrokerSettings::new();
@@ -205,7 +204,8 @@ fn unmet(name: &str, p: &PartitionMetadata, least: usize) -> String {
     )
 }
 
-/// The first address of all, where none can be reached. One of several that is down is no finding.
+/// The first address, if no address is reachable. One unreachable broker among several is no
+/// finding.
 fn none_reachable(bootstrap: &str, brokers: &[(i32, String, i32)]) -> Option<String> {
     let each: Vec<_> = brokers
         .iter()
@@ -218,7 +218,7 @@ fn none_reachable(bootstrap: &str, brokers: &[(i32, String, i32)]) -> Option<Str
         .next()
 }
 
-/// Addresses that brokers give as theirs and that cannot be reached from here.
+/// An address that a broker advertises and that is unreachable from here.
 fn unreachable(bootstrap: &str, brokers: &[(i32, String, i32)]) -> Option<String> {
     brokers.iter().take(BROKERS_MAX).find_map(|(id, host, port)| {
         let why = connect(host, *port).err()?;

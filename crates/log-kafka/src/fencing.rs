@@ -1,27 +1,31 @@
-//! Fenced, or merely timed out? Whether somebody has come after us.
+//! Distinguishes a fenced producer from an expired transaction.
 //!
-//! "Fenced" from the producer has two causes that look the same: another process started under our
-//! name (stop!), or the broker aborted a transaction that stayed open too long, say because this
-//! process was frozen (recover!). Recovering in the first case would fence the other process in
-//! turn, and both could go on like that for ever. The group decides: of two processes with the same
-//! static member name it keeps the one that joined last, and tells the other one
-//! `FENCED_INSTANCE_ID` at its next heartbeat, finally. A new incarnation first fences the producer
-//! and at once joins the group. So when our producer was fenced we keep the consumer alive for a
-//! few heartbeats: if the group does not say that our place is taken, nobody is there, and we
-//! recover. Since a member joins only after that, the last to join stays, and of two instances the
-//! older one ends.
+//! "Fenced" from the producer has two causes that look the same:
 //!
-//! The group alone is not to be believed either. It gives a place to whoever asks for it last, and
-//! that may be a request that was under way for long, in front of a frozen coordinator, say: of a
-//! predecessor that is dead, or our own, sent a second time. Nobody is there then, and a member
-//! that stopped would be missed. But whoever really comes after us takes a new epoch before it
-//! joins. So when the group says that our place is taken, we ask the transaction coordinator
-//! whether our epoch is over. If it is not, we recover.
+//! 1. Another process started with our instance number. We must stop.
+//! 2. The broker aborted a transaction that stayed open too long, for example because this process
+//!    was frozen. We must recover.
 //!
-//! Both at once still prove nothing if our transaction was open for so long that the broker may
-//! have given it up: then the epoch is over because of that, and the place may have gone to a late
-//! request. What is alive sends heartbeats and keeps the place; what is not is put out when its
-//! session ends. So we look whether it is still there after that.
+//! A recovery in the first case would fence the other process in turn, and both could go on for
+//! ever. The consumer group decides (static membership, KIP-345). Of two processes with the same
+//! `group.instance.id`, the group keeps the last one that joined. The other process gets
+//! `FENCED_INSTANCE_ID` at its next heartbeat, and this error is final. A new incarnation first
+//! fences the producer and joins the group at once. So after a fenced producer we keep the consumer
+//! alive for a few heartbeats. If the group does not report that our membership is taken, no
+//! successor exists, and we recover. A member joins only after fencing and after this check. So the
+//! last process to join stays, and the older of two instances ends.
+//!
+//! The group alone is not reliable either. The group gives a membership to the last request, and
+//! this request may be late, for example because the coordinator was frozen. The request may come
+//! from a dead predecessor, or may be our own request, sent again. In both cases no successor
+//! exists, and this member must not stop. A real successor takes a new epoch before the join. So
+//! when the group reports that our membership is taken, we ask the transaction coordinator about
+//! our epoch. If our epoch is still valid, we recover.
+//!
+//! Both signs together prove nothing if our transaction was open for so long that the broker may
+//! have aborted it. The abort itself ends the epoch, and a late request may have taken the
+//! membership. A live member keeps its membership by heartbeats, and the group removes a dead
+//! member at the session timeout. So we check the membership again after the session timeout.
 
 use std::time::{Duration, Instant};
 
@@ -36,12 +40,12 @@ use super::stale_requests::MemberWatch;
 use super::transact::TransactionalProducer;
 use ports::{MemberSpec, TransactionOutcome};
 
-/// Between two looks at the group.
+/// Interval between two queries of the group.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Whether somebody has taken a newer epoch of our transactional id. No, if that cannot be found
-/// out in good time: then we join again, and whoever may be there finds out for certain. Begins a
-/// transaction to ask, which is left to the next incarnation to finish, like any other.
+/// True if another producer has a newer epoch of our transactional id. Returns false if no answer
+/// comes in time: we then join again, and a real successor gets a certain answer. The check begins
+/// a transaction. The next incarnation finishes that transaction, like any other.
 pub(super) fn epoch_is_over(
     sender: &TransactionalProducer,
     offsets: &TopicPartitionList,
@@ -50,8 +54,8 @@ pub(super) fn epoch_is_over(
 ) -> bool {
     let deadline = Instant::now() + within;
     if sender.fenced().is_none() && ffi::begin_transaction(sender.handle).is_ok() {
-        // The fate of the offsets does not matter: they are added to the transaction first, and
-        // that is refused when the epoch is over.
+        // The fate of the offsets does not matter. The request first adds the offsets to the
+        // transaction, and the coordinator refuses the request if the epoch is over.
         while let Err(e) = ffi::send_offsets(sender.handle, offsets, group, within) {
             match classify::transaction(TxStep::BeforeCommit, &e) {
                 TxErrorClass::ProducerFenced => return true,
@@ -66,7 +70,7 @@ pub(super) fn epoch_is_over(
     sender.fenced().is_some()
 }
 
-/// The outcome of a transaction whose producer was fenced after it had been open for so long.
+/// Outcome of a transaction whose producer was fenced. `open`: age of the transaction.
 pub(super) fn fenced_or_expired(
     why: &str,
     open: Duration,
@@ -81,7 +85,7 @@ pub(super) fn fenced_or_expired(
         ));
     };
 
-    // Half of it, because the broker measures by a clock of its own.
+    // Use half of the timeout, because the broker measures with its own clock.
     let may_have_expired = open > settings.transaction_timeout / 2;
     if may_have_expired {
         tracing::warn!(
@@ -97,13 +101,12 @@ pub(super) fn fenced_or_expired(
     TransactionOutcome::Fenced(taken)
 }
 
-/// The group's message when it has given our place away; keeps the consumer alive for some time to
-/// hear it.
+/// The group's message if our membership is taken. Keeps the consumer alive to receive the message.
 fn place_taken(consumer: &BaseConsumer<MemberWatch>, within: Duration) -> Option<String> {
     let deadline = Instant::now() + within;
     while Instant::now() < deadline {
-        // The result of the poll is void with this incarnation; only the call matters, and the
-        // client's fatal state.
+        // The incarnation is over, so the result of the poll is void. Only the call and the
+        // client's fatal state matter.
         drop(consumer.poll(Duration::from_millis(50)));
         if let Some((Code::FencedInstanceId, text)) = consumer.client().fatal_error() {
             return Some(text);
@@ -113,8 +116,8 @@ fn place_taken(consumer: &BaseConsumer<MemberWatch>, within: Duration) -> Option
     None
 }
 
-/// Whether who has our place keeps it for longer than its session lasts without heartbeats. No, if
-/// that cannot be found out in good time, for the same reason as above.
+/// True if the member with our membership keeps it for longer than a session without heartbeats.
+/// Returns false if no answer comes in time, for the same reason as [`epoch_is_over`].
 pub(super) fn is_alive(
     consumer: &BaseConsumer<MemberWatch>,
     settings: &KafkaSettings,
@@ -124,7 +127,7 @@ pub(super) fn is_alive(
     let silent = settings.session() + settings.heartbeat() * 2;
     let deadline = Instant::now() + settings.successor_wait();
 
-    // Since when it was said without a break that this member has the place.
+    // The member that has the membership, and the start of an unbroken series of such answers.
     let mut seen: Option<(String, Instant)> = None;
     while Instant::now() < deadline {
         seen = match place(consumer, &spec.group, &instance, settings.session() / 2) {
@@ -148,19 +151,18 @@ pub(super) fn is_alive(
     false
 }
 
-/// A static member's place in its group.
+/// The membership slot of a static member (KIP-345).
 enum MembershipSlot {
     Free,
-    /// By this member.
+    /// The id of the member in the slot.
     Taken(String),
-    /// No answer, or a rebalance is going on: then a member that says nothing has as long as that
-    /// takes.
+    /// No answer came, or a rebalance is going on. During a rebalance a silent member is removed
+    /// only at the end of the rebalance.
     Unknown,
 }
 
-/// Asks the brokers, all of them. The request that goes to the group's coordinator only
-/// (DescribeConsumerGroups) is not used: librdkafka 2.12 ended the process over it when the
-/// coordinator was on the move (`eonce->refcnt > 0`).
+/// Asks all brokers. The request to the coordinator only (DescribeConsumerGroups) is not used:
+/// librdkafka 2.12 aborted the process during a move of the coordinator (`eonce->refcnt > 0`).
 fn place(
     consumer: &BaseConsumer<MemberWatch>,
     group: &str,
@@ -189,7 +191,8 @@ fn place(
     })
 }
 
-/// The name of the static member that has this id: brokers make it of the name, a dash and a UUID.
+/// Name of the static member with this member id. Brokers build the id from the name, a dash and a
+/// UUID.
 pub(super) fn static_name(id: &str) -> Option<&str> {
     let (name, uuid) = id.split_at_checked(id.len().checked_sub(37)?)?;
     (!name.is_empty() && uuid.starts_with('-')).then_some(name)

@@ -1,14 +1,14 @@
-//! A member's partitions: a queue for each, taken from in turns.
+//! A member's partitions: one queue for each partition, read in turns.
 //!
-//! With one queue for all, whatever stands in it goes first, and librdkafka fetches nothing for
-//! anybody while it is full: a backlog in one partition was everybody's. Here each partition is
-//! fetched ahead by itself, up to a bound of its own, and a poll deals its room out evenly: a
-//! partition that has less than its share leaves the rest to the others. The partition that begins
-//! moves on from poll to poll.
+//! With one queue for all partitions, queued records come first, and librdkafka fetches nothing
+//! while the queue is full. A backlog in one partition then delays all partitions. With separate
+//! queues, librdkafka prefetches each partition up to a bound of its own. A poll divides the budget
+//! evenly: a partition with less than an even share leaves the rest to the others. Each poll starts
+//! with the next partition.
 //!
-//! A queue rings when it was empty and gets something (see [`super::bell`]). Rings are taken
-//! *before* queues are looked into, and a partition counts as awake until its queue was found empty
-//! after that; so what comes in between rings again and is not missed.
+//! A queue rings the bell when the empty queue gets an event (see [`super::bell`]). The member
+//! takes the rings *before* it reads the queues. A partition counts as awake until a later read
+//! finds the queue empty. So an event in between rings again and is not missed.
 
 use std::ffi::CString;
 use std::sync::Arc;
@@ -22,38 +22,38 @@ use ports::records::{HeaderBuf, NO_LOG_TIME, Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Limits, LogError, MemberInput};
 
-/// Most records that one call to librdkafka hands over.
+/// Maximum number of records per call of librdkafka.
 const CHUNK: usize = 1_024;
-/// First guess of a record's size.
+/// First estimate of a record's size, in bytes.
 const RECORD_BYTES: usize = 256;
 
-/// One partition.
 struct PartitionQueue {
     at: TopicPartition,
-    /// Next offset to deliver; none while paused.
+    /// Next offset to deliver. `None` while paused.
     next: Option<u64>,
     headers: bool,
-    /// Whether nothing is taken from it for now, although there may be something.
+    /// True while the member takes nothing from this partition, although records may be in the
+    /// queue.
     passed_over: bool,
     queue: EventQueue,
-    /// Whether there may be something in the queue.
+    /// True if the queue may have events.
     awake: bool,
-    /// Taken from the queue, but too much for the poll that took it; delivered first by the next
-    /// one.
+    /// Records from the queue that exceeded the budget of the last poll. The next poll delivers
+    /// these records first.
     held: Records,
-    /// How many of those were delivered.
+    /// Number of `held` records that were delivered.
     released: usize,
-    /// Running guess of a record's size, to take no more than asked for.
+    /// Running estimate of a record's size in bytes, to take no more records than asked for.
     record_bytes: usize,
     trouble: Trouble,
     /// The first record that the broker did not stamp.
     unstamped: Option<u64>,
-    /// The error that ended the reading here. Told by the first poll that has nothing else to say,
-    /// so that the records before it are committed.
+    /// The error that ended the reading of this partition. The next poll without records returns
+    /// the error, so that earlier records are committed first.
     failed: Option<LogError>,
 }
 
-/// How far a batch may grow.
+/// The limits of a batch.
 #[derive(Clone, Copy)]
 struct PollBudget {
     records: usize,
@@ -71,12 +71,12 @@ pub(super) struct Slots {
     /// Sorted by partition.
     slots: Vec<PartitionQueue>,
     bell: Arc<Bell>,
-    /// Which one begins the next poll.
+    /// Index of the partition that begins the next poll.
     first: usize,
     buffer: Vec<usize>,
     headers: HeaderBuf,
-    /// The first record that the broker did not stamp, though its topic wants that, since somebody
-    /// asked.
+    /// The first record without the broker's timestamp, in a topic that requires the broker's
+    /// timestamp, since the last call of `take_unstamped`.
     unstamped: Option<(TopicPartition, u64)>,
 }
 
@@ -92,7 +92,7 @@ impl Slots {
         }
     }
 
-    /// Takes over these partitions, paused, instead of those before.
+    /// Replaces the old partitions by these partitions, all paused.
     pub(super) fn assign(
         &mut self,
         h: ClientHandle,
@@ -130,25 +130,25 @@ impl Slots {
         Ok(())
     }
 
-    /// Gives all partitions up.
+    /// Gives up all partitions.
     pub(super) fn clear(&mut self) {
-        // Their queues ring no more; what they rang before means nothing to those that come next,
-        // which are looked into once anyway.
+        // The dropped queues ring no more. Their old rings do no harm: new partitions are read once
+        // anyway.
         self.slots.clear();
         self.first = 0;
     }
 
-    /// Whether the partition is ours.
+    /// True if the partition is assigned to this member.
     pub(super) fn has(&self, at: TopicPartition) -> bool {
         self.find(at).is_some()
     }
 
-    /// The first partition and how far it was read.
+    /// The first partition and its next offset.
     pub(super) fn any(&self) -> Option<(TopicPartition, u64)> {
         self.slots.first().map(|s| (s.at, s.next.unwrap_or(0)))
     }
 
-    /// The first record without the broker's time since the last call.
+    /// Takes the first record without the broker's timestamp since the last call.
     pub(super) fn take_unstamped(&mut self) -> Option<(TopicPartition, u64)> {
         self.unstamped.take()
     }
@@ -157,7 +157,7 @@ impl Slots {
         self.slots.binary_search_by_key(&at, |s| s.at).ok()
     }
 
-    /// Delivers from these offsets on. What was taken from the queues before is void.
+    /// Delivers from these offsets on. Records that were taken from the queues before are void.
     pub(super) fn resume(&mut self, positions: &[(TopicPartition, u64)]) {
         for &(at, offset) in positions {
             let Some(i) = self.find(at) else { continue };
@@ -167,14 +167,14 @@ impl Slots {
         }
     }
 
-    /// Takes nothing from these partitions until it is told otherwise.
+    /// Skips exactly these partitions until the next call.
     pub(super) fn pass_over(&mut self, partitions: &[TopicPartition]) {
         self.slots
             .iter_mut()
             .for_each(|s| s.passed_over = partitions.contains(&s.at));
     }
 
-    /// Takes what is there, within the limits, in turns.
+    /// Takes available records in turns, within the limits.
     pub(super) fn take(
         &mut self,
         names: &TopicTable,
@@ -249,7 +249,7 @@ impl PartitionQueue {
             && (self.awake || self.released < self.held.len())
     }
 
-    /// Takes records until the batch has grown to its share, or nothing is left here.
+    /// Takes records until the batch has reached its share or the queue is empty.
     fn take(
         &mut self,
         names: &TopicTable,
@@ -314,8 +314,8 @@ impl PartitionQueue {
     }
 }
 
-/// Copies one record into the batch, if it is the next one; answers what ends the reading, if
-/// something does.
+/// Copies one record into the batch, if its offset is not below the next offset. Returns an error
+/// if the message is an error that ends the reading.
 #[allow(
     clippy::too_many_arguments,
     reason = "a partition's parts, borrowed one by one beside its queue"

@@ -1,22 +1,23 @@
-//! The only unsafe code of the adapter: the few calls of librdkafka that rdkafka's safe layer does
-//! not offer, or offers too slowly.
+//! The only unsafe code of the adapter: librdkafka calls that rdkafka's safe layer does not offer,
+//! or offers too slowly.
 //!
-//! Why each is here:
-//! * **Batches.** `BaseConsumer::poll` makes an event and an `Arc` per record;
-//!   `rd_kafka_consume_batch_queue` on a queue hands over hundreds per call, and names the
-//!   partition of an error, which the safe layer loses.
-//! * **Wake-ups.** A member waits on the queues of many partitions at once; a callback of each
+//! Reason for each call:
+//! * **Batches.** `BaseConsumer::poll` creates an event and an `Arc` per record.
+//!   `rd_kafka_consume_batch_queue` returns hundreds of records per call. It also names the
+//!   partition of an error, and the safe layer loses this partition.
+//! * **Wake-ups.** A member waits on the queues of many partitions at once. A callback of each
 //!   queue rings one bell (see [`super::bell`]).
-//! * **Topic handles and headers.** `BaseProducer::send` looks the topic up by name and makes a C
+//! * **Topic handles and headers.** `BaseProducer::send` finds the topic by name and creates a C
 //!   string for every record.
-//! * **Waiting for deliveries.** `BaseProducer::poll` never returns before its time is up, which
-//!   puts a floor of 100 ms under its `commit_transaction`. Polling the same event queue ourselves
+//! * **Waiting for deliveries.** `BaseProducer::poll` never returns before its timeout, so
+//!   rdkafka's `commit_transaction` takes at least 100 ms. Our own poll of the same event queue
 //!   returns with the first delivery report.
-//! * **Generation.** The safe layer has no getter, and a transaction sent with generation -1 is not
-//!   fenced by the group at all.
-//! * **Changing one setting of a topic.** The safe layer has only the older request, which resets
-//!   all settings that it does not name (`alter`).
-//! * **OpenSSL's end.** Librdkafka leaves its initialisation to the program.
+//! * **Generation.** The safe layer has no getter. The group does not fence a transaction that
+//!   carries generation -1.
+//! * **Changing one setting of a topic.** The safe layer has only the older AlterConfigs request,
+//!   which resets all settings that the request does not name (`alter`; KIP-339 adds the
+//!   incremental request).
+//! * **OpenSSL's end.** librdkafka leaves the initialisation of OpenSSL to the program.
 
 mod alter;
 
@@ -38,15 +39,15 @@ unsafe extern "C" {
     fn OPENSSL_init_crypto(options: u64, settings: *const c_void) -> c_int;
 }
 
-/// Leaves OpenSSL's memory alone when the process ends. By default it is torn down by an exit
-/// handler, and a client that is still closing its connections in a thread of librdkafka then reads
-/// what is gone: a command that had done its work ended with a segmentation fault now and then.
+/// Keeps OpenSSL's memory until the process ends. By default an exit handler frees this memory.
+/// librdkafka may still close connections in its own threads and then reads freed memory. Finished
+/// commands sometimes ended with a segmentation fault for this reason.
 pub(super) fn keep_openssl_to_the_end() {
     const NO_ATEXIT: u64 = 0x0008_0000;
     static ONCE: std::sync::Once = std::sync::Once::new();
 
-    // SAFETY: OpenSSL (1.1 and later, which librdkafka links) may be initialised explicitly, from
-    // any thread, before its first use; without settings.
+    // SAFETY: OpenSSL (1.1 and later, which librdkafka links) allows explicit initialisation from
+    // any thread, before the first use. The null pointer means: no settings.
     ONCE.call_once(|| {
         if unsafe { OPENSSL_init_crypto(NO_ATEXIT, ptr::null()) } == 0 {
             tracing::debug!("OpenSSL was not initialised; librdkafka will say why");
@@ -54,12 +55,12 @@ pub(super) fn keep_openssl_to_the_end() {
     });
 }
 
-/// A client handle of librdkafka. Whoever holds one keeps the client alive longer (field order in
-/// the owning structs).
+/// A client handle of librdkafka. The owner of a handle must keep the client alive longer than the
+/// handle (field order in the owning structs).
 #[derive(Clone, Copy)]
 pub(super) struct ClientHandle(*mut sys::rd_kafka_t);
 
-// SAFETY: librdkafka's handle may be used from any thread (its manual, "Threads"); we only pass it
+// SAFETY: any thread may use librdkafka's handle (its manual, "Threads"). We only pass the handle
 // back to librdkafka.
 unsafe impl Send for ClientHandle {}
 
@@ -78,8 +79,8 @@ fn text(p: *const c_char) -> String {
         return String::new();
     }
 
-    // SAFETY: librdkafka hands out NUL-terminated strings that live at least until the object they
-    // belong to is destroyed; we copy at once.
+    // SAFETY: librdkafka returns NUL-terminated strings. They live at least until their object is
+    // destroyed, and we copy at once.
     unsafe { CStr::from_ptr(p) }.to_string_lossy().into_owned()
 }
 
@@ -87,7 +88,7 @@ fn code(err: sys::rd_kafka_resp_err_t) -> Option<RDKafkaErrorCode> {
     (err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| err.into())
 }
 
-/// An error object of librdkafka, with the three flags that say what may be done next.
+/// An error object of librdkafka, with the three flags that decide about the next step.
 #[derive(Clone, Debug)]
 pub(super) struct TxError {
     pub(super) code: RDKafkaErrorCode,
@@ -97,13 +98,13 @@ pub(super) struct TxError {
     pub(super) text: String,
 }
 
-/// Takes over an error object; none if the call succeeded.
+/// Takes ownership of an error object. A null pointer means success.
 fn take_error(error: *mut sys::rd_kafka_error_t) -> Result<(), TxError> {
     if error.is_null() {
         return Ok(());
     }
 
-    // SAFETY: `error` is an object that librdkafka just gave us to own; it is read, then destroyed
+    // SAFETY: librdkafka just gave us ownership of `error`. We read the object, then destroy it
     // exactly once.
     unsafe {
         let e = TxError {
@@ -119,8 +120,8 @@ fn take_error(error: *mut sys::rd_kafka_error_t) -> Result<(), TxError> {
     }
 }
 
-/// Starts the producer's transactional life: fences the predecessor and waits until its transaction
-/// is finished.
+/// Initialises the transactional producer (InitProducerId, KIP-98). The call fences the predecessor
+/// and waits until the predecessor's transaction is finished.
 pub(super) fn init_transactions(h: ClientHandle, wait: Duration) -> Result<(), TxError> {
     // SAFETY: the handle is alive (see `ClientHandle`).
     take_error(unsafe { sys::rd_kafka_init_transactions(h.0, ms(wait)) })
@@ -132,8 +133,8 @@ pub(super) fn begin_transaction(h: ClientHandle) -> Result<(), TxError> {
     take_error(unsafe { sys::rd_kafka_begin_transaction(h.0) })
 }
 
-/// Commits; everything sent must have been delivered before, else librdkafka waits for reports that
-/// nobody serves.
+/// Commits. All sent records must be delivered before the call. Otherwise librdkafka waits for
+/// delivery reports that no thread serves.
 pub(super) fn commit_transaction(h: ClientHandle, wait: Duration) -> Result<(), TxError> {
     // SAFETY: the handle is alive (see `ClientHandle`).
     take_error(unsafe { sys::rd_kafka_commit_transaction(h.0, ms(wait)) })
@@ -152,10 +153,10 @@ pub(super) fn send_offsets(
     })
 }
 
-/// The consumer's identity in its group, at one moment.
+/// The consumer's group metadata (KIP-447) at one moment: member id and generation.
 pub(super) struct GroupMetadata(NonNull<sys::rd_kafka_consumer_group_metadata_t>);
 
-// SAFETY: a plain object of its own, not tied to a thread.
+// SAFETY: a plain object that is not tied to a thread.
 unsafe impl Send for GroupMetadata {}
 
 impl GroupMetadata {
@@ -165,7 +166,7 @@ impl GroupMetadata {
             .map(GroupMetadata)
     }
 
-    /// Negative: not a member, and the broker would not check anything.
+    /// The generation. Negative: the client is not a member, and the broker would check nothing.
     pub(super) fn generation(&self) -> i32 {
         // SAFETY: the object lives as long as `self`.
         unsafe { sys::rd_kafka_consumer_group_metadata_generation_id(self.0.as_ptr()) }
@@ -174,34 +175,32 @@ impl GroupMetadata {
 
 impl Drop for GroupMetadata {
     fn drop(&mut self) {
-        // SAFETY: ours, destroyed once.
+        // SAFETY: we own the object and destroy it once.
         unsafe { sys::rd_kafka_consumer_group_metadata_destroy(self.0.as_ptr()) }
     }
 }
 
-/// One queue of librdkafka.
 pub(super) struct EventQueue {
     raw: NonNull<sys::rd_kafka_queue_t>,
     /// The argument of librdkafka's callback; null if the queue rings no bell.
     ring: *mut Ring,
 }
 
-/// Which bell a queue rings, and as whom.
+/// The bell that a queue rings, and the key of the queue.
 struct Ring {
     bell: Arc<Bell>,
     key: u32,
 }
 
-// SAFETY: librdkafka's queues are locked inside, so one may be polled from any thread; the ring is
-// only read, and a bell may be rung from any thread.
+// SAFETY: librdkafka locks its queues inside, so any thread may poll a queue. The ring is only
+// read, and any thread may ring a bell.
 unsafe impl Send for EventQueue {}
 
 impl Drop for EventQueue {
     fn drop(&mut self) {
-        // SAFETY: we hold one reference, given up once, before the client (field order in the
-        // owners). Librdkafka calls back and takes the callback off under the same lock of the
-        // queue: after the second call no callback is running or will be made, so the ring can be
-        // freed.
+        // SAFETY: we hold one reference and release it once, before the client (field order in the
+        // owners). librdkafka calls and removes the callback under the same lock of the queue.
+        // After the removal no callback runs or will run, so the ring can be freed.
         unsafe {
             if !self.ring.is_null() {
                 sys::rd_kafka_queue_cb_event_enable(self.raw.as_ptr(), None, ptr::null_mut());
@@ -213,25 +212,24 @@ impl Drop for EventQueue {
     }
 }
 
-/// Librdkafka calls this when a queue that was empty has got something, with the queue's lock held:
-/// it must not call back into librdkafka.
+/// librdkafka calls this function with the queue's lock held, when an empty queue gets an event.
+/// The function must not call back into librdkafka.
 unsafe extern "C" fn rung(_: *mut sys::rd_kafka_t, ring: *mut c_void) {
-    // SAFETY: `ring` is what `EventQueue::connect` gave, alive until the callback is taken off; nobody
-    // has a mutable reference to it.
+    // SAFETY: `ring` comes from `EventQueue::connect` and lives until the callback is removed. No
+    // mutable reference to the ring exists.
     let ring = unsafe { &*ring.cast::<Ring>() };
     ring.bell.ring(ring.key);
 }
 
 /// An event of a producer's queue.
 pub(super) enum ProducerEvent<'a> {
-    /// The fate of one record that was sent.
+    /// The delivery report of one record.
     Delivery {
         topic: usize,
         partition: i32,
         offset: i64,
         error: Option<RDKafkaErrorCode>,
     },
-    /// A log line.
     Log {
         level: i32,
         facility: &'a str,
@@ -239,7 +237,7 @@ pub(super) enum ProducerEvent<'a> {
     },
     /// Statistics, as JSON.
     Statistics(&'a [u8]),
-    /// A client-wide error.
+    /// An error of the whole client.
     Error {
         code: Option<RDKafkaErrorCode>,
         fatal: bool,
@@ -248,7 +246,7 @@ pub(super) enum ProducerEvent<'a> {
 }
 
 impl EventQueue {
-    /// A new queue for records.
+    /// Creates a new queue for records.
     pub(super) fn new(h: ClientHandle) -> Self {
         // SAFETY: the handle is alive; librdkafka never answers null here.
         EventQueue::of(unsafe { sys::rd_kafka_queue_new(h.0) }).expect("librdkafka makes a queue")
@@ -261,18 +259,18 @@ impl EventQueue {
             .expect("librdkafka has a main queue")
     }
 
-    /// A consumer's own queue: rebalances and errors. None if the client is no consumer of a group.
+    /// A consumer's own queue: rebalances and errors. `None` if the client is not a group consumer.
     pub(super) fn control(h: ClientHandle) -> Option<Self> {
         // SAFETY: the handle is alive.
         EventQueue::of(unsafe { sys::rd_kafka_queue_get_consumer(h.0) })
     }
 
-    /// The queue of one partition. From now on what is fetched for the partition stays there: that
-    /// holds for the client's life, also over new assignments. What came before went to the
+    /// The queue of one partition. From now on, fetched records of the partition stay in this
+    /// queue, for the life of the client and across new assignments. Earlier records went to the
     /// consumer's own queue.
     pub(super) fn of_partition(h: ClientHandle, topic: &CStr, partition: i32) -> Option<Self> {
-        // SAFETY: handle and name are alive; the reference that we get is ours until `drop`; null
-        // is allowed as the place to forward to.
+        // SAFETY: handle and name are alive. We own the returned reference until `drop`. A null
+        // pointer is allowed as the forwarding target.
         unsafe {
             let queue = EventQueue::of(sys::rd_kafka_queue_get_partition(
                 h.0,
@@ -291,8 +289,8 @@ impl EventQueue {
         })
     }
 
-    /// Rings the bell with this key whenever the queue was empty and gets something. What is there
-    /// already rings nothing: look once.
+    /// Rings the bell with this key each time the empty queue gets an event. Events that are
+    /// already in the queue ring nothing, so the caller must read the queue once.
     pub(super) fn connect(&mut self, bell: &Arc<Bell>, key: u32) {
         debug_assert!(self.ring.is_null(), "a queue rings one bell");
         self.ring = Box::into_raw(Box::new(Ring {
@@ -300,17 +298,17 @@ impl EventQueue {
             key,
         }));
 
-        // SAFETY: the queue is alive; the ring lives until `drop` has taken the callback off.
+        // SAFETY: the queue is alive. The ring lives until `drop` has removed the callback.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.raw.as_ptr(), Some(rung), self.ring.cast())
         }
     }
 
-    /// Sends what is fetched for a partition to this queue. Stays in force for the client's life,
-    /// also over new assignments.
+    /// Forwards fetched records of a partition to this queue. The forwarding stays for the client's
+    /// life, also across new assignments.
     pub(super) fn attach(&self, h: ClientHandle, topic: &CStr, partition: i32) {
-        // SAFETY: handle, name and both queues are alive; the partition's reference is given up
-        // after forwarding, which keeps its own.
+        // SAFETY: handle, name and both queues are alive. The partition's reference is released
+        // after forwarding, and the forwarding keeps a reference of its own.
         unsafe {
             if let Some(part) = NonNull::new(sys::rd_kafka_queue_get_partition(
                 h.0,
@@ -323,10 +321,10 @@ impl EventQueue {
         }
     }
 
-    /// Waits for one event and hands over what it carries. False if none came.
+    /// Waits for one event and passes its content to `on`. Returns false if no event came.
     pub(super) fn next_event(&self, wait: Duration, on: &mut dyn FnMut(ProducerEvent<'_>)) -> bool {
-        // SAFETY: the queue is alive; the event is ours, read with its own accessors and destroyed
-        // once; borrowed texts and messages do not leave the callback.
+        // SAFETY: the queue is alive. We own the event, read it with its own accessors and destroy
+        // it once. Borrowed texts and messages do not leave the callback.
         unsafe {
             let Some(event) = NonNull::new(sys::rd_kafka_queue_poll(self.raw.as_ptr(), ms(wait)))
             else {
@@ -386,8 +384,8 @@ impl EventQueue {
         }
     }
 
-    /// Takes up to `max` records or partition errors, waiting for the first only. `buffer` is
-    /// scratch space, reused between calls.
+    /// Takes up to `max` records or partition errors, and waits only for the first. `buffer` is
+    /// scratch space that the caller reuses.
     pub(super) fn take(
         &self,
         wait: Duration,
@@ -395,8 +393,8 @@ impl EventQueue {
         buffer: &mut Vec<usize>,
         on: &mut dyn FnMut(&FetchedMessage<'_>),
     ) -> usize {
-        // The C call waits until its array is full, so the first record is awaited alone and the
-        // rest taken without waiting.
+        // The C call waits until its array is full. So the first call waits for one record, and the
+        // second call takes the rest without a wait.
         let first = self.batch(wait, 1, buffer, on);
         if first == 0 || max <= 1 {
             first
@@ -405,8 +403,8 @@ impl EventQueue {
         }
     }
 
-    /// Takes up to `max` of what is there, without waiting. Fewer than that means that the queue
-    /// was empty for a moment.
+    /// Takes up to `max` records or errors from the queue, without waiting. A smaller number means
+    /// that the queue was empty for a moment.
     pub(super) fn take_ready(
         &self,
         max: usize,
@@ -427,9 +425,9 @@ impl EventQueue {
             buffer.resize(max, 0);
         }
 
-        // SAFETY: the array has room for `max` pointers (usize and pointers have the same size and
-        // alignment); librdkafka fills the first `n` with messages that are ours; each is read,
-        // then destroyed once, and no borrow leaves the callback.
+        // SAFETY: the array has space for `max` pointers (usize and pointers have the same size and
+        // alignment). librdkafka fills the first `n` with messages that we own. Each message is
+        // read, then destroyed once, and no borrow leaves the callback.
         unsafe {
             let n = sys::rd_kafka_consume_batch_queue(
                 self.raw.as_ptr(),
@@ -473,7 +471,8 @@ impl FetchedMessage<'_> {
     }
 
     pub(super) fn key(&self) -> Option<&[u8]> {
-        // SAFETY: librdkafka says where the key is and how long; it lives as long as the message.
+        // SAFETY: librdkafka gives address and length of the key. The key lives as long as the
+        // message.
         (!self.raw.key.is_null())
             .then(|| unsafe { std::slice::from_raw_parts(self.raw.key.cast(), self.raw.key_len) })
     }
@@ -484,7 +483,8 @@ impl FetchedMessage<'_> {
             .then(|| unsafe { std::slice::from_raw_parts(self.raw.payload.cast(), self.raw.len) })
     }
 
-    /// The record's time; none if the broker had to stamp it (`by_broker`) and did not.
+    /// The record's timestamp in ms. `None` if the broker had to stamp the record (`by_broker`) and
+    /// did not.
     pub(super) fn log_time_ms(&self, by_broker: bool) -> Option<i64> {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
 
@@ -494,13 +494,14 @@ impl FetchedMessage<'_> {
             .then_some(time)
     }
 
-    /// Packs the headers. Lazily parsed by librdkafka, so it costs only who asks.
+    /// Packs the headers into `into`. librdkafka parses headers lazily, so only callers of this
+    /// function pay the cost.
     pub(super) fn headers(&self, into: &mut HeaderBuf) {
         into.clear();
         let mut list = ptr::null_mut();
 
-        // SAFETY: the list belongs to the message; names and values are borrowed from it and copied
-        // at once.
+        // SAFETY: the list belongs to the message. Names and values are borrowed from the list and
+        // copied at once.
         unsafe {
             if code(sys::rd_kafka_message_headers(self.raw, &mut list)).is_some() {
                 return;
@@ -528,29 +529,29 @@ impl FetchedMessage<'_> {
     }
 }
 
-/// A producer's handle of one topic.
+/// A producer's handle of a topic.
 pub(super) struct ProducerTopic(NonNull<sys::rd_kafka_topic_t>);
 
 // SAFETY: topic handles are reference counted and locked inside librdkafka.
 unsafe impl Send for ProducerTopic {}
 
 impl ProducerTopic {
-    /// Opens the topic. Must be dropped before the client (field order in the owners).
+    /// Opens the topic. The handle must be dropped before the client (field order in the owners).
     pub(super) fn open(h: ClientHandle, name: &str) -> Option<Self> {
         let name = CString::new(name).ok()?;
 
-        // SAFETY: handle and name are alive; no topic configuration is passed, so none changes
-        // owner.
+        // SAFETY: handle and name are alive. No topic configuration is passed, so no ownership
+        // changes.
         NonNull::new(unsafe { sys::rd_kafka_topic_new(h.0, name.as_ptr(), ptr::null_mut()) })
             .map(ProducerTopic)
     }
 
-    /// Identity, as delivery reports carry it.
+    /// Identity of the topic in delivery reports.
     pub(super) fn handle(&self) -> usize {
         self.0.as_ptr() as usize
     }
 
-    /// Queues a record for its partition. Timestamp 0 lets librdkafka take the present time.
+    /// Queues a record for its partition. With timestamp 0 librdkafka takes the current time.
     pub(super) fn produce(&self, h: ClientHandle, r: &Record<'_>) -> Result<(), RDKafkaErrorCode> {
         let part = |b: Option<&[u8]>| match b {
             None => (ptr::null_mut::<c_void>(), 0usize),
@@ -561,9 +562,9 @@ impl ProducerTopic {
         let (value, value_len) = part(r.value);
         let (key, key_len) = part(r.key);
 
-        // SAFETY: the arguments follow rd_kafka_producev's tags; key and value are copied
-        // (MSG_F_COPY) before it returns; the header list becomes librdkafka's when it succeeds and
-        // is destroyed by us when it does not.
+        // SAFETY: the arguments follow rd_kafka_producev's tags. librdkafka copies key and value
+        // (MSG_F_COPY) before it returns. On success librdkafka owns the header list; on failure we
+        // destroy the list.
         unsafe {
             let mut headers = ptr::null_mut();
             if !r.headers.as_bytes().is_empty() {
@@ -596,8 +597,8 @@ impl ProducerTopic {
                 key,
                 key_len,
                 vtype::RD_KAFKA_VTYPE_TIMESTAMP,
-                // Output that follows from a record without a time has the time of its writing:
-                // that is what 0 means to librdkafka.
+                // The cause of an output may be a record without a time. The output then has the
+                // time of its writing: librdkafka reads 0 as the current time.
                 r.timestamp_ms.max(0),
                 vtype::RD_KAFKA_VTYPE_HEADERS,
                 headers,
@@ -618,12 +619,12 @@ impl ProducerTopic {
     }
 }
 
-/// An address for parts that are present but empty; a null pointer would mean "absent".
+/// Address of present but empty keys and values. A null pointer would mean "absent".
 static EMPTY: [u8; 1] = [0];
 
 impl Drop for ProducerTopic {
     fn drop(&mut self) {
-        // SAFETY: ours, given up once.
+        // SAFETY: we own the reference and release it once.
         unsafe { sys::rd_kafka_topic_destroy(self.0.as_ptr()) }
     }
 }

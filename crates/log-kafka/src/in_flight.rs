@@ -1,14 +1,14 @@
-//! For tests: dying at the moment when a request has left and its answer has not been read.
+//! For tests: the process dies after a request is sent and before its answer is read.
 //!
-//! A call of librdkafka that waits for an answer offers no such moment: when it returns, the answer
-//! is here. But with `debug=protocol` the library logs "Sent ...Request" once the last byte is with
-//! the system. So during the call a second thread reads the log and aborts at that line. Without
-//! the feature `faults`, or with another point, the call is simply made.
+//! A blocking call of librdkafka offers no such moment: on return, the answer is already read. With
+//! `debug=protocol` librdkafka logs "Sent ...Request" after the last byte went to the system. So
+//! during the call a second thread reads the log and aborts at this line. Without the feature
+//! `faults`, or with another crash point armed, the call runs normally.
 
 use super::ffi::{ClientHandle, TxError};
 use faults::crash::{self, Point};
 
-/// The transactional producer's `debug` setting; `stale_requests` needs `broker`.
+/// The `debug` setting of the transactional producer. `stale_requests` needs `broker`.
 pub(super) fn debug() -> &'static str {
     let wanted = [
         Point::JoinFencing,
@@ -21,7 +21,6 @@ pub(super) fn debug() -> &'static str {
     if wanted { "broker,protocol" } else { "broker" }
 }
 
-/// Makes the call; dies in its middle if this is the visit to do so.
 #[cfg(not(feature = "faults"))]
 #[inline(always)]
 pub(super) fn call(
@@ -32,7 +31,7 @@ pub(super) fn call(
     call()
 }
 
-/// Makes the call; dies in its middle if this is the visit to do so.
+/// Runs `call`. The process dies during `call` if this visit of the crash point is due.
 #[cfg(feature = "faults")]
 pub(super) fn call(
     at: Point,
@@ -57,11 +56,12 @@ pub(super) fn call(
     let events = EventQueue::main(handle);
     let over = AtomicBool::new(false);
     let watch = || {
-        // Moved as a whole: a queue may go to another thread, its pointer may not.
+        // The closure takes the whole queue: a queue may move to another thread, its raw pointer
+        // may not.
         let events = events;
         loop {
-            // On a busy machine the answer may overtake the line. Nobody has been told of it, so
-            // that is the same moment all the same.
+            // On a busy machine the answer may come before the log line. No caller has seen the
+            // answer yet, so the crash point still holds.
             let last = over.load(Ordering::Acquire);
             let found = events.next_event(Duration::from_millis(10), &mut |event| match event {
                 ProducerEvent::Log { line, .. } if line.contains(request) => crash::die(at),
@@ -81,7 +81,7 @@ pub(super) fn call(
         result
     });
 
-    // Nothing was sent (no coordinator, say): this was no visit.
+    // No request was sent (for example without a coordinator), so this visit does not count.
     crash::missed(at);
     result
 }

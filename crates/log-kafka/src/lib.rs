@@ -1,21 +1,21 @@
-//! The log on Apache Kafka, through librdkafka (rdkafka).
+//! The log on Apache Kafka, through librdkafka (the crate rdkafka).
 //!
-//! | file | what |
+//! | file | contents |
 //! |---|---|
-//! | `config` | every setting of every client, with its reason |
-//! | `member` | consuming as a group member: assignment, resume, committed offsets |
-//! | `fetch`, `bell` | a queue for each partition, taken from in turns; waiting for all of them at once |
-//! | `trouble`, `refused` | errors of a partition: waited for, told, or the end; what brokers refuse, and what to change |
-//! | `transact` | the one transaction and the meaning of its end |
-//! | `classify` | what each error code means |
-//! | `stale_requests` | which log lines mean that a request may have been left on the wire; the client contexts |
-//! | `fencing`, `takeover` | whether somebody came after us; ending what a dead instance left open |
+//! | `config` | every setting of every client, with the reason |
+//! | `member` | a consumer group member: assignment, resume, committed offsets |
+//! | `fetch`, `bell` | a queue for each partition, read in turns; a wait for all queues at once |
+//! | `trouble`, `refused` | partition errors: retry, report or stop; refusals, with the remedy |
+//! | `transact` | the one transaction, and the meaning of each outcome |
+//! | `classify` | the meaning of each error code |
+//! | `stale_requests` | log lines that hint at a request still in flight; the client contexts |
+//! | `fencing`, `takeover` | detection of a successor; abort of a dead instance's transactions |
 //! | `watchdog` | ends the process when a call never returns |
-//! | `reader`, `appender`, `admin` | reading outside groups, writing as a client, topics and offsets |
-//! | `survey`, `requirements` | what topics and brokers are like, and what they must be like |
-//! | `diagnose` | why brokers that answer do not do what they are asked |
-//! | `outside` | for operators: who is in a group, what an open transaction holds back |
-//! | `in_flight` | for tests: dying while a request is under way |
+//! | `reader`, `appender`, `admin` | reads outside groups, client writes, topics and offsets |
+//! | `survey`, `requirements` | actual and required settings of topics and brokers |
+//! | `diagnose` | the reason why a reachable broker does not do its work |
+//! | `outside` | for operators: members of a group, the transaction that holds back the LSO |
+//! | `in_flight` | for tests: the process dies while a request is in flight |
 //! | `ffi` | the only unsafe code |
 #![warn(unreachable_pub)]
 
@@ -74,13 +74,13 @@ pub struct KafkaLog {
     settings: Arc<KafkaSettings>,
     topics: Arc<TopicTable>,
     askers: Arc<Askers>,
-    /// The members that were seen in each group.
+    /// Members that this process has seen, for each group.
     seen: Mutex<BTreeMap<String, Arc<takeover::SeenMembers>>>,
 }
 
-/// A setting that librdkafka refuses.
+/// Reports a setting that librdkafka refuses.
 fn bad_config(e: &KafkaError) -> LogError {
-    // Without the value, which may be a password.
+    // The text leaves the value out, because the value may be a password.
     let said = match e {
         KafkaError::ClientConfig(_, why, key, _) => format!("{key}: {why}"),
         e => e.to_string(),
@@ -92,7 +92,7 @@ fn bad_config(e: &KafkaError) -> LogError {
 }
 
 impl KafkaLog {
-    /// A log on these brokers. Connects when first used.
+    /// Creates a log on these brokers. The first request connects.
     pub fn new(settings: KafkaSettings, topics: Arc<TopicTable>) -> Self {
         ffi::keep_openssl_to_the_end();
         KafkaLog {
@@ -122,16 +122,17 @@ impl KafkaLog {
         self.admin().partitions(name)?.ok_or_else(missing)
     }
 
-    /// A producer whose predecessor is fenced and finished.
+    /// Creates a producer. The predecessor with the same transactional id is then fenced, and the
+    /// predecessor's open transaction is finished.
     fn fencing_producer(&self, instance: &str) -> Result<TransactionalProducer, LogError> {
         let config = self.settings.transactional(&self.topics, instance);
         let client: BaseProducer<Quiet> = config
             .create_with_context(Quiet)
             .map_err(|e| bad_config(&e))?;
 
-        // Asking waits for a connection; without one, librdkafka looks for the transactions'
-        // coordinator in vain and then sleeps for 500 ms. Twice, because the first answer ends the
-        // connection that it came by, in favour of one to a broker that it names.
+        // The metadata request waits for a connection. Without a connection, librdkafka does not
+        // find the transaction coordinator and sleeps for 500 ms. Two requests are needed: the
+        // first answer names the brokers, and librdkafka replaces the bootstrap connection.
         let any_topic = self.topics.iter().next().map(|t| self.topics.name(t));
         for _ in 0..2 {
             if let Err(e) = client
@@ -148,8 +149,8 @@ impl KafkaLog {
             &format!("the producer of {instance}"),
         );
 
-        // A predecessor that is being finished answers "try again"; brokers that are starting up do
-        // not answer at all.
+        // Brokers that still finish the predecessor's transaction answer with a retriable error.
+        // Brokers that start up do not answer at all.
         let deadline = Instant::now() + self.settings.transaction_timeout * 3;
         let result = loop {
             let handle = ClientHandle::of(sender.client().client());
@@ -203,8 +204,8 @@ impl Log for KafkaLog {
         self.admin().partitions(self.topics.name(topic))
     }
 
-    /// Fences first, subscribes then: whoever reads progress before fencing may read what its
-    /// predecessor is about to change.
+    /// Fences first and subscribes second. Progress that is read before fencing may still be
+    /// changed by the predecessor.
     fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
         let _guard = watchdog::exit_after(
             "joining",
@@ -281,8 +282,8 @@ impl Log for KafkaLog {
                 From::Offset(o) => o,
             };
 
-            // Always the number: told to begin "at the beginning", a client that is new and knows
-            // no leader yet sleeps for 500 ms first.
+            // Always use a number. A new client that knows no leader sleeps for 500 ms if the
+            // position is "beginning".
             list.add_partition_offset(name, partition as i32, Offset::Offset(next as i64))
                 .map_err(invalid)?;
             let start = (from == From::Start).then_some(next);
@@ -304,7 +305,7 @@ impl Log for KafkaLog {
         let data = EventQueue::new(handle);
         let c_name = CString::new(name).map_err(|e| LogError::Invalid(e.to_string()))?;
 
-        // Before the assignment, so that the first records already come this way.
+        // Attach before the assignment, so that the first records already use this queue.
         for &(partition, _) in from {
             data.attach(handle, &c_name, partition as i32);
         }
@@ -359,9 +360,10 @@ impl Log for KafkaLog {
         self.admin().committed(group, &named)
     }
 
-    /// Where we set the times ourselves, Kafka's answer may be a transaction marker: those carry
-    /// the broker's present time, which is later than that of the records around them. So the log
-    /// is read on from there to the first record that really is at or after the time.
+    /// Kafka may answer with the offset of a transaction marker if clients set the timestamps of
+    /// the topic. A marker carries the broker's current time, which is later than the records
+    /// around the marker. Therefore this function reads on to the first record at or after the
+    /// time.
     fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError> {
         let Some(found) =
             self.admin()

@@ -1,23 +1,27 @@
-//! One incarnation of one group member: a consumer that delivers only what it was told to resume,
-//! and the producer of its transactions.
+//! One incarnation of one group member: a consumer that delivers only resumed partitions, and the
+//! producer of the transactions.
 //!
-//! The member's one thread serves the consumer's own queue, which carries rebalances and client
-//! errors, with `BaseConsumer::poll`, which runs the callback of [`super::stale_requests`]; records wait
-//! in a queue for each partition (see [`super::fetch`]). All of them ring one bell, which an idle
-//! member waits for.
+//! The thread of the member serves the consumer's own queue with `BaseConsumer::poll`. That queue
+//! carries rebalances and client errors, and `poll` runs the callback of [`super::stale_requests`].
+//! Records wait in a queue for each partition (see [`super::fetch`]). All queues ring one bell, and
+//! an idle member waits for the bell.
 //!
-//! **Why no record is ever committed under a generation that it does not belong to.** The group
-//! metadata is taken once, in the callback that hands over an assignment, and serves until the
-//! assignment is revoked; a transaction without it is refused here. Records are delivered only from
-//! positions that were set after that callback, and a revocation or a new assignment voids what was
-//! taken before it and the metadata with it. So what a transaction carries was read under the very
-//! assignment whose generation it names. When the group has moved on and this thread has not heard
-//! of it yet, the generation is an old one, and the broker refuses the transaction: that is right,
-//! because somebody else may own the partitions. (To ask for the metadata after each poll, as was
-//! done before, could only pick up a generation that is *newer* than the assignment.) The callback
-//! cannot meet a newer generation either: librdkafka joins again only after the assignment was
-//! handed over and taken back, or when this thread has not polled for `max.poll.interval.ms`, and
-//! then the generation is -1, which is refused too.
+//! **No record is committed under a generation that the record does not belong to (KIP-447).**
+//!
+//! * The callback of an assignment takes the group metadata once. The metadata is valid until the
+//!   revocation, and a transaction without metadata is refused here.
+//! * Records are delivered only from positions that were set after that callback. A revocation or a
+//!   new assignment voids the fetched records and the metadata.
+//! * Therefore all records of a transaction were read under the assignment whose generation the
+//!   transaction names.
+//! * The group may have a newer generation that this thread does not know yet. The broker then
+//!   refuses the transaction (ILLEGAL_GENERATION). The refusal is right, because another member may
+//!   own the partitions.
+//! * Earlier code asked for the metadata after each poll. A poll can return a generation *newer*
+//!   than the assignment.
+//! * The callback cannot see a newer generation either. librdkafka joins again only after the
+//!   assignment was handed over and revoked. The exception is a thread that has not polled for
+//!   `max.poll.interval.ms`: the generation is then -1, and -1 is refused too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,16 +48,16 @@ use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Limits, LogError, Member, MemberSpec, Polled, Transaction, TransactionOutcome};
 
-/// How often an idle member looks at what rings no bell: the log lines of its producer.
+/// An idle member checks its producer at this interval: the producer's log lines ring no bell.
 const SLICE: Duration = Duration::from_millis(50);
-/// How long a farewell may take.
+/// Limit for leaving the group.
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
-/// How much longer than its time a transaction's calls may take on a machine that is short of
-/// everything. After that one of them hangs.
+/// Extra time for the calls of a transaction on an overloaded machine. A call that takes longer
+/// hangs.
 const OVERSTAY: Duration = Duration::from_secs(10);
-/// The consumer's own queue; no partition has this number.
+/// Number of the consumer's own queue. No partition has this number.
 const CONTROL: u32 = u32::MAX;
-/// How often it is told that the group has no partitions for this member.
+/// Interval of the warning that the group gives this member no partitions.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// A member of a consumer group over Kafka.
@@ -63,23 +67,23 @@ pub(super) struct KafkaMember {
     names: Arc<TopicTable>,
     seen: Arc<SeenMembers>,
     spec: MemberSpec,
-    /// Whether the group has put this incarnation out since it joined, so that somebody may have
-    /// ended our transactions for us.
+    /// True if the group has removed this incarnation since the join. Another instance may then
+    /// have ended our transactions (see [`super::takeover`]).
     was_out: bool,
     pace: MarkerPacing,
     slots: Slots,
     bell: Arc<Bell>,
-    /// Since when the group has not taken this member in, and when that was told last.
+    /// Start of the wait for an assignment, and time of the last warning.
     waiting: Option<(Instant, Instant)>,
-    /// Why this incarnation cannot write any more.
+    /// Reason why this incarnation cannot write any more.
     ended: Option<String>,
-    /// Topics with records that the broker did not stamp, and whose settings were found to be right
+    /// Topics with records that the broker did not stamp, although the topic's settings are right
     /// again.
     told_unstamped: Vec<TopicId>,
     clients: Option<MemberClients>,
 }
 
-/// The parts of a log that its members share.
+/// The parts of a log that all members share.
 pub(super) struct SharedParts {
     pub(super) settings: Arc<KafkaSettings>,
     pub(super) askers: Arc<Askers>,
@@ -87,10 +91,10 @@ pub(super) struct SharedParts {
     pub(super) seen: Arc<SeenMembers>,
 }
 
-/// Everything that has to be closed, in this order.
+/// Clients that must be closed, in this order.
 struct MemberClients {
     group: Option<GroupMetadata>,
-    /// Rings when the consumer's own queue gets something; that is polled through the consumer.
+    /// Rings the bell for the consumer's own queue. The consumer polls that queue.
     _control: Option<EventQueue>,
     sender: TransactionalProducer,
     consumer: BaseConsumer<MemberWatch>,
@@ -157,8 +161,8 @@ impl KafkaMember {
         ))
     }
 
-    /// The group has given our place to somebody: to a newer process, or to nobody (see
-    /// [`super::fencing`]).
+    /// Judges the loss of our group membership. A newer process may have taken the membership, or a
+    /// late request of our own or of a dead predecessor (see [`super::fencing`]).
     fn place_lost(&self) -> LogError {
         let c = self
             .clients
@@ -178,8 +182,8 @@ impl KafkaMember {
         match (list, group) {
             (Ok(list), Some(group))
                 if !fencing::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait)
-                    // The epoch proves nothing if others have ended our transactions while we were
-                    // out of the group.
+                    // The epoch proves nothing if another instance has ended our transactions while
+                    // we were out of the group.
                     || self.was_out && !fencing::is_alive(&c.consumer, &self.settings, &self.spec) =>
             {
                 LogError::Unavailable("the group gave our place to a late request of our own or of a predecessor; taking it again".into())
@@ -195,8 +199,8 @@ impl KafkaMember {
             .as_ref()
             .expect("the clients are there until the member is dropped");
 
-        // Asked every time: the event that told of it may have been consumed elsewhere, the
-        // client's state stays.
+        // Check the client's fatal state on every call. Another poll may have consumed the event,
+        // but the state stays.
         if c.consumer
             .client()
             .fatal_error()
@@ -206,8 +210,8 @@ impl KafkaMember {
         }
 
         while let Some(event) = c.consumer.poll(Duration::ZERO) {
-            // A record here was fetched before its partition got a queue of its own, that is,
-            // before it was resumed: void.
+            // A record in this queue was fetched before its partition was resumed and got its own
+            // queue. Such a record is void.
             let Err(error) = event else { continue };
             let (code, fatal) = match (&error, c.consumer.client().fatal_error()) {
                 (_, Some((code, _))) => (code, true),
@@ -218,8 +222,8 @@ impl KafkaMember {
 
             match classify::read(code, fatal) {
                 Read::Passing => tracing::debug!("{}: {error}", self.spec.instance),
-                // Of a paused partition, on its way to being resumed elsewhere; delivered ones
-                // report to their own queues.
+                // The partition is paused, and `resume` will set another offset. Delivered
+                // partitions report to their own queues.
                 Read::PositionGone | Read::Unreadable => {}
                 Read::GroupRefuses => {
                     let admin = Admin {
@@ -236,8 +240,8 @@ impl KafkaMember {
                     ));
                 }
                 Read::Fenced => return Err(self.place_lost()),
-                // Whether it is gone or its cluster is on the move, the next incarnation finds out
-                // before it joins.
+                // The topic may be deleted, or its cluster may be moving. The next incarnation
+                // checks the topic before the join.
                 Read::NoTopic => {
                     return Err(LogError::Unavailable(format!(
                         "a topic that {} reads is not known: {error}",
@@ -257,7 +261,7 @@ impl KafkaMember {
         Ok(())
     }
 
-    /// The next change of assignment, in the engine's terms.
+    /// Converts the next change of assignment for the engine.
     fn next_change(&mut self) -> Result<Option<Polled>, LogError> {
         let c = self.clients();
         let Some(change) = c.consumer.context().next_change() else {
@@ -308,7 +312,7 @@ impl KafkaMember {
         }
     }
 
-    /// Ends what those have left open who had these partitions before and are gone.
+    /// Aborts open transactions of dead instances that owned these partitions before.
     fn look_after(&self, assigned: &[TopicPartition]) {
         let look = GroupLook {
             settings: Arc::clone(&self.settings),
@@ -322,9 +326,9 @@ impl KafkaMember {
         look.after(assigned.to_vec());
     }
 
-    /// A member that the group does not take in reads nothing and reports no error; somebody should
-    /// know. An error: there is nothing to wait for, because no broker can be reached where it says
-    /// it is, or because it has taken too long.
+    /// Warns about a member that the group does not take in. Such a member reads nothing and
+    /// librdkafka reports no error. Returns an error if waiting is useless: all brokers advertise
+    /// an unreachable address, or the wait was too long.
     fn tell_waiting(&mut self) -> Result<(), LogError> {
         let Some((since, told)) = &mut self.waiting else {
             return Ok(());
@@ -342,8 +346,8 @@ impl KafkaMember {
                 return Err(LogError::Unavailable(format!("{what}: {cause}")));
             }
 
-            // No group takes so long. A client that was told addresses that lead nowhere looks
-            // there for minutes, also when they are corrected.
+            // No group takes this long. A client with wrong broker addresses keeps trying the
+            // addresses for minutes, even after a correction.
             if since.elapsed() >= TELL_EVERY * 2 {
                 return Err(LogError::Unavailable(format!(
                     "{what}: asking for them again with new clients"
@@ -417,7 +421,8 @@ impl Member for KafkaMember {
             self.bell.wait(left.min(SLICE));
         }
 
-        // Once more: records of an assignment that has just ended would be processed in vain.
+        // Serve the control queue again. Records of an assignment that has just ended would be
+        // processed in vain.
         self.serve_control()?;
         if let Some(change) = self.next_change()? {
             into.clear();
@@ -454,8 +459,8 @@ impl Member for KafkaMember {
             let sought =
                 sought.map_err(|e| LogError::Unavailable(format!("setting positions: {e}")))?;
 
-            // The call as a whole succeeds even when a partition failed; right after an assignment
-            // its fetcher may not be up yet.
+            // The call succeeds as a whole even if a partition failed. Right after an assignment,
+            // the fetcher of a partition may not run yet.
             let mut why = String::new();
             left.retain(|(at, _)| {
                 match sought
@@ -514,9 +519,9 @@ impl Member for KafkaMember {
 
         let begun = Instant::now();
         let run = {
-            // Every call in there has a limit within the transaction's time. One that ignores it
-            // holds up the group besides: a member that sends heartbeats and does not poll is
-            // waited for by all that join.
+            // Every call inside has a limit within the transaction's time. A call that ignores the
+            // limit also blocks the group: a member that sends heartbeats but does not poll holds
+            // up every rebalance.
             let _guard = watchdog::exit_after("a call of a transaction", timeout + OVERSTAY);
             Parts {
                 names: &self.names,
@@ -557,8 +562,8 @@ impl Member for KafkaMember {
                 TransactionOutcome::Unknown(self.diagnosed(why, begun.elapsed(), tx))
             }
             Err(TransactError::Forbidden(why)) => TransactionOutcome::Refused(why),
-            // Our epoch was in force a moment ago, when the offsets were added: nobody has come
-            // after us.
+            // Our epoch was valid a moment ago, when the offsets were added. So no successor
+            // exists.
             Err(TransactError::InstanceFenced(why)) => TransactionOutcome::NotCommitted(format!(
                 "{why}; taking our place in the group again"
             )),
@@ -575,8 +580,8 @@ impl Member for KafkaMember {
         outcome
     }
 
-    /// A static member does not leave when it is closed, so it gives up its subscription first:
-    /// then librdkafka says farewell.
+    /// A static member does not leave the group on close (KIP-345). Therefore the member
+    /// unsubscribes first, and librdkafka then sends LeaveGroup.
     fn leave(&mut self) {
         let _guard = watchdog::exit_after(
             "leaving the group",
@@ -590,7 +595,7 @@ impl Member for KafkaMember {
         let deadline = Instant::now() + LEAVE_WAIT;
         clients.consumer.unsubscribe();
 
-        // The farewell goes out when the revocation was answered.
+        // librdkafka sends LeaveGroup after the revocation was answered.
         let mut revoked = false;
         while !revoked && Instant::now() < deadline {
             drop(clients.consumer.poll(Duration::from_millis(20)));
@@ -601,7 +606,7 @@ impl Member for KafkaMember {
 
         clients.consumer.context().close();
 
-        // To close the consumer is to wait for the answer.
+        // Closing the consumer waits for the answer.
         let (closed, done) = std::sync::mpsc::channel::<()>();
         watchdog::drop_aside("closing a member's clients", (clients, closed));
         let left = deadline.saturating_duration_since(Instant::now());
@@ -627,9 +632,9 @@ impl Member for KafkaMember {
 }
 
 impl KafkaMember {
-    /// Where a transaction's time was up: with the cause, as far as the cluster shows one. Brokers
-    /// that lack something, or give an address that leads nowhere, do not say so to whoever waits
-    /// for their answer.
+    /// Adds the cause to a transaction timeout, if the cluster shows a cause. Brokers with a
+    /// missing requirement or a wrong advertised address do not report the problem to the waiting
+    /// client.
     fn diagnosed(&self, why: String, took: Duration, tx: &Transaction<'_>) -> String {
         if took < self.settings.transaction_timeout / 2 {
             return why;
@@ -649,7 +654,7 @@ impl KafkaMember {
 
 impl Drop for KafkaMember {
     fn drop(&mut self) {
-        // The queues of partitions go before their client.
+        // The partition queues must be dropped before their client.
         self.slots.clear();
         if let Some(clients) = self.clients.take() {
             clients.consumer.context().close();

@@ -1,5 +1,5 @@
-//! Operators' questions that no role asks: who is in a group, and since when records wait behind an
-//! open transaction.
+//! Queries for operators: the members of a group, and the age of the open transaction that holds
+//! back records.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use super::stale_requests::Quiet;
 use super::watchdog;
 use ports::LogError;
 
-/// How long the record at the stable end is waited for; a report must not take long over a detail.
+/// Longest wait for the record at the stable end. A report must not take long for a detail.
 const RECORD_WAIT: Duration = Duration::from_secs(3);
 
-/// The members of a group. All brokers are asked, as in `fencing`.
+/// The members of a group. The query goes to all brokers, as in `fencing`.
 pub(super) fn members(settings: &KafkaSettings, group: &str) -> Result<Vec<String>, LogError> {
     let _guard = watchdog::exit_after(
         "asking for a group's members",
@@ -33,7 +33,7 @@ pub(super) fn members(settings: &KafkaSettings, group: &str) -> Result<Vec<Strin
             .fetch_group_list(Some(group), settings.request_wait)
         {
             Ok(list) => break list,
-            // A coordinator on the move says so, and is right again in a moment.
+            // A moving coordinator reports its state and works again after a moment.
             Err(e) if Instant::now() >= deadline => {
                 return Err(LogError::Unavailable(format!(
                     "members of group {group}: {e}"
@@ -59,7 +59,7 @@ pub(super) fn members(settings: &KafkaSettings, group: &str) -> Result<Vec<Strin
     Ok(all)
 }
 
-/// The time of a record that committed readers do not see yet.
+/// The time in ms of a record that committed readers do not see yet.
 pub(super) fn time_of(
     settings: &KafkaSettings,
     topic: &str,

@@ -1,11 +1,13 @@
 //! Reads one topic's committed records outside any group: restore, broadcast tables, `tail`,
 //! `replay`.
 //!
-//! "Caught up" goes by the stable ends asked for when the reader was made, not by a broker's
-//! end-of-partition signal alone: that one says nothing about how far the log was when somebody
-//! cared. A partition is done when a record at or past its end was delivered, or when the consumer
-//! stands at or past the end with nothing left before it (the last offsets of a partition are often
-//! transaction markers, which are never delivered).
+//! "Caught up" refers to the stable ends at the creation of the reader. A broker's end-of-partition
+//! signal is not enough: the signal does not tell the log's end at the creation of the reader. A
+//! partition is done in two cases:
+//!
+//! * a record at or past the end was delivered;
+//! * the consumer's position is at or past the end and no records are left before the end. The last
+//!   offsets of a partition are often transaction markers, which are never delivered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,14 +27,14 @@ use ports::{Limits, LogError, Reader};
 const SLICE: Duration = Duration::from_millis(50);
 const CHUNK: usize = 1_024;
 
-/// Where a partition's reading stands.
+/// Progress of a partition.
 pub(super) struct ReadGoal {
     pub(super) partition: u32,
-    /// First offset wanted.
+    /// Next offset to deliver.
     pub(super) next: u64,
-    /// Stable end when the reader was made.
+    /// Stable end at the creation of the reader.
     pub(super) end: u64,
-    /// Where the partition began, if it is read from there.
+    /// Start of the partition, if the reader begins at the start.
     pub(super) start: Option<u64>,
     pub(super) trouble: Trouble,
 }
@@ -50,7 +52,7 @@ pub(super) struct KafkaReader {
     clients: Option<ReaderClients>,
 }
 
-/// Clients that have to be closed, in this order.
+/// Clients that must be closed, in this order.
 struct ReaderClients {
     data: EventQueue,
     consumer: BaseConsumer<Quiet>,
@@ -100,7 +102,7 @@ impl KafkaReader {
     }
 }
 
-/// The means to read a message, apart from the queue it comes from.
+/// The state that a message needs, separate from the queue of the message.
 struct Sink<'a> {
     names: &'a TopicTable,
     topic: TopicId,
@@ -151,7 +153,8 @@ impl Sink<'_> {
                 Ok(())
             }
             (None, _) => Ok(()),
-            // The consumer stands at this offset, and everything stable before it was delivered.
+            // The consumer's position is this offset, and all stable records before this offset
+            // were delivered.
             (Some(Code::PartitionEOF), Some(offset)) => {
                 *self.open -= usize::from(goal.advance(offset));
                 Ok(())
@@ -160,7 +163,7 @@ impl Sink<'_> {
                 let place = self.names.show(at).to_string();
                 let text = m.error_text();
                 match classify::read(code, false) {
-                    // The partition began there a moment ago, when the reader was made; the next
+                    // The partition began at this offset when the reader was created. The next
                     // reader begins later.
                     Read::PositionGone if goal.start == Some(goal.next) => {
                         Err(LogError::Unavailable(format!(
@@ -171,8 +174,8 @@ impl Sink<'_> {
                         "{place} has no offset {} any more ({text}): its older records were deleted",
                         goal.next
                     ))),
-                    // The topic was there when the reader was made; the next reader is told if it
-                    // is gone.
+                    // The topic existed when the reader was created. The next reader gets an error
+                    // if the topic is gone.
                     Read::NoTopic => Err(LogError::Unavailable(format!(
                         "{place} is not known at the moment"
                     ))),
@@ -189,7 +192,7 @@ impl Sink<'_> {
 }
 
 impl ReadGoal {
-    /// Moves on; whether the end that was asked for is reached by that.
+    /// Advances the position. Returns true if this step reached the end.
     fn advance(&mut self, next: u64) -> bool {
         let was_open = self.next < self.end;
         self.next = self.next.max(next);
@@ -253,7 +256,8 @@ impl Reader for KafkaReader {
                 .min(CHUNK)
                 .min((limits.bytes - bytes.min(limits.bytes)) / average + 1);
             let n = c.data.take(left.min(SLICE), max, buffer, &mut |m| {
-                // Nothing behind what cannot be read: librdkafka goes on there.
+                // Deliver nothing behind an unreadable record: librdkafka continues behind the
+                // record.
                 if failed.is_none() {
                     failed = sink.take(m, into).err();
                 }

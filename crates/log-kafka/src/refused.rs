@@ -1,6 +1,6 @@
-//! Refusals by brokers, in words that say what to change. Whether a refusal ends the process is the
-//! engine's to say: one at the first start does, one that comes when everything was right before
-//! may pass (a broker that restarts may not know its users yet).
+//! Refusals by brokers, with the remedy. The engine decides if a refusal ends the process. A
+//! refusal at the first start ends the process. A later refusal may pass: a restarting broker may
+//! not know its users yet.
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
@@ -8,14 +8,14 @@ use super::admin::Admin;
 use super::config::KafkaSettings;
 use ports::LogError;
 
-/// A login or a right.
+/// A refused login, or a missing right.
 pub(super) fn forbidden(what: &str) -> LogError {
     LogError::Refused(format!(
         "the brokers refuse access ({what}); check the credentials (-X, or [kafka] in the file) and the cluster's ACLs"
     ))
 }
 
-/// The group does not take the member in.
+/// The group refuses the member.
 pub(super) fn by_group(
     code: Code,
     text: &str,

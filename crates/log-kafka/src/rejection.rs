@@ -1,5 +1,4 @@
-//! Records that brokers will not have, told so that a person can put it right: which record, which
-//! rule, which setting.
+//! Errors for refused records: the record, the broker's rule, and the setting to correct.
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
@@ -8,7 +7,7 @@ use ports::records::{Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{RECORD_OVERHEAD, Rejection};
 
-/// Bytes that a record takes in its topic, at most.
+/// Upper bound of a record's bytes in its topic.
 pub(super) fn size(r: &Record<'_>) -> usize {
     r.key.map_or(0, <[u8]>::len)
         + r.value.map_or(0, <[u8]>::len)
@@ -16,21 +15,21 @@ pub(super) fn size(r: &Record<'_>) -> usize {
         + RECORD_OVERHEAD
 }
 
-/// The record that a broker most likely refused. It answers for a whole batch, which is all that a
-/// transaction sent to that partition.
+/// The record that a broker most likely refused. The broker answers for a whole batch, and a batch
+/// has all records of a transaction for the partition.
 pub(super) fn to_blame(code: Code, outputs: &Records, at: TopicPartition) -> Option<Record<'_>> {
     let mut sent = outputs.iter().filter(|r| r.at == at);
     match code {
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
             sent.max_by_key(size)
         }
-        // A clock that was wrong was ahead: what it stamped is the newest.
+        // A wrong clock was ahead, so the record with the newest time is wrong.
         Code::InvalidTimestamp => sent.max_by_key(|r| r.timestamp_ms),
         _ => sent.next(),
     }
 }
 
-/// The message about a record that brokers refuse.
+/// The error text for a refused record.
 pub(super) fn of(names: &TopicTable, code: Code, r: Option<&Record<'_>>) -> Rejection {
     let rule = classify::refusal(code).unwrap_or("unknown");
     let Some(r) = r else {

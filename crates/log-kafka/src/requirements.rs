@@ -1,33 +1,32 @@
-//! Requirements of topics and brokers, the cost of each setting that is otherwise, and which of
-//! them a program may put right. Pure tables: the questions to the cluster are in
-//! [`super::survey`].
+//! Requirements for topics and brokers, the cost of each wrong setting, and the settings that a
+//! program may correct. Only tables: [`super::survey`] queries the cluster.
 //!
-//! An *error* is a setting under which a promise cannot hold: records or state are deleted, time is
-//! not the broker's, no transaction can begin, or a role would try the same for ever. A *warning*
-//! is one under which it holds until something else goes wrong.
+//! An *error* is a setting that breaks a promise: the cluster deletes records or state, the time is
+//! not the broker's, no transaction can begin, or a role would retry for ever. With a *warning* the
+//! promise holds until another failure happens.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ports::topics::{Cleanup, Severity, TopicSpec};
 
-/// Settings of a topic or broker, by name. A name that a broker's version does not have is absent,
-/// and nothing is said about it.
+/// Settings of a topic or broker, by name. Settings that a broker's version does not have are
+/// absent and not reported.
 pub(super) type BrokerSettings = BTreeMap<String, String>;
 
-/// "Any time", as Kafka writes it.
+/// Kafka's value for "no bound" of a time.
 pub(super) const UNBOUNDED: &str = "9223372036854775807";
-/// Kafka's own bound on stamps that are ahead of a broker's clock. What is shorter than this meets
-/// ordinary clocks.
+/// Kafka's own bound for timestamps ahead of a broker's clock. Ordinary clock errors exceed a
+/// shorter bound.
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// Something that does not fit.
+/// A wrong setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Misfit {
     pub(super) severity: Severity,
     pub(super) text: String,
-    /// The setting and the value that puts it right and loses nothing.
+    /// The setting and the value that correct the problem without loss of data.
     pub(super) fix: Option<(&'static str, String)>,
 }
 
@@ -62,13 +61,14 @@ pub(super) fn timestamps(spec: &TopicSpec) -> &'static str {
     }
 }
 
-/// How many replicas must have a record before it is acknowledged: all but one, so that one may be
-/// lost or down.
+/// Number of replicas that must have a record before the acknowledgement: all but one. One replica
+/// may then be lost or down.
 pub(super) fn insync(replicas: usize) -> usize {
     replicas.saturating_sub(1).max(1)
 }
 
-/// The settings of a new topic, apart from `min.insync.replicas`, which depends on its replicas.
+/// The settings of a new topic, without `min.insync.replicas`, which depends on the number of
+/// replicas.
 pub(super) fn wanted(spec: &TopicSpec) -> Vec<(&'static str, String)> {
     let mut all = vec![
         ("cleanup.policy", cleanup(spec).to_string()),
@@ -90,13 +90,13 @@ pub(super) fn wanted(spec: &TopicSpec) -> Vec<(&'static str, String)> {
     all
 }
 
-/// How far a record's time may be behind and ahead of the broker's clock.
+/// Bounds of a record's timestamp, behind and ahead of the broker's clock.
 const BOUNDS: [&str; 2] = [
     "message.timestamp.before.max.ms",
     "message.timestamp.after.max.ms",
 ];
 
-/// Compares a topic with what it must be; `replicas` of its weakest partition.
+/// Compares a topic with its requirements. `replicas`: number of replicas of its weakest partition.
 pub(super) fn of_topic(
     spec: &TopicSpec,
     replicas: usize,
@@ -156,7 +156,7 @@ pub(super) fn of_topic(
         "a replica that misses acknowledged records may become the leader, and they are gone",
     );
 
-    // More is no harm.
+    // Larger values do no harm.
     let largest = i64::from(spec.record_bytes_max);
     let mut at_least = |name: &'static str, least: i64, fix: String, cost: &str| {
         if let Some(found) = number(name).filter(|found| *found < least) {
@@ -194,8 +194,8 @@ pub(super) fn of_topic(
     all
 }
 
-/// Whether times of records are bounded where roles set them: output has the time of the command
-/// that caused it.
+/// Checks the timestamp bounds of a topic whose timestamps come from roles. The timestamp of an
+/// output is the time of the command that caused the output.
 fn bound(name: &'static str, ms: i64) -> Option<Misfit> {
     if ms == i64::MAX {
         return None;
@@ -217,11 +217,11 @@ fn bound(name: &'static str, ms: i64) -> Option<Misfit> {
     Some(error(format!("{head}: {cost}"), fix))
 }
 
-/// Judges the number of replicas, and how many of them must have a record.
+/// Checks the number of replicas, and the number of in-sync replicas for a write.
 fn replication(replicas: usize, insync_min: Option<usize>) -> Vec<Misfit> {
     let mut all = Vec::new();
     match replicas {
-        // Not known.
+        // The number is unknown.
         0 => return all,
         1 => all.push(warning(
             "has 1 replica: a broker that is down stops the roles, and a disk that is lost takes the records along".into(),
@@ -257,7 +257,7 @@ fn replication(replicas: usize, insync_min: Option<usize>) -> Vec<Misfit> {
     all
 }
 
-/// Settings under which a compacted topic is never compacted, or too soon.
+/// Settings under which a compacted topic is compacted never, or too soon.
 fn compaction(number: &dyn Fn(&str) -> Option<i64>, dirty_ratio: Option<&str>) -> Vec<Misfit> {
     let mut all = Vec::new();
     if let Some(ms) = number("min.compaction.lag.ms").filter(|ms| *ms > 7 * DAY_MS) {
@@ -298,13 +298,13 @@ fn compaction(number: &dyn Fn(&str) -> Option<i64>, dirty_ratio: Option<&str>) -
     all
 }
 
-/// The program's needs of brokers.
+/// Requirements of the program for brokers.
 pub(super) struct Needs {
     pub(super) session: Duration,
     pub(super) transaction: Duration,
 }
 
-/// Compares a broker with what roles need.
+/// Compares a broker with the requirements of roles.
 pub(super) fn of_broker(needs: &Needs, settings: &BrokerSettings) -> Vec<Misfit> {
     let mut all = Vec::new();
     let number = |name: &str| settings.get(name).and_then(|v| v.parse::<i64>().ok());
@@ -363,9 +363,9 @@ pub(super) fn of_broker(needs: &Needs, settings: &BrokerSettings) -> Vec<Misfit>
     all
 }
 
-/// Compares a topic of Kafka's own (reading positions, transactions) with what roles need.
-/// `brokers`: how many there are. Where it does not exist yet, `settings` are a broker's and say
-/// what it will be.
+/// Compares an internal topic of Kafka (committed offsets, transactions) with the requirements of
+/// roles. `brokers`: number of brokers. If the topic does not exist yet, `settings` are a broker's
+/// defaults for the topic.
 pub(super) fn of_internal(
     kind: Internal,
     replicas: Option<usize>,
@@ -428,7 +428,7 @@ pub(super) fn of_internal(
     all
 }
 
-/// A topic of Kafka's own.
+/// An internal topic of Kafka.
 #[derive(Clone, Copy)]
 pub(super) struct Internal {
     pub(super) name: &'static str,
@@ -470,8 +470,8 @@ mod tests {
         all
     }
 
-    /// Each wrong setting alone, on a topic that else fits: which kind, how grave, whether a
-    /// program may put it right.
+    /// Each wrong setting alone, on an otherwise correct topic: the finding, its severity, and the
+    /// fix.
     #[test]
     fn each_wrong_setting_is_named_with_its_cost() {
         const KEEP_OURS: usize = 3;
@@ -535,7 +535,7 @@ mod tests {
                 one.text
             );
 
-            // Carried out, it fits again.
+            // With the fix applied, the topic is correct again.
             let (fixed, to) = one
                 .fix
                 .clone()

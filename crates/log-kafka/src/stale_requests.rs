@@ -1,22 +1,23 @@
-//! Listens to librdkafka: what it logs, and which lines mean that a request of a transaction may
-//! still be under way somewhere.
+//! Reads librdkafka's log lines, and finds lines after which a request of a transaction may still
+//! be in flight.
 //!
-//! The old transaction protocol, the only one librdkafka speaks, lets a delayed request of one
-//! transaction take effect in the next. librdkafka retries timed-out requests inside and then
-//! reports success; the only trace is a log line with facility `REQTMOUT` or `FAIL`. After such a
-//! line the producer must be replaced before the next transaction: the new epoch makes the stale
-//! request harmless.
+//! librdkafka speaks only the old transaction protocol (before KIP-890). In this protocol a delayed
+//! request of one transaction can take effect in the next transaction. librdkafka retries timed-out
+//! requests internally and then reports success. The only trace is a log line with facility
+//! `REQTMOUT` or `FAIL`. After such a line the producer must be replaced before the next
+//! transaction: the new epoch makes the stale request harmless.
 //!
-//! A `FAIL` while *connecting* is no such trace: nothing was ever sent on that connection, and the
-//! loss of the one before had its own line. Were it counted, a member could not work while one
-//! broker of several is down, because every new incarnation would see the refused connection again.
+//! A `FAIL` while *connecting* is harmless: librdkafka has sent no request on that connection, and
+//! the loss of the previous connection had its own line. If such a `FAIL` counted, a member could
+//! not work while one of several brokers is down. Every new incarnation would see the refused
+//! connection again.
 //!
-//! Nor is a `FAIL` *between* transactions, when every request of the last one was answered and no
-//! line told of trouble in it: then nothing of ours is on any wire. A request can only be left
-//! behind if librdkafka sent it again, that is, after a line inside the transaction; and that line
-//! is in the queue before the call that waited for the request returns, so the transaction's own
-//! end finds it. Brokers close connections that were idle for ten minutes
-//! (`connections.max.idle.ms`), and an idle member would otherwise begin anew each time.
+//! A `FAIL` *between* transactions is harmless too, if the last transaction had all its answers and
+//! no suspect line. In this case no request of the producer is in flight. A request can only be
+//! left behind if librdkafka sent the request again, after a line inside the transaction.
+//! librdkafka queues that line before the waiting call returns, so the end of the transaction finds
+//! the line. Brokers close connections after ten idle minutes (`connections.max.idle.ms`). Without
+//! this rule an idle member would rejoin each time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,12 +37,12 @@ use super::ffi::{ClientHandle, GroupMetadata};
 use super::throttle::Throttle;
 use faults::crash::{self, Point};
 
-/// Whether a log line means that a request may have been left on the wire. `busy`: whether requests
-/// of a transaction may be under way.
+/// True if a request may still be in flight after this log line. `busy`: requests of a transaction
+/// may be in flight.
 pub(super) fn is_suspect(facility: &str, line: &str, busy: bool) -> bool {
     match facility {
-        // A greeting carries no transaction: a frozen broker that still takes connections would
-        // make us join again without end.
+        // ApiVersions requests carry no transactional data. A frozen broker still accepts
+        // connections, and its ApiVersions timeouts would make us rejoin for ever.
         "REQTMOUT" => !line.contains("ApiVersion"),
         "FAIL" if !busy => false,
         "FAIL" => ![
@@ -56,33 +57,32 @@ pub(super) fn is_suspect(facility: &str, line: &str, busy: bool) -> bool {
     }
 }
 
-/// For tests only: whether this process keeps its producer whatever happened, to show what that
-/// does.
+/// For tests only: keeps the producer after suspect lines, to show the damage.
 #[cfg(feature = "faults")]
 pub(super) fn keeps_producer() -> bool {
     static KEEPS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *KEEPS.get_or_init(|| std::env::var_os("PROCESSOR_KEEP_PRODUCER").is_some())
 }
 
-/// Never, outside tests.
+/// Outside tests the producer is never kept.
 #[cfg(not(feature = "faults"))]
 pub(super) const fn keeps_producer() -> bool {
     false
 }
 
-/// Passes a log line of librdkafka on to `tracing`. Levels are syslog's. Debug lines are only there
-/// for [`is_suspect`] and dropped.
+/// Passes a log line of librdkafka to `tracing`. `level` is a syslog level. Debug lines serve only
+/// [`is_suspect`] and are dropped here.
 pub(super) fn trace_line(level: i32, facility: &str, line: &str) {
     match level {
-        // `-X` properties go to consumers and producers alike; that one of them does not know a
-        // property is no news.
+        // `-X` properties go to consumers and producers. Each client warns about properties of the
+        // other kind, so the warning has no value.
         _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", "{facility}: {line}"),
-        // A broker that is still loading its coordinator is asked again; that is how every first
-        // start looks, and no reason to worry anybody.
+        // librdkafka retries while a broker loads its coordinator. Every first start shows this
+        // line, so the line is no warning.
         _ if facility == "GETPID" && line.ends_with("retrying") => {
             tracing::debug!(target: "librdkafka", "{facility}: {line}")
         }
-        // A fatal error of a client comes back from the next call, and is told there with its
+        // The next call returns a fatal error of a client. The caller logs the error with the
         // consequence (fenced, or a new incarnation).
         _ if facility == "FATAL" => tracing::info!(target: "librdkafka", "{facility}: {line}"),
         0..=2 => tracing::error!(target: "librdkafka", "{facility}: {line}"),
@@ -102,7 +102,7 @@ fn syslog(level: RDKafkaLogLevel) -> i32 {
     }
 }
 
-/// Context of clients that only need their log lines passed on.
+/// Context of clients that only pass their log lines on.
 pub(super) struct Quiet;
 
 impl ClientContext for Quiet {
@@ -123,13 +123,13 @@ impl ProducerContext for Quiet {
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
-/// Context of a member's producer. Its events are served by [`super::transact`]; only what comes
-/// while it is being closed arrives here.
+/// Context of a member's producer. [`super::transact`] serves the producer's events. Only events
+/// during the close arrive here.
 pub(super) type ProducerWatch = Quiet;
 
-/// A change of assignment, as the callback saw it.
+/// A change of assignment, as seen by the rebalance callback.
 pub(super) enum AssignmentChange {
-    /// With who we are in the group now: the generation that this assignment belongs to.
+    /// Carries the group metadata, with the generation of this assignment.
     Assigned {
         partitions: Vec<(String, i32)>,
         group: Option<GroupMetadata>,
@@ -139,8 +139,8 @@ pub(super) enum AssignmentChange {
     },
 }
 
-/// Context of a member's consumer: answers rebalances and remembers them for the poll that served
-/// them.
+/// Context of a member's consumer. Answers rebalances, and stores the changes until the member
+/// asks.
 pub(super) struct MemberWatch {
     changes: Mutex<VecDeque<Result<AssignmentChange, String>>>,
     closing: AtomicBool,
@@ -148,7 +148,6 @@ pub(super) struct MemberWatch {
 }
 
 impl MemberWatch {
-    /// For the member of this instance.
     pub(super) fn of(instance: &str) -> MemberWatch {
         let throttle = Throttle::of(format!("the consumer of {instance}"));
         MemberWatch {
@@ -158,7 +157,7 @@ impl MemberWatch {
         }
     }
 
-    /// The next change that the member has not been told of.
+    /// Takes the next change that the member does not know yet.
     pub(super) fn next_change(&self) -> Option<Result<AssignmentChange, String>> {
         self.changes
             .lock()
@@ -166,7 +165,7 @@ impl MemberWatch {
             .pop_front()
     }
 
-    /// From now on rebalances are only acknowledged.
+    /// From now on, rebalances are only acknowledged.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
@@ -187,9 +186,9 @@ impl ClientContext for MemberWatch {
 }
 
 impl ConsumerContext for MemberWatch {
-    /// Runs inside `poll`, on the member's own thread. The default body ignores failures and starts
-    /// fetching at the committed offsets, which is not for the client to decide: here everything is
-    /// assigned paused, until the engine says where each partition resumes.
+    /// Runs inside `poll`, on the member's own thread. The default body of rdkafka ignores failures
+    /// and starts at the committed offsets. The engine decides about positions, so this callback
+    /// assigns every partition paused. The engine then resumes each partition.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -214,7 +213,7 @@ impl ConsumerContext for MemberWatch {
                 .map(|()| AssignmentChange::Assigned { partitions, group })
                 .map_err(|e| format!("taking over partitions: {e}"))
         } else {
-            // Asked before giving them up: afterwards the answer is always no.
+            // Ask before `unassign`: afterwards the answer is always false.
             let lost = consumer.assignment_lost();
             crash::point(Point::RevokeCallback);
             consumer
@@ -254,8 +253,8 @@ mod tests {
             "x: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)"
         ));
 
-        // A connection in use authenticates again now and then, with requests of a transaction on
-        // it.
+        // A connection in use authenticates again from time to time, with transactional requests in
+        // flight.
         assert!(busy(
             "FAIL",
             "x: Disconnected (after 5ms in state AUTH_HANDSHAKE)"
@@ -271,7 +270,7 @@ mod tests {
             false
         ));
 
-        // A request that timed out was sent, whenever the line came.
+        // A request that timed out was sent, even if the line comes between transactions.
         assert!(is_suspect(
             "REQTMOUT",
             "[thrd:x]: Timed out ProduceRequest in flight",

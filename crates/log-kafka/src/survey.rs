@@ -1,8 +1,8 @@
-//! Looks at the settings of all topics and brokers, and changes those of topics.
+//! Checks the settings of all topics and brokers, and changes settings of topics.
 //!
-//! One question about all topics together and one to each broker, so that a start costs a few round
-//! trips. Whoever may not ask is told which right is missing, and goes on: a role needs none of
-//! these answers to be exact, only to be told in time.
+//! One query covers all topics, and one query goes to each broker, so a start costs few round
+//! trips. A program without permission reports the missing right and goes on: a role can run
+//! without these answers, and only the warning must come in time.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -21,20 +21,18 @@ use super::watchdog;
 use ports::LogError;
 use ports::topics::{Finding, Severity, TopicId, TopicTable};
 
-/// The shape of a topic.
 struct Shape {
-    /// Replicas of its weakest partition.
+    /// Replicas of the topic's weakest partition.
     replicas: usize,
-    /// The brokers that are there.
+    /// Ids of the brokers in the cluster.
     brokers: Vec<i32>,
 }
 
-/// More brokers are not asked: their settings are as good as always those of the others.
+/// Maximum number of brokers to query. All brokers nearly always have the same settings.
 const BROKERS_MAX: usize = 32;
 
 impl Admin<'_> {
-    /// The settings of topics and brokers that do not fit. Topics that do not exist are not spoken
-    /// of.
+    /// Wrong settings of topics and brokers. Missing topics are not reported.
     pub(super) fn findings(&self, topics: &TopicTable) -> Result<Vec<Finding>, LogError> {
         let _guard = watchdog::exit_after(
             "looking at the cluster's settings",
@@ -53,7 +51,7 @@ impl Admin<'_> {
             }
         }
 
-        // Kafka's own topics: not everybody may see them, and then there is nothing to say.
+        // Internal topics of Kafka. Without permission to see these topics, nothing is reported.
         let internal: Vec<_> = req::INTERNAL
             .into_iter()
             .filter_map(|kind| Some((kind, self.shape(kind.name).ok()?)))
@@ -69,7 +67,8 @@ impl Admin<'_> {
         let answers = self.describe_by(&admin, &names);
         let of_brokers = self.describe_brokers(&admin, &brokers);
 
-        // The client looks for its end only ten times a second.
+        // Dropping the client takes up to 100 ms, because the client checks for its end ten times a
+        // second.
         watchdog::drop_aside("closing a client", admin);
         let mut answers = answers.map_err(|e| failed(self, &e, || None))?.into_iter();
         let mut all = Vec::new();
@@ -110,7 +109,7 @@ impl Admin<'_> {
         Ok(all)
     }
 
-    /// The settings of brokers that do not fit; the same of several is said once.
+    /// Wrong settings of brokers. The same finding on several brokers is reported once.
     fn of_brokers(&self, answers: Vec<(i32, Result<BrokerSettings, Code>)>) -> Vec<Finding> {
         let needs = Needs {
             session: self.settings.session(),
@@ -172,12 +171,12 @@ impl Admin<'_> {
         })
     }
 
-    /// How many replicas the weakest partition of a topic has.
+    /// Number of replicas of the topic's weakest partition.
     pub(super) fn replicas(&self, name: &str) -> Result<usize, LogError> {
         Ok(self.shape(name)?.map_or(0, |shape| shape.replicas))
     }
 
-    /// The settings of topics, in their order.
+    /// The settings of topics, in the order of `names`.
     pub(super) fn describe(
         &self,
         names: &[&str],
@@ -188,8 +187,8 @@ impl Admin<'_> {
         answers.map_err(|e| failed(self, &e, || None))
     }
 
-    /// The same for those who look for the cause of a failure, and must not look for the cause of
-    /// their own.
+    /// The settings of a topic, for the search for a failure's cause. This function must not start
+    /// a search for its own failure.
     pub(super) fn settings_of(&self, name: &str) -> BrokerSettings {
         let Ok(admin) = self.admin() else {
             return BrokerSettings::new();
@@ -243,7 +242,7 @@ impl Admin<'_> {
                     all.push((id, readable(answer, Code::ClusterAuthorizationFailed)))
                 }
                 Ok(None) => {}
-                // The broker was there a moment ago; its own settings are no reason to wait for it.
+                // The broker was reachable a moment ago. Its settings are not worth a wait.
                 Err(KafkaError::AdminOp(code)) => all.push((id, Err(code))),
                 Err(e) => all.push((id, Err(e.rdkafka_error_code().unwrap_or(Code::Unknown)))),
             }
@@ -252,7 +251,7 @@ impl Admin<'_> {
         all
     }
 
-    /// Gives a topic these settings and leaves its others as they are.
+    /// Sets these settings of a topic, and leaves all other settings as they are.
     pub(super) fn alter_topic(&self, name: &str, changes: &[(&str, &str)]) -> Result<(), LogError> {
         let _guard = watchdog::exit_after(
             "changing a topic",
@@ -281,7 +280,7 @@ impl Admin<'_> {
     }
 }
 
-/// Adds to a failure what the cluster's metadata says about it.
+/// Adds the cause to a failure, if the cluster's metadata shows a cause.
 pub(super) fn diagnosed(settings: &KafkaSettings, why: String, topics: &[&str]) -> String {
     let admin = Admin {
         settings,
@@ -294,7 +293,7 @@ pub(super) fn diagnosed(settings: &KafkaSettings, why: String, topics: &[&str]) 
     }
 }
 
-/// The address that all brokers give for themselves and that leads nowhere, if that is so.
+/// The unreachable address, if all brokers advertise unreachable addresses.
 pub(super) fn nowhere(settings: &KafkaSettings) -> Option<String> {
     Admin {
         settings,
@@ -303,9 +302,9 @@ pub(super) fn nowhere(settings: &KafkaSettings) -> Option<String> {
     .nowhere()
 }
 
-/// The meaning of a record without the broker's time. A topic that is still told to take the
-/// clients' time stops the role; one that is right again has records of the time when that was not
-/// so, which go to `dead-letters`.
+/// Judges a record without the broker's timestamp. A topic that still accepts client timestamps
+/// stops the role. A topic with corrected settings still has records from before the correction,
+/// and those records go to `dead-letters`.
 pub(super) fn judge_unstamped(
     settings: &KafkaSettings,
     topic: &str,
@@ -337,8 +336,8 @@ pub(super) fn judge_unstamped(
     }
 }
 
-/// The settings in an answer. rdkafka drops the error of a resource and hands over an empty list;
-/// every topic and every broker has settings, so an empty list is a refusal.
+/// The settings in an answer. rdkafka drops the error of a resource and returns an empty list.
+/// Every topic and every broker has settings, so an empty list means a refusal.
 fn readable(answer: Result<ConfigResource, Code>, refused: Code) -> Result<BrokerSettings, Code> {
     answer.map(entries).and_then(|found| {
         if found.is_empty() {

@@ -1,23 +1,25 @@
-//! Ends what a dead instance left open.
+//! Aborts transactions that a dead instance left open.
 //!
-//! A transaction belongs to its instance's transactional id, not to the partitions. When an
-//! instance dies for good, nobody takes its id over, and its open transaction holds up everybody
-//! who reads what it wrote, and the one who gets its partitions, until the broker gives it up: 20
-//! s, and up to 10 s more until the broker looks. So each commit signs its offsets with the
-//! instance's id, as the metadata that Kafka keeps beside an offset. An instance that is given
-//! partitions looks who signed them last; an owner that is no member of the group any more gets its
-//! id initialised once, by a producer that does nothing else, which makes the broker abort the open
-//! transaction at once.
+//! A transaction belongs to the transactional id of an instance, not to partitions. If an instance
+//! dies for good, no process uses the id again. The open transaction then holds back the last
+//! stable offset of its output partitions. The next owner of the instance's partitions must wait,
+//! too. The broker aborts the transaction after 20 s, and needs up to 10 s more until the next
+//! check.
 //!
-//! **That is safe whatever the other one is doing.** To initialise an id is what its owner does
-//! itself at each start. If the owner is alive after all (it was frozen, or is starting this very
-//! moment), it is fenced as a *producer* and not as a member, finds that its place in the group is
-//! free or its own, and begins a new incarnation (see [`super::fencing`]): it loses seconds and
-//! nothing else. So that instances which start together do not do this to each other, one that was
-//! not seen in the group before is given a moment to appear.
+//! So each commit signs its offsets with the instance's id, in the metadata that Kafka stores
+//! beside an offset. An instance with new partitions reads the last signature. If the signer is no
+//! longer a member of the group, a temporary producer calls `init_transactions` once with the
+//! signer's id. The broker then aborts the open transaction at once.
 //!
-//! All of it runs beside the loop, with a bound on time, and what fails is only logged: then the
-//! broker's own time-out does the work, as ever.
+//! **The abort is safe in every state of the other instance.** Each instance calls
+//! `init_transactions` for its own id at each start. The owner may be alive after all: frozen, or
+//! starting at this moment. The abort then fences the owner as a *producer* but not as a member.
+//! The owner finds that the membership is free or still its own, and begins a new incarnation (see
+//! [`super::fencing`]). The owner loses only seconds. Instances that start together must not abort
+//! each other. So an instance that was never seen in the group gets a moment to appear.
+//!
+//! All work runs in threads beside the loop, with a time limit. A failure is only logged: the
+//! broker's own transaction timeout then does the work.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,31 +36,32 @@ use super::watchdog;
 use ports::LogError;
 use ports::topics::{TopicPartition, TopicTable};
 
-/// Before the id in the metadata of an offset. Metadata that somebody else wrote is nobody's name.
+/// Prefix of the id in the metadata of an offset. Metadata of other programs has no such prefix and
+/// names no instance.
 const SIGNED: &str = "processor:";
-/// How long an instance that was never seen in the group may take to appear.
+/// Time for an instance that was never seen in the group to appear.
 const GRACE: Duration = Duration::from_secs(4);
-/// All of it takes at most this long.
+/// Time limit for all work after one assignment.
 const BOUND: Duration = Duration::from_secs(30);
-/// So many dead instances are looked after at a time; there are never more than a few.
+/// Maximum number of dead instances to handle at a time. In practice only a few are dead.
 const OWNERS_MAX: usize = 16;
 
-/// The signature that a commit of this instance leaves beside its offsets.
+/// The signature that a commit of this instance stores beside its offsets.
 pub(super) fn signature(instance: &str) -> String {
     format!("{SIGNED}{instance}")
 }
 
-/// The instance that left this signature.
+/// The instance that wrote this signature.
 fn signer(metadata: &str) -> Option<&str> {
     metadata.strip_prefix(SIGNED).filter(|s| !s.is_empty())
 }
 
-/// The group's static members when somebody looked last, by name. Shared by the incarnations of one
-/// process.
+/// Names of the group's static members at the last query. All incarnations of one process share the
+/// set.
 #[derive(Default)]
 pub(super) struct SeenMembers(Mutex<BTreeSet<String>>);
 
-/// One look after an assignment.
+/// One check after an assignment.
 pub(super) struct GroupLook {
     pub(super) settings: Arc<KafkaSettings>,
     pub(super) askers: Arc<Askers>,
@@ -69,8 +72,8 @@ pub(super) struct GroupLook {
 }
 
 impl GroupLook {
-    /// Looks who committed these partitions last, and ends what those have open who are gone. In
-    /// threads of its own.
+    /// Finds the instances that committed these partitions last, and aborts open transactions of
+    /// the dead instances. Runs in threads of its own.
     pub(super) fn after(self, partitions: Vec<TopicPartition>) {
         let look = Arc::new(self);
         in_thread(move || {
@@ -92,8 +95,8 @@ impl GroupLook {
         });
     }
 
-    /// Owners of the last commits that are not in the group, and whether they were seen there
-    /// before.
+    /// Owners of the last commits that are not in the group. The flag is true if the owner was seen
+    /// in the group before.
     fn gone(&self, partitions: &[TopicPartition]) -> Result<Vec<(String, bool)>, LogError> {
         let admin = Admin {
             settings: &self.settings,
@@ -129,8 +132,8 @@ impl GroupLook {
             .collect())
     }
 
-    /// The static members of the group. An answer without ourselves is old, or not from the group's
-    /// coordinator.
+    /// The static members of the group. An answer without this instance is old, or does not come
+    /// from the group coordinator.
     fn members(&self, admin: &Admin<'_>) -> Result<BTreeSet<String>, LogError> {
         let ids = admin.group_members(&self.group)?;
         let there: BTreeSet<String> = ids
@@ -148,7 +151,7 @@ impl GroupLook {
         )))
     }
 
-    /// Ends what one owner has open.
+    /// Aborts the open transaction of one owner.
     fn end(&self, owner: &str, known: bool, deadline: Instant) {
         if !known {
             std::thread::sleep(GRACE);

@@ -1,6 +1,6 @@
-//! Clients that brokers hold back. A client over its quota gets its answers late, and nothing else
-//! tells it why: without a word, a quota looks like a slow link or like brokers that are away.
-//! Librdkafka counts the delays in its statistics, per broker.
+//! Throttling of clients by brokers. A client over its quota gets late answers without any reason,
+//! so a quota looks like a slow network or unreachable brokers. librdkafka counts the delays in its
+//! statistics, per broker.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-/// How often librdkafka hands over its statistics.
+/// Interval of librdkafka's statistics.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
-/// While it lasts it is told again so often.
+/// Interval of repeated warnings while the throttling lasts.
 const TELL_EVERY: Duration = Duration::from_secs(60);
-/// After so long without a delay it is over.
+/// The throttling counts as over after this time without a delay.
 const OVER_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
@@ -27,15 +27,14 @@ struct Broker {
     throttle: Window,
 }
 
-/// Milliseconds.
+/// Delays in milliseconds.
 #[derive(Default, Deserialize)]
 struct Window {
     #[serde(default)]
     max: i64,
 }
 
-/// The broker that held answers back longest since the last statistics, and for how many
-/// milliseconds.
+/// The broker with the longest delay since the last statistics, and the delay in milliseconds.
 fn longest(statistics: &[u8]) -> Option<(String, i64)> {
     let all: Statistics = serde_json::from_slice(statistics).ok()?;
     let delays = all
@@ -45,9 +44,9 @@ fn longest(statistics: &[u8]) -> Option<(String, i64)> {
     delays.filter(|(_, ms)| *ms > 0).max_by_key(|(_, ms)| *ms)
 }
 
-/// The story of one client's delays.
+/// The delays of one client.
 pub(super) struct Throttle {
-    /// The client in words, for people.
+    /// Name of the client in log lines.
     whose: String,
     story: Mutex<Option<ThrottleStory>>,
 }
@@ -60,7 +59,7 @@ struct ThrottleStory {
 }
 
 impl Throttle {
-    /// For a client that people know by this name.
+    /// For the client with this name in log lines.
     pub(super) fn of(whose: impl Into<String>) -> Throttle {
         Throttle {
             whose: whose.into(),
@@ -68,7 +67,7 @@ impl Throttle {
         }
     }
 
-    /// Takes in librdkafka's statistics of the client.
+    /// Reads librdkafka's statistics of the client.
     pub(super) fn note(&self, statistics: &[u8], now: Instant) {
         let whose = &self.whose;
         let mut story = self.story.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,16 +1,19 @@
-//! The one transaction: hand over the outputs, wait until they are delivered, add the offsets,
-//! commit; and what its end means.
+//! The one transaction: send the outputs, wait for their delivery, add the offsets, commit. This
+//! file also maps each outcome (KIP-98, KIP-447).
 //!
-//! Its order is chosen for speed as well as safety. Offsets go **last**, because a request that
-//! meets the previous transaction still being finished is retried after 20 ms when it is the first
-//! one, but after a growing back-off when it is the offsets. Deliveries are awaited on the event
-//! queue itself, because rdkafka's own flush waits in steps of 100 ms. And the first record is held
-//! back until a short gap after the previous commit has passed: a commit returns before its markers
-//! are written, and what arrives in that moment is refused for 20 ms. The gap is measured: it grows
-//! when deliveries stall after a short one and shrinks otherwise. An idle member never waits.
+//! The order serves speed as well as safety:
 //!
-//! Nothing is ever aborted here. An incarnation that failed is dropped; `init_transactions` of the
-//! next one finishes what it left.
+//! * Offsets go **last**. The broker may still be finishing the previous transaction. librdkafka
+//!   then retries the first request of a transaction after 20 ms, but retries offsets with a
+//!   growing back-off.
+//! * The event queue reports deliveries. The flush of rdkafka waits in steps of 100 ms.
+//! * The first record waits until a short gap after the previous commit has passed. A commit
+//!   returns before the broker writes the transaction markers, and a record in that moment is
+//!   refused for 20 ms. The gap is measured: the gap grows when deliveries stall after a short gap,
+//!   and shrinks otherwise. An idle member never waits.
+//!
+//! This file never aborts a transaction. The engine drops a failed incarnation, and
+//! `init_transactions` of the next incarnation finishes the open transaction.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -33,16 +36,16 @@ use ports::{LogError, MemberSpec, Rejection, Transaction};
 
 const GAP_MIN: Duration = Duration::from_micros(500);
 const GAP_MAX: Duration = Duration::from_micros(4_000);
-/// A refused first request waits this long inside librdkafka.
+/// librdkafka waits this long after the broker has refused the first request.
 const REFUSED: Duration = Duration::from_millis(20);
 
-/// How one call ended that did not go well.
+/// The failure of a call.
 pub(super) enum TransactError {
     Not(String),
-    /// The transaction's time is up before its end was asked for; so many records had been
-    /// accepted.
+    /// The time of the transaction was up before the commit was requested. The number counts the
+    /// records that were accepted.
     Late(String, usize),
-    /// The brokers will not have one of the records.
+    /// The brokers refuse a record.
     Rejected(Rejection),
     Unknown(String),
     ProducerFenced(String),
@@ -50,17 +53,17 @@ pub(super) enum TransactError {
     Forbidden(String),
 }
 
-/// A record that did not get into the log.
+/// A record that did not reach the log.
 #[derive(Clone, Copy)]
 pub(super) struct FailedRecord {
-    /// Handle of its topic.
+    /// librdkafka's handle of the topic.
     topic: usize,
     partition: i32,
     code: Code,
 }
 
 impl TransactError {
-    /// The same as an error of a writer outside transactions.
+    /// Converts the failure for a writer outside transactions.
     pub(super) fn of_a_record(self) -> LogError {
         match self {
             TransactError::Late(why, _) => LogError::Unavailable(why),
@@ -74,8 +77,8 @@ impl TransactError {
     }
 }
 
-/// A producer with its event queue. Fields are dropped in this order: what belongs to the client
-/// goes before it.
+/// A producer with its event queue. Rust drops the fields in this order: topics and queue must go
+/// before their client.
 pub(super) struct TransactionalProducer {
     topics: Vec<Option<ProducerTopic>>,
     events: EventQueue,
@@ -87,8 +90,8 @@ pub(super) struct TransactionalProducer {
     appended: Vec<(usize, i32, i64)>,
     suspect: bool,
     throttle: Throttle,
-    /// Whether a transaction is open, or one ended other than well: only then can a lost connection
-    /// leave a request behind.
+    /// True while a transaction is open, or after a transaction failed. Only in these cases can a
+    /// lost connection leave a request in flight.
     busy: bool,
 }
 
@@ -114,20 +117,20 @@ impl TransactionalProducer {
         }
     }
 
-    /// How many records were neither delivered nor refused yet.
+    /// Number of records that are neither delivered nor failed yet.
     pub(super) fn outstanding(&self) -> u64 {
         self.sent - self.reported
     }
 
-    /// The delivery that failed since the last call: the first one that brokers refused for what it
-    /// is, or else the first one. When one of a transaction's records is refused the others merely
-    /// come back as purged.
+    /// Takes the delivery failure since the last call. A record that the brokers refused for its
+    /// content comes first, then the earliest failure. If a record of a transaction is refused,
+    /// librdkafka reports all other records as purged.
     pub(super) fn take_failure(&mut self) -> Option<FailedRecord> {
         self.failure.take()
     }
 
-    /// Where a failed record was to go, and why it did not get there. Records of a producer that the
-    /// brokers refuse merely come back as purged; the producer knows why.
+    /// Text for a failed record: target partition and cause. If the brokers refuse the producer,
+    /// its records come back as purged, and the producer's fatal error has the cause.
     pub(super) fn show(&self, names: &TopicTable, failed: &FailedRecord) -> String {
         let purged = matches!(failed.code, Code::PurgeQueue | Code::PurgeInflight);
         let fatal = self.client.client().fatal_error().filter(|_| purged);
@@ -150,12 +153,12 @@ impl TransactionalProducer {
         ))
     }
 
-    /// Whether a request may have been left on the wire since the last [`TransactionalProducer::trust`].
+    /// True if a request may still be in flight since the last [`TransactionalProducer::trust`].
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect && !stale_requests::keeps_producer()
     }
 
-    /// Forgets suspicions: a new epoch makes whatever was left behind harmless.
+    /// Clears the suspicion. A new epoch makes old requests harmless.
     pub(super) fn trust(&mut self) {
         self.suspect = false;
     }
@@ -164,7 +167,8 @@ impl TransactionalProducer {
         &self.client
     }
 
-    /// Serves deliveries, log lines and errors: waits for the first, takes what is there.
+    /// Serves deliveries, log lines and errors. Waits for the first event, then takes all events
+    /// that are already in the queue.
     pub(super) fn serve(&mut self, wait: Duration) {
         let TransactionalProducer {
             events,
@@ -200,8 +204,8 @@ impl TransactionalProducer {
                             });
                         }
                     }
-                    // Deliveries come a batch at a time, so the place is nearly always the last
-                    // one.
+                    // Deliveries arrive in batches, so the partition is nearly always the last
+                    // entry.
                     None => match appended
                         .iter_mut()
                         .rfind(|(t, p, _)| *t == topic && *p == partition)
@@ -231,8 +235,8 @@ impl TransactionalProducer {
         }
     }
 
-    /// Whether this producer's epoch is over, whatever the call that failed has said: records of a
-    /// fenced producer merely come back as purged.
+    /// The fatal error if the epoch of this producer is over. The failed call may report another
+    /// error: records of a fenced producer come back as purged.
     pub(super) fn fenced(&self) -> Option<String> {
         let (code, text) = self.client.client().fatal_error()?;
         matches!(
@@ -242,7 +246,7 @@ impl TransactionalProducer {
         .then_some(text)
     }
 
-    /// Queues one record; waits for room until the deadline.
+    /// Queues one record. Waits for space in librdkafka's queue until the deadline.
     pub(super) fn send(
         &mut self,
         names: &TopicTable,
@@ -296,7 +300,8 @@ impl TransactionalProducer {
         }
     }
 
-    /// Waits until everything sent is delivered or failed. False when the deadline passed first.
+    /// Waits until all sent records are delivered or failed. Returns false if the deadline passed
+    /// first.
     pub(super) fn drain(&mut self, deadline: Instant) -> bool {
         while self.outstanding() > 0 {
             let now = Instant::now();
@@ -333,7 +338,7 @@ impl TransactionalProducer {
     }
 }
 
-/// When the next transaction may hand over its first record.
+/// Decides when the next transaction may send its first record.
 pub(super) struct MarkerPacing {
     gap: Duration,
     last_commit: Option<Instant>,
@@ -347,7 +352,7 @@ impl MarkerPacing {
         }
     }
 
-    /// Waits out the rest of the gap; returns whether there was one to wait for.
+    /// Waits for the rest of the gap. Returns true if a wait was necessary.
     fn hold_back(&self) -> bool {
         let Some(rest) = self
             .last_commit
@@ -360,7 +365,7 @@ impl MarkerPacing {
         true
     }
 
-    /// Learns from how long the deliveries took after a wait of exactly the gap.
+    /// Adapts the gap to the delivery time after a wait of exactly the gap.
     fn learn(&mut self, waited: bool, deliveries: Duration) {
         if !waited {
             return;
@@ -375,7 +380,7 @@ impl MarkerPacing {
     }
 }
 
-/// Everything a transaction needs of its member.
+/// The parts of a member that a transaction needs.
 pub(super) struct Parts<'a> {
     pub(super) names: &'a TopicTable,
     pub(super) spec: &'a MemberSpec,
@@ -386,15 +391,14 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Runs the transaction. On success returns the last offset written per partition.
+    /// Runs the transaction. On success returns the last written offset of each partition.
     pub(super) fn run(
         &mut self,
         tx: &Transaction<'_>,
     ) -> Result<Vec<(TopicPartition, u64)>, TransactError> {
         let handle = self.sender.handle;
 
-        // Checked before anything is begun: a group of -1 would not be checked by the broker at
-        // all.
+        // Check before the transaction begins: the broker does not check a generation of -1 at all.
         if self.group.generation() < 0 {
             return Err(TransactError::Not(
                 "not a member of the group any more".into(),
@@ -407,8 +411,8 @@ impl Parts<'_> {
             ));
         }
 
-        // A line that came since the last look: what it speaks of may still be on the wire, and
-        // must not meet this transaction.
+        // A log line may have arrived since the last check. The request behind that line may still
+        // be in flight, and must not reach this transaction.
         self.sender.serve(Duration::ZERO);
         if self.sender.is_suspect() {
             return Err(TransactError::Not("a connection or request failed before the transaction began; it begins again under a new epoch".into()));
@@ -472,8 +476,8 @@ impl Parts<'_> {
 
         self.pace.last_commit = Some(Instant::now());
 
-        // The log lines of the commit are in the queue by now; whoever asks for `suspect` next must
-        // see them.
+        // The log lines of the commit are in the queue now. Serve the queue, so that the next call
+        // of `is_suspect` sees the lines.
         self.sender.serve(Duration::ZERO);
         self.sender.busy = false;
         Ok(self.sender.take_appended())
@@ -514,8 +518,8 @@ impl Parts<'_> {
         Ok(list)
     }
 
-    /// Calls until it succeeds, fails for good, or the transaction's time is up. A commit that ran
-    /// out of time may still happen.
+    /// Repeats the call until success, a final error, or the end of the transaction's time. A
+    /// commit that ran out of time may still happen.
     fn step(
         &mut self,
         step: TxStep,
@@ -538,8 +542,8 @@ impl Parts<'_> {
                 TxErrorClass::Unknown => return Err(TransactError::Unknown(text)),
                 TxErrorClass::ProducerFenced => return Err(TransactError::ProducerFenced(text)),
                 TxErrorClass::InstanceFenced => return Err(TransactError::InstanceFenced(text)),
-                // After the records are delivered, only the right to read topics can be missing:
-                // the offsets are of those.
+                // The records are already delivered, so only the right to read the input topics can
+                // be missing. The offsets belong to these topics.
                 TxErrorClass::Forbidden => {
                     return Err(self.forbidden(
                         &e,
@@ -551,8 +555,8 @@ impl Parts<'_> {
         }
     }
 
-    /// Why records were not accepted. When a transaction fails as a whole they merely come back as
-    /// purged; the next call says what it failed of.
+    /// Finds the reason for refused records. If a transaction fails as a whole, librdkafka reports
+    /// the records as purged. The error of the next call has the cause.
     fn cause(&self, failed: &FailedRecord, tx: &Transaction<'_>) -> TransactError {
         let at = self.sender.place_of(failed);
         if classify::refusal(failed.code).is_some() {
@@ -606,7 +610,7 @@ impl Parts<'_> {
     }
 }
 
-/// Tells a person which right to grant.
+/// Text for the operator: the right to grant.
 pub(super) fn refused(instance: &str, missing: &str, text: &str) -> String {
     format!(
         "the brokers refuse the transactions of {instance} ({text}): allow its principal {missing} (kafka-acls.sh), then start again; nothing is lost"

@@ -1,10 +1,11 @@
-//! Errors of one partition: which end the reading, which are waited for, and when somebody is told.
+//! Errors of one partition: errors that end the reading, errors to wait for, and the times of
+//! warnings.
 //!
-//! Librdkafka goes on by itself after most of them, and some it even skips what it could not read:
-//! a batch with a wrong checksum is reported once and left out. So content that cannot be read ends
-//! the delivery of its partition at that place; the next incarnation reads it again, because the
-//! damage may have been on the wire, and the second time the role stops. What may pass is waited
-//! for, but not in silence, and not for ever.
+//! librdkafka continues by itself after most errors, and even skips some unreadable content: a
+//! batch with a wrong checksum is reported once and left out. So unreadable content ends the
+//! delivery of its partition at that offset. The next incarnation reads the content again, because
+//! the damage may have happened on the network. At the second failure the role stops. Temporary
+//! errors are retried, with warnings and a time limit.
 
 use std::time::{Duration, Instant};
 
@@ -14,15 +15,15 @@ use super::classify::{self, Read};
 use super::refused::forbidden;
 use ports::LogError;
 
-/// Errors that pass sooner than this are nobody's business: leaders move.
+/// Errors that last less than this time are not logged: leaders move.
 const TELL_AFTER: Duration = Duration::from_secs(3);
 const TELL_EVERY: Duration = Duration::from_secs(30);
-/// A partition that answers with nothing but errors for so long will not recover by itself.
+/// After this time with nothing but errors, a partition will not recover by itself.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
-/// After so long without an error the next one begins a new story.
+/// After this time without an error, the next error starts a new series.
 const OVER_AFTER: Duration = Duration::from_secs(10);
 
-/// A partition's errors since something could be read last.
+/// A partition's errors since the last successful read.
 #[derive(Default)]
 pub(super) struct Trouble(Option<TroubleStory>);
 
@@ -34,7 +35,7 @@ struct TroubleStory {
 }
 
 impl Trouble {
-    /// Something could be read.
+    /// Ends the series after a successful read.
     pub(super) fn passed(&mut self, place: &str) {
         if let Some(story) = self.0.take().filter(|s| s.told.is_some()) {
             tracing::info!(
@@ -45,13 +46,12 @@ impl Trouble {
         }
     }
 
-    /// Whether [`Trouble::passed`] has anything to do.
+    /// True if a series of errors is open, so that [`Trouble::passed`] must be called.
     pub(super) fn is_some(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Takes note of an error at the next offset to be read. Answers what ends the reading, if the
-    /// error does.
+    /// Notes an error at the next offset. Returns an error if the reading must end.
     pub(super) fn note(
         &mut self,
         place: &str,
@@ -102,7 +102,7 @@ impl Trouble {
     }
 }
 
-/// Content that cannot be read, with the way out.
+/// The error for unreadable content, with the remedy.
 fn unreadable(place: &str, next: u64, code: Code, text: &str) -> LogError {
     let way_out = match code {
         Code::NotImplemented => {

@@ -1,16 +1,15 @@
-//! Some calls of librdkafka ignore their time limit (adding offsets while the group's coordinator
-//! dies can hang for ever). A thread watches them and ends the process when one overstays: that is
-//! as safe as `kill -9`, which the recovery path handles anyway, and better than a member that
-//! holds its partitions and does nothing.
+//! Ends the process when a call of librdkafka hangs. Some calls ignore their time limit: adding
+//! offsets while the group coordinator dies can hang for ever. An exit is as safe as `kill -9`,
+//! which the recovery path handles. A hanging member would keep its partitions and do nothing.
 //!
-//! Time is counted in the watchdog's own ticks. A process that was frozen and thawed has not used
-//! its time, although the clock says so.
+//! The watchdog counts its own ticks. A process that was frozen and resumed has not used the call's
+//! time, although the clock says so.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Exit code of a process that was ended because a call to Kafka hung (as for a temporary failure:
-/// start it again).
+/// Exit code of a process that ended because a call to Kafka hung. The code means a temporary
+/// failure: restart the process.
 pub const EXIT_STUCK: i32 = 1;
 
 const TICK: Duration = Duration::from_millis(100);
@@ -66,15 +65,15 @@ fn watch() {
     }
 }
 
-/// While it lives, the call it stands for is being watched.
+/// The watchdog watches the call as long as the guard lives.
 pub(super) struct Guard(u64);
 
-/// The process ends if the guard is still there after `limit`.
+/// Ends the process if the guard still exists after `limit`.
 pub(super) fn exit_after(what: &'static str, limit: Duration) -> Guard {
     enter(what, limit, true)
 }
 
-/// A warning is logged if the guard is still there after `limit`, and again every minute.
+/// Logs a warning if the guard still exists after `limit`, and again every minute.
 pub(super) fn warn_after(what: &'static str, limit: Duration) -> Guard {
     enter(what, limit, false)
 }
@@ -101,9 +100,9 @@ impl Drop for Guard {
     }
 }
 
-/// Drops clients in a thread of its own: closing one can wait for a coordinator that is gone, and
-/// the caller has work to do. The thread is left alone if it hangs; a static member sends no
-/// farewell, so nothing depends on it.
+/// Drops clients in a separate thread. Closing a client can wait for a dead coordinator, and the
+/// caller has work to do. A hanging thread is left alone: a static member sends no LeaveGroup on
+/// close (KIP-345), so nothing depends on the close.
 pub(super) fn drop_aside<T: Send + 'static>(what: &'static str, clients: T) {
     let work = move || {
         let _guard = warn_after(what, Duration::from_secs(30));

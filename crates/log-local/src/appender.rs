@@ -1,5 +1,5 @@
-//! Writes for clients: records are queued and a thread appends all that has gathered at once, so
-//! that a burst costs one write and not thousands.
+//! Writes for clients. Records wait in a queue, and a thread appends all queued records at once. A
+//! burst of thousands of records then costs a single write.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -10,9 +10,9 @@ use super::core::WriteRefused;
 use ports::records::{Record, Records};
 use ports::{Appender, LogError};
 
-/// The queue is full at this many bytes.
+/// Size limit of the queue, in bytes.
 const QUEUE_BYTES: usize = 8 << 20;
-/// More than this is written at once, without waiting for company.
+/// A queue of this size is written at once, without waiting for more records.
 const ENOUGH_BYTES: usize = 64 << 10;
 
 pub(crate) struct LocalAppender {
@@ -24,9 +24,9 @@ pub(crate) struct LocalAppender {
 #[derive(Default)]
 struct AppendQueue {
     inner: Mutex<AppenderInner>,
-    /// Something to do for the thread.
+    /// Signals work to the thread.
     work: Condvar,
-    /// Something was done.
+    /// Signals progress of the thread.
     done: Condvar,
 }
 
@@ -151,7 +151,7 @@ impl Appender for LocalAppender {
         inner.records.push(record);
         inner.queued += 1;
 
-        // The thread waits either for the first record or for enough of them.
+        // The thread waits either for the first record or for `ENOUGH_BYTES`.
         if inner.records.len() == 1
             || (before < ENOUGH_BYTES && inner.records.size_bytes() >= ENOUGH_BYTES)
         {
@@ -193,8 +193,7 @@ impl Drop for LocalAppender {
         self.queue.lock().closed = true;
         self.queue.work.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A panic there has already been printed by its own thread, and a destructor cannot
-            // hand it on.
+            // The thread has already printed its panic, and a destructor cannot pass the panic on.
             let _joined = thread.join();
         }
     }

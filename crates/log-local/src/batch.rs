@@ -1,8 +1,9 @@
-//! Packed batches: all records that one transaction wrote to one partition, as one run of bytes.
+//! Packed batches: all records of a transaction for a partition, as one run of bytes.
 //!
-//! One key for each record would cost the storage twenty-five inserts an order. A batch is one
-//! insert, is packed before any lock is taken (records say how far they are from the first one, so
-//! the batch does not know its offset until the end) and is shared by all readers as it is.
+//! A key for each record would cost the storage twenty-five inserts per order, but a batch is a
+//! single insert. A batch is packed before any lock is taken. Records store their distance from the
+//! first record, so the batch can learn its base offset at the end. All readers share the same
+//! batch without a copy.
 
 use std::sync::Arc;
 
@@ -18,15 +19,15 @@ const RECORD: usize = 24;
 const STAMPED: u8 = 1;
 const NONE: u32 = u32::MAX;
 
-/// Why a batch cannot be read.
+/// Reason why a batch cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableBatch {
-    /// Written by a version that knows more.
+    /// A newer version wrote the batch.
     #[error(
         "a batch has format {0}, this version knows {FORMAT}; use the version that wrote it, or a newer one"
     )]
     Newer(u8),
-    /// Not what any version writes.
+    /// No version writes such bytes.
     #[error("{0}")]
     Damaged(String),
 }
@@ -51,7 +52,7 @@ fn length(n: u32) -> usize {
 }
 
 impl PackedBatch {
-    /// Takes what the storage kept, after a look at its structure, so that reading it later cannot
+    /// Takes over bytes from the storage. Checks the structure first, so that later reads cannot
     /// fail.
     pub fn parse(base: u64, bytes: Vec<u8>) -> Result<Arc<Self>, UnreadableBatch> {
         match bytes.first() {
@@ -70,7 +71,7 @@ impl PackedBatch {
 
         let packed = PackedBatch { base, bytes };
 
-        // The offset after the last one must be a number, too.
+        // The offset after the last record must fit into a u64, too.
         if base
             .checked_add(packed.span())
             .is_none_or(|last| last == u64::MAX)
@@ -124,12 +125,12 @@ impl PackedBatch {
             + length(u32_at(&self.bytes, at + 20))
     }
 
-    /// First offset it stands for.
+    /// First offset of the batch's range.
     pub fn base(&self) -> u64 {
         self.base
     }
 
-    /// How many records there are.
+    /// Number of records.
     pub fn count(&self) -> u32 {
         u32_at(&self.bytes, 4)
     }
@@ -138,35 +139,35 @@ impl PackedBatch {
         u64_at(&self.bytes, 8)
     }
 
-    /// Last offset it stands for; compaction may have taken that record away.
+    /// Last offset of the batch's range. Compaction may have removed the record at this offset.
     pub fn last(&self) -> u64 {
         self.base + self.span()
     }
 
-    /// Largest time in the partition up to the end of this batch. It never falls, so a time can be
-    /// found by halving.
+    /// Largest time in the partition up to the end of this batch. This time never falls, so a
+    /// binary search can find a time.
     pub fn max_time(&self) -> i64 {
         u64_at(&self.bytes, 24) as i64
     }
 
-    /// Time of the last record; of a stamped batch, that of all. None if compaction has left no
-    /// record.
+    /// Time of the last record. In a stamped batch all records have this time. `None` if compaction
+    /// has left no record.
     pub fn last_time(&self) -> Option<i64> {
         const ANY: TopicPartition = TopicPartition::new(TopicId(0), 0);
         self.iter(ANY).last().map(|r| r.timestamp_ms)
     }
 
-    /// Bytes that had been appended to the partition when this batch was written, itself included.
+    /// Bytes appended to the partition up to and including this batch.
     pub fn log_bytes(&self) -> u64 {
         u64_at(&self.bytes, 32)
     }
 
-    /// The whole, as the storage keeps it.
+    /// The bytes of the batch in the storage.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Where to begin [`Self::next`] for the first record at or after an offset.
+    /// Start position of [`Self::next`] for the first record at or after `offset`.
     pub fn seek(&self, offset: u64) -> usize {
         let mut at = HEADER;
         while at < self.bytes.len() && self.base + u64::from(u32_at(&self.bytes, at)) < offset {
@@ -176,7 +177,7 @@ impl PackedBatch {
         at
     }
 
-    /// The record at a place; moves the place on. None at the end.
+    /// The record at position `at`. Moves `at` to the next record. `None` at the end.
     pub fn next(&self, tp: TopicPartition, headers: bool, at: &mut usize) -> Option<Record<'_>> {
         if *at >= self.bytes.len() {
             return None;
@@ -215,14 +216,13 @@ impl PackedBatch {
         Some(record)
     }
 
-    /// All records.
     pub fn iter(&self, tp: TopicPartition) -> impl Iterator<Item = Record<'_>> {
         let mut at = HEADER;
         std::iter::from_fn(move || self.next(tp, true, &mut at))
     }
 }
 
-/// A batch in the making.
+/// A batch under construction.
 pub struct Builder {
     bytes: Vec<u8>,
     count: u32,
@@ -240,12 +240,12 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Adds a record at the next place.
+    /// Adds a record at the next offset.
     pub fn push(&mut self, r: &Record<'_>) {
         self.push_at(self.count, r);
     }
 
-    /// Adds a record at a distance from the first; distances rise.
+    /// Adds a record at a distance from the first record. Distances must rise.
     pub fn push_at(&mut self, distance: u32, r: &Record<'_>) {
         let size = |part: Option<&[u8]>| {
             part.map_or(NONE, |p| {
@@ -267,23 +267,23 @@ impl Builder {
         self.max_time = self.max_time.max(r.timestamp_ms);
     }
 
-    /// Bytes so far.
+    /// Size in bytes so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether nothing was added yet.
+    /// True if no record was added yet.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// How many records there are.
+    /// Number of records so far.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// Gives freshly appended records their offsets and, where the log stamps, their time. `before`
-    /// is what [`PackedBatch::max_time`] and [`PackedBatch::log_bytes`] were at the end of the partition.
+    /// Gives freshly appended records their offsets and, if the log stamps, their time. `before`
+    /// has [`PackedBatch::max_time`] and [`PackedBatch::log_bytes`] at the end of the partition.
     pub fn append(self, base: u64, stamp: Option<i64>, before: (i64, u64)) -> PackedBatch {
         let span = u64::from(self.count.max(1) - 1);
         let bytes = before.1 + self.bytes.len() as u64;
@@ -291,7 +291,7 @@ impl Builder {
         self.seal(base, span, stamp, max_time, bytes)
     }
 
-    /// Puts the survivors of a compaction in the place of the batches from `base` to `last`.
+    /// Builds the batch that replaces the batches from `base` to `last` after a compaction.
     pub fn replace(self, base: u64, last: &PackedBatch) -> PackedBatch {
         self.seal(
             base,
@@ -413,7 +413,7 @@ mod tests {
         ));
     }
 
-    /// Both were taken as they were, and whoever read the records then panicked.
+    /// Earlier versions accepted both kinds of damage, and the reader of the records then panicked.
     #[test]
     fn damaged_headers_and_ends_are_seen_before_they_are_read() {
         let mut headers = ports::records::HeaderBuf::default();

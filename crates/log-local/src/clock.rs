@@ -1,26 +1,26 @@
-//! What time it is, for stamps: the machine's clock, as far as it can be believed.
+//! The clock for stamps: the machine's clock, protected against short errors.
 //!
-//! A clock may be wrong for a moment: a virtual machine that was moved, a time server that lied.
-//! The monotonic clock knows how much time has passed since the last look, so a step can be seen.
-//! One of more than a minute, in either direction, is followed only after it has lasted for a
-//! minute; until then time goes on from where it was. Smaller steps are what time servers do all
-//! day.
+//! A clock may be wrong for a moment. Possible causes are the move of a virtual machine or a wrong
+//! time server. The monotonic clock measures the time since the last call, so a step is visible.
+//! Stamps follow a step of more than a minute, in either direction, only after the step has lasted
+//! for a minute. Until then stamps continue without the step. Smaller steps are the normal work of
+//! time servers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Milliseconds since 1970.
+/// Returns milliseconds since 1970.
 pub type StampClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// Steps of the clock up to this are followed at once. Stamps of a partition that lie further ahead
-/// than this were made by a clock that was wrong.
+/// Stamps follow steps of the clock up to this size at once. A stamp further ahead of the clock
+/// comes from a wrong clock.
 pub const STEP_MS: i64 = 60_000;
 /// A larger step must last this long.
 const LASTS_MS: i64 = 60_000;
 
-/// The machine's clock, steadied.
+/// The machine's clock, protected against short steps.
 pub fn of_the_machine() -> StampClock {
     let wall = || {
         SystemTime::now()
@@ -28,8 +28,8 @@ pub fn of_the_machine() -> StampClock {
             .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
     };
 
-    // Unlike the clock of `Instant`, this one also counts the time in which the machine was
-    // suspended, so that waking up is no step.
+    // Unlike the clock of `Instant`, this clock also counts suspended time. Therefore a resume of
+    // the machine is no step.
     let passed = || {
         let t = clock_gettime(ClockId::Boottime);
         t.tv_sec
@@ -40,7 +40,7 @@ pub fn of_the_machine() -> StampClock {
     steadied(wall, passed)
 }
 
-/// A clock that follows `wall` and knows by `passed`, which only ever counts up, what to believe.
+/// A clock that follows `wall` and checks steps with `passed`, which only counts up.
 pub fn steadied(
     wall: impl Fn() -> i64 + Send + Sync + 'static,
     passed: impl Fn() -> i64 + Send + Sync + 'static,
@@ -61,13 +61,13 @@ pub fn steadied(
 }
 
 struct Steady {
-    /// Both clocks at the last time that was believed.
+    /// Both clocks at the last accepted time.
     wall_ms: i64,
     passed_ms: i64,
     step: Option<ClockStep>,
 }
 
-/// A step that is not followed yet.
+/// A step that stamps do not follow yet.
 #[derive(Clone, Copy)]
 struct ClockStep {
     by_ms: i64,

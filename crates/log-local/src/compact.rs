@@ -1,10 +1,10 @@
-//! Compaction: of old records, only the last one of each key stays.
+//! Compaction: old records are removed, except the last record of each key.
 //!
-//! The keys of what came since the last time are noted with their last offsets; then everything
-//! older than the newest batches is read once and written again without what those notes make
-//! obsolete, from the oldest on. A stop at any moment leaves a log that says the same. Offsets stay
-//! as they are: a batch stands for a run of offsets even where records of it are gone. Costs at
-//! most as much writing again as the log took.
+//! The compactor notes the keys of all records since the last compaction, with their last offsets.
+//! Then it reads all batches older than the newest batches once, from the oldest on, and rewrites
+//! them without obsolete records. A stop at any moment leaves a log with the same latest value for
+//! each key. Offsets do not change: a batch covers its range of offsets even if compaction removed
+//! some of its records. The rewrite costs at most as many written bytes as the original log.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex};
@@ -19,14 +19,15 @@ use super::storage::{Compacted, StoredPartition};
 use ports::LogError;
 use ports::topics::{TopicId, TopicPartition};
 
-/// Keys noted at a time; bounds memory to about 200 MB. What is beyond waits for the next time.
+/// Maximum number of noted keys per compaction; bounds memory to about 200 MB. Later keys wait for
+/// the next compaction.
 const KEYS_MAX: usize = 4_000_000;
-/// After a compaction that failed.
+/// Wait after a failed compaction.
 const FAILED_WAIT: Duration = Duration::from_secs(60);
 const READ_BYTES: usize = 1 << 20;
-/// Small neighbours are put together up to this.
+/// Small neighbouring batches are merged up to this size.
 const BATCH_BYTES: usize = 256 << 10;
-/// Place in a packed batch's own terms; compaction does not care which topic it is.
+/// Placeholder for the partition of a packed batch. Compaction does not use the topic.
 const ANY: TopicPartition = TopicPartition::new(TopicId(0), 0);
 
 /// Wakes the compactor.
@@ -42,7 +43,7 @@ impl CompactionSignal {
         self.bell.notify_one();
     }
 
-    /// Waits for a while, or for the end.
+    /// Waits for `wait`, or until the log closes.
     fn pause(&self, core: &Core, wait: Duration) {
         let asked = self.asked.lock().expect("nobody panics while asking");
         let ended = |_: &mut bool| !core.stop.load(Ordering::Acquire);
@@ -62,16 +63,16 @@ impl CompactionSignal {
     }
 }
 
-/// What a compaction did to one partition.
+/// Result of a compaction of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compaction {
-    /// Records that were looked at.
+    /// Records that were read.
     pub read: u64,
-    /// Records that are gone.
+    /// Records that were removed.
     pub dropped: u64,
 }
 
-/// The compactor's thread: works off what has grown, until the log is closed.
+/// The compactor's thread: compacts partitions with enough growth until the log closes.
 pub(crate) fn run(core: &Core) {
     while !core.stop.load(Ordering::Acquire) {
         let due = core.state().due();
@@ -90,7 +91,7 @@ pub(crate) fn run(core: &Core) {
                     "compacted"
                 )
             }
-            // A full disk, say, or too many open files: such things pass.
+            // The cause may pass, for example a full disk or too many open files.
             Err(e) => {
                 tracing::warn!(
                     topic = place.topic,
@@ -103,7 +104,7 @@ pub(crate) fn run(core: &Core) {
     }
 }
 
-/// Compacts one partition as far as it may be.
+/// Compacts a partition as far as possible.
 pub(crate) fn compact(core: &Core, place: StoredPartition) -> Result<Compaction, LogError> {
     let _alone = core
         .compacting
@@ -152,7 +153,7 @@ pub(crate) fn compact(core: &Core, place: StoredPartition) -> Result<Compaction,
     if to > before.to {
         core.storage.set_compacted(place, after)?;
     } else {
-        // Nothing could be done yet; ask again only after more growth.
+        // Compaction was not possible yet. Ask again only after more growth.
         after = Compacted {
             log_bytes: grown,
             ..before
@@ -163,7 +164,8 @@ pub(crate) fn compact(core: &Core, place: StoredPartition) -> Result<Compaction,
     Ok(work.done)
 }
 
-/// Last offset of each key from one offset to another. Says how far it got.
+/// Finds the last offset of each key between two offsets. Also returns the offset after the last
+/// batch read.
 fn note_keys(
     core: &Core,
     place: StoredPartition,
@@ -204,7 +206,7 @@ struct Rewrite<'a> {
     pending: PendingBatches,
 }
 
-/// Batches that will become one.
+/// Batches that will be merged into a new batch.
 #[derive(Default)]
 struct PendingBatches {
     old: Vec<u64>,

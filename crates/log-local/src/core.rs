@@ -1,11 +1,11 @@
 //! The log itself, shared by all handles of a process.
 //!
-//! Two locks. `turn` is held by whoever writes, from the check of its right to write until its
-//! records are written; so transactions happen one after another. They count (can be read, move a
-//! group) once they are as durable as was asked for, see [`super::pending`]; a join takes its turn
-//! too and waits for that, so it finds its predecessor's transaction decided. `state` guards what
-//! is in memory and is held for moments only: records are packed before the turn and copied out
-//! after, under no lock.
+//! Two locks. A writer holds `turn` from the check of its right to write until its records are
+//! written. So transactions run one after another. A transaction counts (readers see the records,
+//! the group's offsets move) after it is as durable as configured, see [`super::pending`]. A join
+//! also takes `turn` and waits for pending transactions, so the predecessor's transaction is
+//! decided. `state` guards the data in memory and is held for moments only: records are packed
+//! before `turn` and copied after, under no lock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicBool;
@@ -25,7 +25,7 @@ use super::{Durability, LocalOptions};
 use faults::crash::{self, Point};
 use ports::LogError;
 
-/// A partition's place in [`CoreState::parts`].
+/// A partition's index in [`CoreState::parts`].
 pub(crate) type PartId = usize;
 
 pub(crate) struct Core {
@@ -34,7 +34,7 @@ pub(crate) struct Core {
     pub stop: AtomicBool,
     pub wanted: CompactionSignal,
     pub unsynced: Unsynced,
-    /// Held by whoever compacts: two at once would write each other's work away.
+    /// Held during a compaction: two compactions at once would overwrite each other's work.
     pub compacting: Mutex<()>,
     turn: Mutex<()>,
     state: Mutex<CoreState>,
@@ -54,34 +54,35 @@ pub(crate) struct CoreState {
 
 pub(crate) struct LocalTopic {
     pub row: TopicRow,
-    /// Its first partition; the others follow.
+    /// Index of the first partition. The other partitions follow.
     pub first: PartId,
 }
 
 pub(crate) struct LocalPartition {
     pub place: StoredPartition,
     append_time: bool,
-    /// Offset of the next record for readers: all before it are as durable as was asked for.
+    /// Offset of the next record for readers. All records before this offset are as durable as
+    /// configured.
     pub end: u64,
-    /// Offset of the next record that is written.
+    /// Offset of the next record to write.
     next: u64,
-    /// The newest batches, for readers that keep up.
+    /// The newest batches, for readers near the end.
     pub tail: VecDeque<Arc<PackedBatch>>,
     tail_bytes: usize,
-    /// What the last record is stamped with.
+    /// Stamp of the last record.
     stamp: i64,
-    /// Largest time ever written, and bytes ever written.
+    /// Largest written time, and number of bytes ever written.
     max_time: i64,
     log_bytes: u64,
     pub compacted: Compacted,
     sleepers: Vec<Arc<Condvar>>,
 }
 
-/// Why nothing was written.
+/// Reason why a write failed.
 pub(crate) enum WriteRefused {
     Fenced,
     Stale,
-    /// The storage failed in the middle.
+    /// The storage failed during the write.
     Broken(String),
 }
 
@@ -163,16 +164,17 @@ impl Core {
             .expect("nobody panics while writing to the log")
     }
 
-    /// Whether the disk is asked in the background, and only there.
+    /// True if only the background thread syncs to the disk.
     pub(crate) fn syncs_later(&self) -> bool {
         self.options.durability == Durability::Os
     }
 
-    /// Does something that no transaction may overlap. `change` says whether groups changed.
+    /// Runs a change that must not overlap with a transaction. `change` also returns true if groups
+    /// changed.
     pub(crate) fn exclusively<T>(&self, change: impl FnOnce(&mut CoreState) -> (T, bool)) -> T {
         let _turn = self.turn();
 
-        // Whoever failed to have it written knows it, and so does `state.check`.
+        // The writer of a failed transaction knows the error, and `state.check` reports it too.
         self.durable(self.pending.last()).ok();
         let mut state = self.state();
         let (found, changed) = change(&mut state);
@@ -189,7 +191,7 @@ impl Core {
             .map_or(Ok(()), |why| Err(LogError::Invalid(why)))
     }
 
-    /// Makes a topic that does not exist.
+    /// Creates a topic, if `make` returns a row.
     pub(crate) fn add_topic(
         &self,
         make: impl FnOnce(&CoreState) -> Result<Option<TopicRow>, LogError>,
@@ -204,7 +206,7 @@ impl Core {
         Ok(())
     }
 
-    /// Appends packed records, and with a ticket moves its group's offsets in the same write. Gives
+    /// Appends packed records. With a ticket, moves the group's offsets in the same write. Returns
     /// the last offset of each partition.
     pub(crate) fn commit(
         &self,
@@ -271,8 +273,8 @@ impl Core {
         };
 
         match self.options.durability {
-            // Published within the turn, or two writers could publish in the other order than they
-            // wrote.
+            // Publish before the release of `turn`. Otherwise two writers could publish in another
+            // order than they wrote.
             Durability::Os => {
                 self.unsynced.count();
                 self.publish([written]);
@@ -287,7 +289,7 @@ impl Core {
         Ok(appended)
     }
 
-    /// Waits until transaction `number` is on the disk and counts.
+    /// Waits until transaction `number` is on the disk and published.
     fn durable(&self, number: u64) -> Result<(), WriteRefused> {
         let sync = || {
             self.storage.sync().map_err(|e| match self.broken(&e) {
@@ -301,8 +303,8 @@ impl Core {
             .map_err(WriteRefused::Broken)
     }
 
-    /// The storage failed. Whether the write will show up after a restart is unknown; going on from
-    /// here could contradict it.
+    /// Marks the log as broken after a storage failure. The write may or may not be there after a
+    /// restart, and further writes could contradict it.
     fn broken(&self, e: &LogError) -> WriteRefused {
         let why = format!("{e}; then start again: what was committed is safe");
         let mut state = self.state();
@@ -311,7 +313,7 @@ impl Core {
         WriteRefused::Broken(why)
     }
 
-    /// From here on transactions count.
+    /// Publishes transactions: from here on they count.
     fn publish(&self, written: impl IntoIterator<Item = WrittenTransaction>) {
         let mut state = self.state();
         for WrittenTransaction {
@@ -330,15 +332,15 @@ impl Core {
         self.want_compaction(&state);
     }
 
-    /// Tells the compactor which partitions have grown enough.
+    /// Wakes the compactor if a partition has grown enough.
     fn want_compaction(&self, state: &CoreState) {
         if state.due().is_some() && self.storage.read_only().is_none() {
             self.wanted.ask();
         }
     }
 
-    /// Sleeps until something is appended to one of `parts`, a group changes, or the time has come.
-    /// True unless the time has come.
+    /// Sleeps until a record arrives in one of `parts`, a group changes, or `until` has passed.
+    /// Returns false if `until` had passed before the call.
     pub(crate) fn sleep<'a>(
         &'a self,
         mut state: MutexGuard<'a, CoreState>,
@@ -394,7 +396,7 @@ impl CoreState {
         self.topics.push(Arc::new(LocalTopic { row, first }));
     }
 
-    /// Says if a clock was wrong before.
+    /// Warns if the newest stamp is far ahead of the clock: one of the two clocks was wrong.
     fn tell_of_the_future(&self, now_ms: i64) {
         let part = self
             .parts
@@ -418,7 +420,7 @@ impl CoreState {
         self.topics.iter().find(|t| t.row.name == name)
     }
 
-    /// Why the log can no longer be written, if so.
+    /// Returns the reason if the log can no longer be written.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.broken.clone().map_or(Ok(()), Err)
     }
@@ -439,7 +441,7 @@ impl CoreState {
         }
     }
 
-    /// A partition that has grown enough since it was last compacted.
+    /// A partition that has grown enough since its last compaction.
     pub(crate) fn due(&self) -> Option<StoredPartition> {
         let due = |p: &&LocalPartition| {
             p.place.compact
@@ -450,8 +452,8 @@ impl CoreState {
         self.parts.iter().find(due).map(|p| p.place)
     }
 
-    /// Where compaction must stop, what the partition has grown to by then, and how far the last
-    /// compaction got. What readers hold in memory stays as it is.
+    /// The end offset for a compaction, the partition's size in bytes at that offset, and the
+    /// progress of the last compaction. Batches in memory for readers are not compacted.
     pub(crate) fn compact_to(&self, place: StoredPartition) -> Option<(u64, u64, Compacted)> {
         let part = self.parts.iter().find(|p| p.place == place)?;
         Some((
@@ -463,14 +465,14 @@ impl CoreState {
 }
 
 impl LocalPartition {
-    /// Bytes ever appended, without what is in the tail or not on the disk yet.
+    /// Bytes ever appended, without batches in the tail and without unsynced batches.
     fn old_bytes(&self) -> u64 {
         let published = self.tail.back().map_or(self.log_bytes, |b| b.log_bytes());
         published.saturating_sub(self.tail_bytes as u64)
     }
 
-    /// The stamp of what comes now. Stamps do not fall when the clock goes back a little; but one
-    /// that was far ahead was wrong, and time does not stand still until it comes.
+    /// The stamp for the next records. Stamps do not fall if the clock goes back a little. A stamp
+    /// far ahead came from a wrong clock, and new stamps do not wait for that time.
     fn stamp_at(&self, now_ms: i64) -> i64 {
         if self.stamp.saturating_sub(now_ms) > STEP_MS {
             now_ms

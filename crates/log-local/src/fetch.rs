@@ -1,4 +1,5 @@
-//! Taking records out of partitions: fairly, in order, within limits, copying under no lock.
+//! Reads records from partitions: fairly, in order, within limits, and without a lock during the
+//! copy.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{Limits, LogError};
 
-/// How much one partition holds ready at a time.
+/// Maximum bytes of batches that a partition holds ready.
 const READY_BYTES: usize = 512 * 1024;
 
-/// How far a partition was read.
+/// Read position of a partition.
 pub(crate) struct ReadPosition {
     pub at: TopicPartition,
     pub part: PartId,
@@ -22,10 +23,10 @@ pub(crate) struct ReadPosition {
     headers: bool,
     /// Next offset to deliver.
     pub next: u64,
-    /// Whether nothing is taken from it for now.
+    /// True while no records are taken from this partition.
     pub passed_over: bool,
     ready: VecDeque<Arc<PackedBatch>>,
-    /// Where in the first ready batch.
+    /// Position inside the first ready batch.
     inside: Option<usize>,
 }
 
@@ -49,12 +50,13 @@ impl ReadPosition {
         }
     }
 
-    /// Whether there is something to take.
+    /// True if records are available.
     pub(crate) fn has_more(&self, state: &CoreState) -> bool {
         !self.passed_over && self.next < state.parts[self.part].end
     }
 
-    /// Takes batches from the tail in memory. False if they must come from the storage.
+    /// Takes batches from the tail in memory. Returns false if the batches must come from the
+    /// storage.
     fn fill(&mut self, state: &CoreState) -> bool {
         let part = &state.parts[self.part];
         if part
@@ -82,7 +84,7 @@ impl ReadPosition {
         let mut due = self.next;
         let read = core.storage.read(self.place, self.next, READY_BYTES)?;
         for batch in &read {
-            // Only compaction takes records away. Anything else that is missing was lost.
+            // Only compaction removes records. Any other gap means lost records.
             if !self.place.compact && batch.base() > due {
                 return Err(LogError::Corrupt(format!(
                     "{:?}: the records from offset {due} to {} are missing",
@@ -105,7 +107,7 @@ impl ReadPosition {
         Ok(())
     }
 
-    /// Copies records until the batch is as long or as large as given.
+    /// Copies records until `into` has reached `records` or `bytes`.
     fn take(&mut self, into: &mut Records, records: usize, bytes: usize) {
         while let Some(batch) = self.ready.front() {
             let mut inside = self.inside.unwrap_or_else(|| batch.seek(self.next));
@@ -130,8 +132,8 @@ impl ReadPosition {
     }
 }
 
-/// Fills `into` from the positions, beginning at one of them, until a limit is reached or nothing
-/// is left.
+/// Fills `into` from the positions, starting at index `first`, until a limit is reached or no
+/// record is left.
 pub(crate) fn fetch(
     core: &Core,
     positions: &mut [ReadPosition],
@@ -271,7 +273,7 @@ mod tests {
         Ok(records.len())
     }
 
-    /// A reader used to go on behind the hole as if nothing had ever been there.
+    /// An earlier reader continued behind the gap without an error.
     #[test]
     fn a_hole_in_a_topic_that_is_kept_is_damage() {
         let storage = written();

@@ -1,32 +1,32 @@
-//! Small values of the embedded log, byte by byte: where groups are, how far compaction got, what
-//! topics there are. Each begins with a version; those of the first days had none, and are read as
-//! version 0. Batches have their own format in `batch`.
+//! Small values of the embedded log, byte by byte: group offsets, compaction progress, topics. Each
+//! value begins with a version. The first values had no version and count as version 0. Batches
+//! have their own format in `batch`.
 
 use super::storage::Compacted;
 pub use super::storage::TopicRow;
 
-/// What is written today.
+/// The version that this program writes.
 pub const VERSION: u8 = 1;
 
-/// Why a value cannot be read.
+/// Reason why a value cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableValue {
-    /// Written by a version that knows more.
+    /// A newer version wrote the value.
     #[error(
         "{what} has format {version}, this version knows {VERSION}; use the version that wrote it, or a newer one"
     )]
     Newer {
-        /// What it is.
+        /// Kind of the value, in words.
         what: &'static str,
-        /// Its format.
+        /// Format version of the value.
         version: u8,
     },
-    /// Not what any version writes.
+    /// No version writes such bytes.
     #[error("{0} is unreadable")]
     Damaged(&'static str),
 }
 
-/// Numbers behind a version, or without one in the first format.
+/// Reads numbers behind a version. The first format has no version.
 fn numbers<const N: usize>(what: &'static str, value: &[u8]) -> Result<[u64; N], UnreadableValue> {
     let numbers = match value.split_first() {
         _ if value.len() == N * 8 => value,
@@ -51,17 +51,16 @@ fn put_numbers(numbers: &[u64]) -> Vec<u8> {
         .collect()
 }
 
-/// A group's next offset in a partition.
+/// Next offset of a group in a partition.
 pub fn offset(value: &[u8]) -> Result<u64, UnreadableValue> {
     numbers::<1>("a group's offset", value).map(|[n]| n)
 }
 
-/// To bytes.
 pub fn put_offset(offset: u64) -> Vec<u8> {
     put_numbers(&[offset])
 }
 
-/// How far a partition was compacted.
+/// Compaction progress of a partition.
 pub fn progress(value: &[u8]) -> Result<Compacted, UnreadableValue> {
     numbers::<3>("the progress of a compaction", value).map(|[to, log_bytes, kept_bytes]| {
         Compacted {
@@ -72,12 +71,11 @@ pub fn progress(value: &[u8]) -> Result<Compacted, UnreadableValue> {
     })
 }
 
-/// To bytes.
 pub fn put_progress(c: Compacted) -> Vec<u8> {
     put_numbers(&[c.to, c.log_bytes, c.kept_bytes])
 }
 
-/// A topic. Looked at for its version first: a newer row may have other fields.
+/// A topic. The version is read first: a newer row may have other fields.
 pub fn topic(value: &[u8]) -> Result<TopicRow, UnreadableValue> {
     #[derive(serde::Deserialize)]
     struct VersionedValue {
@@ -98,7 +96,6 @@ pub fn topic(value: &[u8]) -> Result<TopicRow, UnreadableValue> {
     serde_json::from_slice(value).map_err(|_| UnreadableValue::Damaged(WHAT))
 }
 
-/// To bytes.
 pub fn put_topic(row: &TopicRow) -> Vec<u8> {
     serde_json::to_vec(row).expect("a row is plain data")
 }

@@ -1,23 +1,22 @@
-//! Who is in which group and who reads what: the coordinator's part, as plain data.
+//! Members of groups and their partitions: the work of a group coordinator, as plain data.
 //!
-//! An instance that comes back under its name takes its old seat: its predecessor is fenced and
-//! nobody else is disturbed. One that goes away keeps its seat for a moment, because a crash-only
-//! engine leaves and rejoins whenever it recovers; without that, one instance's recovery would void
-//! every other instance's transaction, whose recovery would void the first one's, and so on.
+//! A seat is a static membership (compare KIP-345). An instance that returns under its name takes
+//! its old seat. The predecessor is fenced, and no other member is disturbed. An instance that
+//! leaves keeps its seat for a moment, because the engine leaves and rejoins at each recovery.
+//! Without this grace time, the recovery of an instance would void the transactions of all other
+//! instances. Their recoveries would void the first instance's transaction again, without end.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// One input of a group: a topic's number and how many partitions it has.
+/// An input of a group: topic number and number of partitions.
 pub(crate) type GroupInput = (u16, u32);
 
 /// A seat in a group, held by one incarnation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
-    /// The group.
     pub group: String,
-    /// The instance.
     pub instance: String,
     epoch: u64,
 }
@@ -42,12 +41,12 @@ struct Seat {
     partitions: Vec<(u16, u32)>,
 }
 
-/// The holder of a ticket was replaced by a newer incarnation.
+/// A newer incarnation has replaced the holder of the ticket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fenced;
 
 impl Groups {
-    /// No group yet. Who leaves keeps the seat for `grace`.
+    /// Creates an empty set of groups. An instance that leaves keeps its seat for `grace`.
     pub(crate) fn new(grace: Duration) -> Self {
         Groups {
             groups: BTreeMap::new(),
@@ -56,7 +55,8 @@ impl Groups {
         }
     }
 
-    /// Takes an instance's seat, or a new one. Says whether the others' partitions changed.
+    /// Takes the instance's seat, or creates a seat. The flag is true if the partitions of the
+    /// other members changed.
     pub(crate) fn join(
         &mut self,
         group: &str,
@@ -108,7 +108,7 @@ impl Groups {
         ))
     }
 
-    /// Leaves, unless a newer incarnation has the seat. Takes effect in [`Self::expire`].
+    /// Leaves the group, unless a newer incarnation has the seat. Takes effect in [`Self::expire`].
     pub(crate) fn leave(&mut self, ticket: &Ticket, now: Instant) {
         let seat = self
             .groups
@@ -119,7 +119,7 @@ impl Groups {
         }
     }
 
-    /// When the next abandoned seat of a group is due.
+    /// Time at which the next abandoned seat of a group expires.
     pub(crate) fn due(&self, group: &str) -> Option<Instant> {
         self.groups
             .get(group)?
@@ -130,7 +130,7 @@ impl Groups {
             .map(|left| left + self.grace)
     }
 
-    /// Clears abandoned seats that are due. Says whether there were any.
+    /// Removes expired seats. Returns true if a seat was removed.
     pub(crate) fn expire(&mut self, group: &str, now: Instant) -> bool {
         let grace = self.grace;
         let Some(g) = self.groups.get_mut(group) else {
@@ -170,8 +170,8 @@ impl Groups {
 }
 
 impl Group {
-    /// Deals the partition numbers out in runs, in order of the names. Partition i of every input
-    /// goes to one member.
+    /// Assigns partition numbers in consecutive ranges, in the order of the names. Partition i of
+    /// every input goes to the same member.
     fn share(&mut self) {
         self.generation += 1;
         let numbers = self
@@ -200,7 +200,7 @@ impl Group {
     }
 }
 
-/// A name in which runs of digits count as numbers, so that `orders-2` comes before `orders-10`.
+/// A name whose runs of digits compare as numbers, so that `orders-2` comes before `orders-10`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Natural(String);
 

@@ -1,9 +1,10 @@
-//! The log of one process: embedded in a directory ([`LocalLog::open`]) or in memory
+//! The log of a single process: embedded in a directory ([`LocalLog::open`]) or in memory
 //! ([`LocalLog::in_memory`]).
 //!
-//! It keeps the port's promises by being small. A transaction is one atomic write of the storage,
-//! taken in turn; so there are no open transactions, everything that can be read is stable, and a
-//! reader needs no isolation level. It is not a broker: past one process, the answer is Kafka.
+//! The log keeps the promises of the port in a simple way. A transaction is one atomic write of the
+//! storage, and writers take turns. So no transaction is ever open, every readable record is
+//! stable, and a reader needs no isolation level. This log is not a broker: several processes need
+//! Kafka.
 #![warn(unreachable_pub)]
 
 mod appender;
@@ -43,38 +44,37 @@ use ports::{
     Appender, Bounds, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState,
 };
 
-/// What a commit waits for before it is acknowledged.
+/// The durability that a commit waits for before the acknowledgement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The disk: what was acknowledged survives a power failure. Commits that come at the same time
-    /// share one wait.
+    /// The disk: an acknowledged commit survives a power failure. Concurrent commits share one
+    /// sync.
     Disk,
-    /// The operating system: what was acknowledged survives the death of the process at any point,
-    /// and a power failure costs what the system had not written yet, whole transactions from the
-    /// end.
+    /// The operating system: an acknowledged commit survives the death of the process at any point.
+    /// A power failure loses the data that the system had not written yet: whole transactions from
+    /// the end of the log.
     #[default]
     Os,
 }
 
-/// How a local log behaves.
+/// Settings of a local log.
 #[derive(Clone)]
 pub struct LocalOptions {
-    /// Stamps records of topics with append time. A partition's stamps do not fall, unless the
-    /// clock does by more than [`clock::STEP_MS`].
+    /// Stamps records of topics with append time. The stamps of a partition do not fall, unless the
+    /// clock falls by more than [`clock::STEP_MS`].
     pub clock: StampClock,
-    /// What a commit waits for.
     pub durability: Durability,
-    /// How much of each partition's end stays in memory for readers that keep up.
+    /// Bytes at the end of each partition that stay in memory, for readers near the end.
     pub tail_bytes: usize,
-    /// A partition of a compacted topic is compacted when it has grown by this much (and has
-    /// doubled).
+    /// Growth in bytes after which a partition of a compacted topic is compacted (the partition
+    /// must also have doubled).
     pub compact_bytes: u64,
-    /// How long tombstones outlive their key, so that a reader that was away still learns of them.
-    /// By record time.
+    /// Lifetime of tombstones in ms, by record time. A reader that was away still sees the
+    /// deletion.
     pub tombstones_ms: i64,
-    /// How long a member that leaves keeps its seat.
+    /// Time that a member keeps its seat after it leaves.
     pub rejoin: Duration,
-    /// How long a client's record waits for company before it is written.
+    /// Time that a client's record waits for more records before the write.
     pub linger: Duration,
 }
 
@@ -92,15 +92,15 @@ impl Default for LocalOptions {
     }
 }
 
-/// The local log, for one table of topics. Clones and [`Self::with_topics`] share everything.
+/// The local log, for one table of topics. Clones and [`Self::with_topics`] share all state.
 #[derive(Clone)]
 pub struct LocalLog {
     handle: Arc<LogHandle>,
     owner: Arc<ThreadOwner>,
 }
 
-/// Stops the threads when the last log goes, so that the directory is free when its last member,
-/// reader and writer are gone too.
+/// Stops the threads when the last log is dropped. The directory is free after the last member,
+/// reader and writer are dropped too.
 struct ThreadOwner {
     core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -133,29 +133,28 @@ impl Drop for ThreadOwner {
             .unwrap_or_else(PoisonError::into_inner)
             .drain(..)
         {
-            // A panic there has already been printed by its own thread, and a destructor cannot
-            // hand it on.
+            // The thread has already printed its panic, and a destructor cannot pass the panic on.
             let _joined = thread.join();
         }
     }
 }
 
-/// What members, readers and writers share: the log and the names of its topics.
+/// The parts that members, readers and writers share: the log and the names of its topics.
 pub(crate) struct LogHandle {
     core: Arc<Core>,
     table: Arc<TopicTable>,
-    /// Topics found so far, by [`TopicId`]. Topics never go away.
+    /// Topics found so far, by [`TopicId`]. Topics are never deleted.
     known: RwLock<Vec<Option<Arc<LocalTopic>>>>,
 }
 
 impl LocalLog {
-    /// A new log in memory.
+    /// Creates a log in memory.
     pub fn in_memory(table: &TopicTable) -> Self {
         Self::with_storage(Box::new(Memory::default()), table, LocalOptions::default())
             .expect("memory cannot fail to open")
     }
 
-    /// A log on any storage.
+    /// Creates a log on any storage.
     pub fn with_storage(
         storage: Box<dyn Storage>,
         table: &TopicTable,
@@ -164,8 +163,8 @@ impl LocalLog {
         let core = Arc::new(Core::open(storage, options)?);
         let handle = LogHandle::new(core.clone(), table);
 
-        // Made first, so that a second thread that cannot be started does not leave the first one
-        // alone.
+        // Create the owner first. If the second thread cannot start, the owner's drop stops the
+        // first thread.
         let mut owner = ThreadOwner {
             core,
             threads: Mutex::default(),
@@ -184,7 +183,7 @@ impl LocalLog {
         })
     }
 
-    /// Opens the embedded log in a directory, or makes one. Only one process may have it open.
+    /// Opens or creates the embedded log in a directory. Only one process may open the log.
     #[cfg(feature = "rocks")]
     pub fn open(
         dir: &std::path::Path,
@@ -198,8 +197,8 @@ impl LocalLog {
         )
     }
 
-    /// Looks into an embedded log, also while another process runs on it: everything as it was at
-    /// this moment, and nothing can be written.
+    /// Opens an embedded log for reading, even while another process writes to the log. The result
+    /// is a snapshot of this moment, and writes fail.
     #[cfg(feature = "rocks")]
     pub fn open_read_only(dir: &std::path::Path, table: &TopicTable) -> Result<Self, LogError> {
         Self::with_storage(
@@ -217,8 +216,8 @@ impl LocalLog {
         }
     }
 
-    /// Compacts all compacted topics now, as far as they may be. What readers hold in memory stays
-    /// as it is.
+    /// Compacts all compacted topics now, as far as possible. Batches in memory for readers are not
+    /// compacted.
     pub fn compact(&self) -> Result<Compaction, LogError> {
         let core = &self.owner.core;
         core.writable()?;
@@ -272,7 +271,7 @@ impl LogHandle {
         })
     }
 
-    /// The topic that has a number in the storage, if it is one of ours.
+    /// The topic with this number in the storage, if the topic is in our table.
     fn topic_id(&self, state: &CoreState, number: u16) -> Option<TopicId> {
         state
             .topics
@@ -281,7 +280,7 @@ impl LogHandle {
             .and_then(|t| self.table.find(&t.row.name))
     }
 
-    /// A partition's number, place and end.
+    /// Index, stored partition and end of a partition.
     fn part(&self, at: TopicPartition) -> Result<(PartId, StoredPartition, u64), LogError> {
         let topic = self.topic(at.topic)?;
         let part = self.part_of(&topic, at)?;
@@ -302,7 +301,7 @@ impl LogHandle {
         Ok(topic.first + at.partition as usize)
     }
 
-    /// Whether the log would take a record; the same rules as a broker's.
+    /// Checks that the log accepts a record. The rules are the same as a broker's.
     fn check(&self, r: &Record<'_>) -> Result<PartId, LogError> {
         let topic = self.topic(r.at.topic)?;
         self.check_for(&topic, r)?;
@@ -331,7 +330,7 @@ impl LogHandle {
         Ok(())
     }
 
-    /// Sorts records into one batch for each partition. Needs no lock that anyone waits for.
+    /// Sorts records into one batch for each partition. Takes no lock that other threads wait for.
     fn pack(&self, records: &Records) -> Result<Vec<(TopicPartition, PartId, Builder)>, LogError> {
         let mut packed: Vec<(TopicPartition, PartId, Arc<LocalTopic>, Builder)> = Vec::new();
         let mut places: FxHashMap<TopicPartition, usize> = FxHashMap::default();
@@ -400,7 +399,7 @@ impl Log for LocalLog {
 
             let joined = state.groups.join(&spec.group, &spec.instance, &inputs);
 
-            // Always awake: a fenced predecessor that sleeps must learn of it.
+            // Always wake all sleepers: a sleeping, fenced predecessor must see the fencing.
             (
                 joined.map(|(ticket, _)| ticket).map_err(LogError::Invalid),
                 true,
@@ -447,8 +446,8 @@ impl Log for LocalLog {
         let (_, place, end) = self.handle.part(at)?;
         let read = |from, bytes| self.handle.core.storage.read(place, from, bytes);
 
-        // The largest time so far never falls from batch to batch, so the batch can be found by
-        // halving; the record is looked for from there on.
+        // The running maximum of times never falls from batch to batch, so a binary search finds
+        // the batch. A scan from there finds the record.
         let mut low = 0;
         let mut high = end;
         while low < high {

@@ -1,4 +1,4 @@
-//! A member of a group: reads what it was given, writes in transactions.
+//! A group member: reads its assigned partitions and writes in transactions.
 
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ pub(crate) struct LocalMember {
     handle: Arc<LogHandle>,
     ticket: Ticket,
     inputs: Vec<MemberInput>,
-    /// The generation whose partitions were handed out by `poll`; none after they were revoked.
+    /// Generation of the partitions from the last `poll`. `None` after a revocation.
     generation: Option<u64>,
     assigned: Vec<TopicPartition>,
     positions: Vec<ReadPosition>,
-    /// Which position the next poll begins at.
+    /// Index of the position where the next poll begins.
     first: usize,
     bell: Arc<Condvar>,
 }
@@ -158,7 +158,7 @@ impl Member for LocalMember {
     }
 
     fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome {
-        // What this log does not take it will not take the next time either.
+        // A refused record will be refused again at a retry.
         let packed = match self.handle.pack(tx.outputs) {
             Ok(packed) => packed,
             Err(e @ LogError::Invalid(_)) => {
@@ -186,8 +186,8 @@ impl Member for LocalMember {
             .map(|(_, part, builder)| (part, builder))
             .collect();
 
-        // A generation that is no longer known counts as one that never was: it fits nothing, but a
-        // fence still shows.
+        // An unknown generation becomes 0, which never matches a real generation. `commit` still
+        // reports a fence.
         let generation = self.generation.unwrap_or(0);
         match self
             .handle

@@ -1,4 +1,4 @@
-//! Storage in memory, for tests, benches and anything that may forget.
+//! Storage in memory, for tests, benches and data that may be lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,7 +7,7 @@ use super::batch::PackedBatch;
 use super::storage::{Compacted, Loaded, Storage, StorageCommit, StoredPartition, TopicRow};
 use ports::LogError;
 
-/// Keeps everything in maps. Clones share them, so that a test can close a log and open it again.
+/// Keeps all data in maps. Clones share the maps: a test can close a log and reopen the data.
 #[derive(Clone)]
 pub struct Memory {
     id: String,
@@ -32,7 +32,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// A copy of everything that goes its own way from here.
+    /// An independent copy of all data.
     pub fn fork(&self) -> Memory {
         let kept = self.kept();
         let copy = StoredBatch {

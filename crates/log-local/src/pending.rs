@@ -1,8 +1,9 @@
-//! What is written and not yet on the disk, and who waits for that.
+//! Written transactions that are not on the disk yet, and their waiting writers.
 //!
-//! Writers take turns only to write. Then each waits until the disk has its transaction; one of
-//! those who wait does it for all that were written by then, so that any number of them share one
-//! wait for the disk. What is written counts (can be read, moves a group) only when it is there.
+//! Writers take turns only for the write. Then each writer waits until its transaction is on the
+//! disk. One waiting writer syncs all transactions written so far, and any number of writers share
+//! the sync. A transaction counts (readers see the records, the group's offsets move) only after
+//! the sync.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use super::batch::PackedBatch;
 use super::core::PartId;
 
-/// A transaction that is written.
+/// A written transaction.
 pub(crate) struct WrittenTransaction {
     pub batches: Vec<(PartId, Arc<PackedBatch>)>,
     pub group: String,
@@ -26,9 +27,9 @@ pub(crate) struct PendingWrites {
 #[derive(Default)]
 struct PendingInner {
     queue: VecDeque<WrittenTransaction>,
-    /// Transactions that were written, ever.
+    /// Number of transactions written so far.
     written: u64,
-    /// And that are on the disk.
+    /// Number of transactions on the disk.
     synced: u64,
     syncing: bool,
     failed: Option<String>,
@@ -41,8 +42,8 @@ impl PendingWrites {
             .expect("nobody panics while holding what is pending")
     }
 
-    /// Adds one that was just written; the caller still has the turn, so they are in order. Answers
-    /// its number.
+    /// Adds a transaction that was just written, and returns its number. The caller still has the
+    /// turn, so the numbers follow the order of the writes.
     pub(crate) fn add(&self, written: WrittenTransaction) -> u64 {
         let mut inner = self.lock();
         inner.queue.push_back(written);
@@ -50,14 +51,14 @@ impl PendingWrites {
         inner.written
     }
 
-    /// The number of the last one that was written.
+    /// Number of the last written transaction.
     pub(crate) fn last(&self) -> u64 {
         self.lock().written
     }
 
-    /// Waits until transaction `number` is on the disk and counts. `sync` has the disk write all
-    /// that was written, `publish` makes transactions count; each is called by one caller at a
-    /// time, for all that wait.
+    /// Waits until transaction `number` is on the disk and published. `sync` makes the disk write
+    /// all written transactions, and `publish` publishes them. Only one caller at a time calls
+    /// `sync` and `publish`, for all waiting callers.
     pub(crate) fn wait(
         &self,
         number: u64,

@@ -1,4 +1,4 @@
-//! Reads partitions of one topic from given offsets, outside any group.
+//! Reads partitions of a topic from given offsets, outside any group.
 
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use ports::{From, Limits, LogError, Reader};
 pub(crate) struct LocalReader {
     handle: Arc<LogHandle>,
     positions: Vec<ReadPosition>,
-    /// Ends of the partitions when the reader was made.
+    /// Ends of the partitions at the creation of the reader.
     targets: Vec<u64>,
     first: usize,
     bell: Arc<Condvar>,

@@ -1,11 +1,12 @@
 //! Storage in RocksDB: the embedded log.
 //!
-//! A directory holds `log` (RocksDB), `identity` (cluster id and format) and `pid` (who has it
-//! open). Each batch is one key: topic, partition, first offset. Batches of topics that are kept
-//! for ever live in a column family whose values go to blob files, which are written once and never
-//! rewritten; those of compacted topics in an ordinary one. A transaction is one write batch over
-//! all of it: in the write-ahead log when the call returns, so a killed process loses nothing, and
-//! on the disk after [`Storage::sync`], at the latest.
+//! A directory holds `log` (RocksDB), `identity` (cluster id and format) and `pid` (the process
+//! that has the log open). Each batch has one key: topic, partition, first offset. Batches of
+//! uncompacted topics are in a column family whose values go to blob files. Blob files are written
+//! once and never rewritten. Batches of compacted topics are in an ordinary column family. A
+//! transaction is one write batch over all of this data. After the call returns, the transaction is
+//! in the write-ahead log, so a killed process loses nothing. After [`Storage::sync`] at the
+//! latest, the transaction is on the disk.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ pub(crate) struct Rocks {
     dir: PathBuf,
     id: String,
     db: DB,
-    /// For what is written seldom, and not with the others.
+    /// Write options for rare, separate writes.
     rare: WriteOptions,
     read_only: bool,
 }
@@ -49,7 +50,7 @@ struct LogIdentity {
 }
 
 impl Rocks {
-    /// Opens or makes the log in a directory.
+    /// Opens or creates the log in a directory.
     pub(crate) fn open(dir: &Path, durability: Durability) -> Result<Self, LogError> {
         files::create_dir(dir)
             .and_then(|()| files::private_dir(&dir.join("log")))
@@ -73,7 +74,7 @@ impl Rocks {
             }
         };
 
-        // Only names the holder in a message; the lock itself is RocksDB's.
+        // Only for error messages: RocksDB holds the lock itself.
         let pid = std::process::id().to_string();
         files::create(&dir.join("pid"))
             .and_then(|mut file| file.write_all(pid.as_bytes()))
@@ -89,7 +90,7 @@ impl Rocks {
         })
     }
 
-    /// Looks at the log as it is now.
+    /// Opens a snapshot of the log for reading.
     pub(crate) fn open_read_only(dir: &Path) -> Result<Self, LogError> {
         let Some(identity) = read_identity(dir)? else {
             return Err(LogError::Invalid(format!(
@@ -102,7 +103,8 @@ impl Rocks {
         let open = || {
             let mut options = options(tracked(dir)?);
 
-            // Files that the owner deletes later stay readable only while they are open.
+            // Keep all files open: files that the owner deletes later stay readable only while
+            // open.
             options.set_max_open_files(-1);
             DB::open_cf_descriptors_read_only(&options, &files, families(), false)
                 .map_err(|e| open_error(dir, &e))
@@ -143,7 +145,7 @@ impl Rocks {
             .raw_iterator_cf_opt(self.family(at.compact), options)
     }
 
-    /// The batch an iterator stands on.
+    /// The batch at the iterator's position.
     fn current(&self, iterator: &DBRawIterator<'_>) -> Result<Option<Arc<PackedBatch>>, LogError> {
         let Some((key, value)) = iterator.item() else {
             iterator.status().map_err(|e| self.error(&e))?;
@@ -165,7 +167,7 @@ impl Rocks {
             })
     }
 
-    /// What a format says of a small value.
+    /// Converts the error of a small value.
     fn known<T>(&self, found: Result<T, format::UnreadableValue>) -> Result<T, LogError> {
         found.map_err(|e| match e {
             format::UnreadableValue::Newer { .. } => {
@@ -373,7 +375,8 @@ fn parse_offset_key(key: &[u8]) -> Option<(String, u16, u32)> {
     ))
 }
 
-/// Options by which each write-ahead log names the one before it, so that a lost one is noticed.
+/// Options that make each write-ahead log name its predecessor, so that RocksDB detects a missing
+/// log.
 fn tracked(dir: &Path) -> Result<Options, LogError> {
     Options::default()
         .get_options_from_string("track_and_verify_wals=true")
@@ -453,14 +456,14 @@ fn make_identity(dir: &Path) -> std::io::Result<String> {
         cluster_id: uuid::Uuid::now_v7().to_string(),
     };
 
-    // The directory's own name, too: what is acknowledged later must not lie in one that a power
-    // failure takes away.
+    // Sync the parent directory too. Otherwise a power failure could remove the new directory
+    // together with acknowledged records.
     dir.parent().map_or(Ok(()), files::sync_dir)?;
     files::replace(&dir.join("identity"), &serde_json::to_vec(&identity)?)?;
     Ok(identity.cluster_id)
 }
 
-/// RocksDB's words for a lock that somebody has: another process, or this one.
+/// RocksDB's messages for a lock that another process, or this process, holds.
 fn is_locked(text: &str) -> bool {
     text.contains("While lock file") || text.contains("lock hold by current process")
 }

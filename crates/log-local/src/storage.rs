@@ -1,5 +1,4 @@
-//! What the local log keeps, and where: a few calls that a map in memory can answer as well as
-//! RocksDB.
+//! The storage of the local log: a few calls that RocksDB and a map in memory can implement.
 
 use std::sync::Arc;
 
@@ -9,28 +8,26 @@ use super::batch::PackedBatch;
 use ports::LogError;
 use ports::topics::{Cleanup, TopicSpec};
 
-/// A topic as the storage remembers it.
+/// A topic in the storage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicRow {
-    /// Format of the row; absent in the first ones.
+    /// Format of the row. The first rows have no such field.
     #[serde(default)]
     pub v: u8,
-    /// Its number in the storage; not a `TopicId`, for several prefixes share one storage.
+    /// Number of the topic in the storage. Not a `TopicId`: several prefixes share a storage.
     pub number: u16,
-    /// Full name.
+    /// Full name, with prefix.
     pub name: String,
-    /// Partitions.
     pub partitions: u32,
-    /// Whether only the last record of a key is kept.
+    /// True if the topic is compacted.
     pub compact: bool,
-    /// Whether the log stamps records.
+    /// True if the log stamps records (append time).
     pub append_time: bool,
-    /// Largest record.
+    /// Maximum record size in bytes.
     pub record_bytes_max: u32,
 }
 
 impl TopicRow {
-    /// A row for a new topic.
     pub fn new(number: u16, name: &str, spec: &TopicSpec, partitions: u32) -> Self {
         TopicRow {
             v: super::format::VERSION,
@@ -43,7 +40,7 @@ impl TopicRow {
         }
     }
 
-    /// What differs from the specification, in words.
+    /// Differences from the specification, as texts.
     pub fn mismatches(&self, spec: &TopicSpec) -> Vec<String> {
         let mut found = Vec::new();
         let kept = |compact: bool| if compact { "compact" } else { "keep" };
@@ -82,29 +79,28 @@ impl TopicRow {
     }
 }
 
-/// One partition of one topic of the storage.
+/// A partition of a topic in the storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoredPartition {
-    /// The topic's number.
     pub topic: u16,
-    /// The partition.
     pub partition: u32,
-    /// Whether its topic is compacted; such batches are kept apart, for they alone are rewritten.
+    /// True if the topic is compacted. Only such batches are rewritten, so they are stored
+    /// separately.
     pub compact: bool,
 }
 
-/// How far a partition was compacted.
+/// Compaction progress of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
-    /// Every batch before this offset was looked at.
+    /// All batches before this offset were checked.
     pub to: u64,
-    /// [`PackedBatch::log_bytes`] there.
+    /// [`PackedBatch::log_bytes`] at this offset.
     pub log_bytes: u64,
-    /// Bytes that were left of it.
+    /// Bytes left after the compaction.
     pub kept_bytes: u64,
 }
 
-/// What there was when the log was opened.
+/// Content of the storage at the opening of the log.
 #[derive(Default)]
 pub struct Loaded {
     /// Topics by number.
@@ -113,37 +109,33 @@ pub struct Loaded {
     pub offsets: Vec<(String, u16, u32, u64)>,
 }
 
-/// New batches and, from a transaction, where its group has got to; all or nothing.
+/// New batches and, from a transaction, the new offsets of its group. The commit is atomic.
 pub struct StorageCommit<'a> {
-    /// Batches with their places.
     pub batches: &'a [(StoredPartition, Arc<PackedBatch>)],
-    /// The group.
     pub group: &'a str,
-    /// Its offsets.
     pub offsets: &'a [(StoredPartition, u64)],
 }
 
-/// Keeps batches, topics and offsets. Calls of [`Self::commit`] and [`Self::add_topic`] come one at
-/// a time, and so do those of [`Self::sync`]; everything else at any time.
+/// Stores batches, topics and offsets. Calls of [`Self::commit`] and [`Self::add_topic`] come one
+/// at a time, and so do calls of [`Self::sync`]. All other calls may come at any time.
 pub trait Storage: Send + Sync {
-    /// Identity, made with the storage.
+    /// Id of the log, created together with the storage.
     fn cluster_id(&self) -> &str;
-    /// Why nothing can be written, if so.
+    /// Returns the reason if the storage cannot be written.
     fn read_only(&self) -> Option<String> {
         None
     }
-    /// Topics and offsets.
+    /// All topics and group offsets.
     fn load(&self) -> Result<Loaded, LogError>;
-    /// Makes a topic.
     fn add_topic(&self, row: &TopicRow) -> Result<(), LogError>;
-    /// Has the disk write all that was committed before this call.
+    /// Makes the disk write all transactions that were committed before this call.
     fn sync(&self) -> Result<(), LogError> {
         Ok(())
     }
     /// Writes atomically.
     fn commit(&self, commit: &StorageCommit<'_>) -> Result<(), LogError>;
-    /// Batches in order from the one that holds `from`, or else the next: at least one if there is
-    /// any, and no more once `bytes` are reached.
+    /// Batches in order, from the batch that holds `from`, or else from the next batch. Returns at
+    /// least one batch if one exists, and stops after `bytes` are reached.
     fn read(
         &self,
         at: StoredPartition,
@@ -152,16 +144,15 @@ pub trait Storage: Send + Sync {
     ) -> Result<Vec<Arc<PackedBatch>>, LogError>;
     /// The last batch.
     fn last(&self, at: StoredPartition) -> Result<Option<Arc<PackedBatch>>, LogError>;
-    /// How far the partition was compacted.
+    /// Compaction progress of the partition.
     fn compacted(&self, at: StoredPartition) -> Result<Compacted, LogError>;
-    /// Puts one batch (or none) in the place of those that begin at the offsets of `old`,
-    /// atomically.
+    /// Replaces the batches that begin at the offsets `old` by one batch (or none), atomically.
     fn replace(
         &self,
         at: StoredPartition,
         old: &[u64],
         new: Option<&PackedBatch>,
     ) -> Result<(), LogError>;
-    /// Remembers how far the partition was compacted.
+    /// Stores the compaction progress of the partition.
     fn set_compacted(&self, at: StoredPartition, to: Compacted) -> Result<(), LogError>;
 }

@@ -1,5 +1,6 @@
-//! Has the disk write what was committed, every second, where nobody waits for it: so that a power
-//! failure costs a second or two, and not what the operating system keeps back for half a minute.
+//! Syncs commits to the disk every second, for logs whose commits do not wait for the disk. A power
+//! failure then costs a second or two. Without this thread the operating system keeps data back for
+//! half a minute.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -15,7 +16,7 @@ pub(crate) struct Unsynced {
     commits: AtomicU64,
     stopped: Mutex<bool>,
     bell: Condvar,
-    /// Whether the last attempt failed, and was told.
+    /// True if the last sync failed and the failure was logged.
     failed: AtomicBool,
 }
 
@@ -29,7 +30,7 @@ impl Unsynced {
         self.bell.notify_all();
     }
 
-    /// True at the end.
+    /// Waits for the interval. Returns true if the log is closing.
     fn pause(&self) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         let (stopped, _) = self
@@ -40,7 +41,7 @@ impl Unsynced {
     }
 }
 
-/// The thread: until the log is closed, and once more then.
+/// The thread: runs until the log closes, and then syncs once more.
 pub(crate) fn run(core: &Core) {
     let mut synced = 0;
     loop {

@@ -1,8 +1,8 @@
-//! The directory of one instance: `STATE/<role>/<instance>`, with one store for each task below it.
+//! The directory of an instance: `STATE/<role>/<instance>`, with one store for each task.
 //!
-//! `lock` is held for the life of the process; a successor waits for a predecessor that is still
-//! going away. `identity` says which cluster, prefix, role and partition count the state belongs
-//! to, so that state is never read into a world it was not made in.
+//! The process holds `lock` for its whole life. A successor waits for a predecessor that is still
+//! shutting down. `identity` names the cluster, prefix, role and partition count of the state. The
+//! check of `identity` prevents the use of state with another log or configuration.
 
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write as _};
@@ -15,29 +15,28 @@ use faults::crash::{self, Point};
 use os::files;
 use ports::StoreError;
 
-/// Format of the directory and of the stores in it.
+/// Format of the directory and of its stores.
 pub const FORMAT: u32 = 1;
 
-/// What the name of a store ends in that is being removed.
+/// Name suffix of a store that is being removed.
 const WIPED: &str = "wiped";
 
-/// What state belongs to.
+/// Identity of the state: the log and the configuration that the state belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateIdentity {
     /// See [`FORMAT`].
     pub format: u32,
-    /// Identity of the log's cluster.
+    /// Cluster id of the log.
     pub cluster_id: String,
-    /// What goes before every topic name.
+    /// Prefix of every topic name.
     pub topic_prefix: String,
-    /// The role.
     pub role: String,
-    /// Partitions of the role's inputs; keys move between tasks if it changes.
+    /// Partitions of the role's inputs. If this number changes, keys move between tasks.
     pub partitions: u32,
 }
 
 impl StateIdentity {
-    /// An identity in today's format.
+    /// An identity in the current format.
     pub fn new(cluster_id: &str, topic_prefix: &str, role: &str, partitions: u32) -> Self {
         StateIdentity {
             format: FORMAT,
@@ -82,7 +81,7 @@ impl StateIdentity {
     }
 }
 
-/// An instance's directory, locked until it is dropped.
+/// An instance's directory, locked until the drop.
 #[derive(Debug)]
 pub struct InstanceDir {
     path: PathBuf,
@@ -90,7 +89,8 @@ pub struct InstanceDir {
 }
 
 impl InstanceDir {
-    /// Makes or opens `STATE/<role>/<instance>`. Waits up to `wait` for whoever holds it.
+    /// Opens or creates `STATE/<role>/<instance>`. Waits up to `wait` for the current holder of the
+    /// lock.
     pub fn open(
         state: &Path,
         instance: &str,
@@ -108,13 +108,13 @@ impl InstanceDir {
         Ok(dir)
     }
 
-    /// Makes the directory if it is not there, and says what [`InstanceDir::open`] would complain
-    /// about, but for a holder.
+    /// Creates the directory if it is missing, and returns the errors of [`InstanceDir::open`],
+    /// except for a held lock.
     pub fn look(state: &Path, instance: &str, wanted: &StateIdentity) -> Result<(), StoreError> {
         let path = make(state, instance, wanted)?;
         let lock = lock_file(&path)?;
         match fits(&path, wanted) {
-            // Whoever is told to delete it must know that somebody works in it.
+            // The error advises to delete the directory, so it must also name a running holder.
             Err(StoreError::Invalid(why))
                 if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) =>
             {
@@ -127,19 +127,18 @@ impl InstanceDir {
         }
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where a task's store is.
+    /// Path of a task's store.
     pub fn task(&self, task: u32) -> PathBuf {
         self.path.join(task.to_string())
     }
 
-    /// Removes everything of every task. Each store first loses its name, so that whoever dies here
-    /// leaves no store that lacks some of its files: without a part of its write-ahead log one may
-    /// open all the same, with a hole in it.
+    /// Removes the stores of all tasks. Each store is renamed before its files are deleted. So a
+    /// crash here leaves no store with missing files: a store without a part of its write-ahead log
+    /// may still open, with a hole inside.
     pub fn wipe(&self) -> Result<(), StoreError> {
         self.remove_wiped()?;
         for path in self.dirs()? {
@@ -151,7 +150,7 @@ impl InstanceDir {
         self.remove_wiped()
     }
 
-    /// What was wiped, also by a process that could not finish it.
+    /// Removes renamed stores, also those of an earlier process that could not finish.
     fn remove_wiped(&self) -> Result<(), StoreError> {
         for path in self
             .dirs()?
@@ -175,7 +174,7 @@ impl InstanceDir {
             .collect())
     }
 
-    /// Renames a task's store to `<task>.quarantine-<n>` and says so.
+    /// Renames a task's store to `<task>.quarantine-<n>` and returns a message with the new path.
     pub fn quarantine(&self, task: u32) -> Result<String, StoreError> {
         let from = self.task(task);
         let free = (1_u32..)
@@ -193,7 +192,7 @@ impl InstanceDir {
     }
 }
 
-/// Makes the directory of an instance, for its owner alone.
+/// Creates the directory of an instance, readable by its owner only.
 fn make(state: &Path, instance: &str, wanted: &StateIdentity) -> Result<PathBuf, StoreError> {
     let role = state.join(&wanted.role);
     let path = role.join(instance);
@@ -204,12 +203,12 @@ fn make(state: &Path, instance: &str, wanted: &StateIdentity) -> Result<PathBuf,
     Ok(path)
 }
 
-/// Whether the directory says that it is what is wanted; false if it says nothing yet, and holds
-/// nothing.
+/// Returns true if the directory's identity matches, and false if the directory has no identity and
+/// no stores.
 fn fits(path: &Path, wanted: &StateIdentity) -> Result<bool, StoreError> {
     let Some(found) = read_identity(path)? else {
-        // The label is on the disk before the first store is made. So stores without one were
-        // brought here, or have lost it.
+        // The identity is on the disk before the first store is created. So stores without an
+        // identity were copied here, or have lost the identity.
         return if holds_stores(path)? {
             Err(unlabelled(path))
         } else {
@@ -229,7 +228,7 @@ fn fits(path: &Path, wanted: &StateIdentity) -> Result<bool, StoreError> {
     )))
 }
 
-/// Whether there is any file in a directory that has a task's name.
+/// True if a directory with a task number as its name contains any entry.
 fn holds_stores(path: &Path) -> Result<bool, StoreError> {
     for entry in std::fs::read_dir(path).map_err(|e| io(path, &e))? {
         let entry = entry.map_err(|e| io(path, &e))?;
@@ -258,7 +257,8 @@ fn unlabelled(path: &Path) -> StoreError {
     ))
 }
 
-/// The identity of an instance's directory, for looking in from outside; none if it has none yet.
+/// The identity of an instance's directory, for inspection from outside. `None` if the directory
+/// has no identity yet.
 pub fn read_identity(path: &Path) -> Result<Option<StateIdentity>, StoreError> {
     let file = path.join("identity");
     let bytes = match std::fs::read(&file) {
@@ -267,7 +267,7 @@ pub fn read_identity(path: &Path) -> Result<Option<StateIdentity>, StoreError> {
         Err(e) => return Err(io(&file, &e)),
     };
 
-    /// Read on its own first: a newer format may have other fields.
+    /// The format is parsed separately: a newer format may have other fields.
     #[derive(Deserialize)]
     struct VersionedIdentity {
         format: u32,
@@ -289,7 +289,7 @@ pub fn read_identity(path: &Path) -> Result<Option<StateIdentity>, StoreError> {
     serde_json::from_slice(&bytes).map(Some).map_err(unreadable)
 }
 
-/// The state was written by a version that knows more.
+/// Error for state that a newer version wrote.
 pub(crate) fn newer(path: &Path, format: u32) -> StoreError {
     StoreError::Invalid(format!(
         "the state in {} was written by a newer version (format {format}, this one knows {FORMAT}); use that version, or delete the directory and it is rebuilt",
@@ -297,7 +297,7 @@ pub(crate) fn newer(path: &Path, format: u32) -> StoreError {
     ))
 }
 
-/// A file system's answer, with what to do about it.
+/// An error of the file system, with advice.
 pub fn io(path: &Path, e: &std::io::Error) -> StoreError {
     let advice = match e.kind() {
         _ if files::is_out_of_descriptors(e) => files::DESCRIPTORS_ADVICE,
@@ -313,7 +313,7 @@ pub fn io(path: &Path, e: &std::io::Error) -> StoreError {
     StoreError::Io(format!("{}: {e}; {advice}", path.display()))
 }
 
-/// Labels a directory.
+/// Writes the identity of a directory.
 pub fn write_identity(path: &Path, identity: &StateIdentity) -> std::io::Result<()> {
     files::replace(
         &path.join("identity"),
@@ -362,7 +362,7 @@ fn lock(dir: &Path, wait: Duration) -> Result<File, StoreError> {
         }
     }
 
-    // Only names the holder in a message.
+    // Only for error messages: the name of the holder.
     file.set_len(0)
         .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()))
         .map_err(|e| io(&path, &e))?;

@@ -1,5 +1,5 @@
-//! Adapters of the store port: local key-value state of tasks, always a cache of what the log
-//! holds.
+//! Adapters of the store port: local key-value state of tasks. The state is always a cache of the
+//! log.
 #![warn(unreachable_pub)]
 
 pub mod dir;

@@ -1,4 +1,4 @@
-//! State in memory, for tests and for replaying into scratch state.
+//! State in memory, for tests and for replays into scratch state.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,7 +12,7 @@ struct MemoryContent {
     meta: Option<Vec<u8>>,
 }
 
-/// The stores of an instance. Clones share them, so that a test can let a task die and open its
+/// The stores of an instance. Clones share the stores, so that a test can end a task and open its
 /// store again.
 #[derive(Clone, Default)]
 pub struct MemoryStores {
@@ -40,7 +40,7 @@ impl Stores for MemoryStores {
     }
 }
 
-/// The store of one task. Clones share it.
+/// The store of one task. Clones share the content.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     content: Arc<RwLock<MemoryContent>>,

@@ -1,16 +1,18 @@
-//! Marks that show whether a store still has the end of its life before this one.
+//! Marks that detect a store without the end of its previous generation.
 //!
-//! Each time a store is opened and written to is a life. RocksDB turns the log of the last life
-//! into a table when it opens, notes the table at the end of its MANIFEST, and removes the log. A
-//! MANIFEST that lost just that note is well formed: the store would open without the table, but
-//! with the log of the present life and so with the newest meta record, and everything would look
-//! right. So every write also counts in its life's own mark, and the first write of a life says how
-//! far the life before it had counted. If that is not what the other mark says, something is
-//! missing.
+//! A generation (`life` in the code) is an open of a store with at least one write. At the next
+//! open, RocksDB converts the write-ahead log of the last generation into a table. RocksDB then
+//! appends the table to its MANIFEST and removes the log. A MANIFEST that lost exactly this entry
+//! is well formed. The store would then open without the table, but with the log of the current
+//! generation and the newest meta record. All other checks would pass.
+//!
+//! So every write also counts in the mark of its own generation. The first write of a generation
+//! stores the count of the previous generation. If this count differs from the previous
+//! generation's mark, writes are missing.
 
 use ports::varint::{put, take_u64};
 
-/// A life's number and its writes so far.
+/// Number of a generation, and its writes so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct GenerationMark {
     life: u64,
@@ -33,7 +35,7 @@ impl GenerationMark {
     }
 }
 
-/// The marks of a store that is open.
+/// The marks of an open store.
 #[derive(Debug)]
 pub(super) struct Lives {
     now: GenerationMark,
@@ -41,8 +43,8 @@ pub(super) struct Lives {
 }
 
 impl Lives {
-    /// Looks at what is there: the marks of even and of odd lives, and what the last life found
-    /// when it began.
+    /// Checks the stored marks: the marks of even and odd generations, and the mark that the last
+    /// generation found at its first write.
     pub(super) fn read(
         marks: [Option<Vec<u8>>; 2],
         before: Option<Vec<u8>>,
@@ -73,8 +75,8 @@ impl Lives {
         })
     }
 
-    /// Counts a write: which of the two marks to set to what, and, with the first, what this life
-    /// found.
+    /// Counts a write. Returns the index and the value of the mark to set. The first write also
+    /// returns the mark of the previous generation.
     pub(super) fn next(&mut self) -> (usize, Vec<u8>, Option<Vec<u8>>) {
         self.now.writes += 1;
         let first = (self.now.writes == 1).then(|| self.before.bytes());
@@ -111,7 +113,7 @@ mod tests {
             kept.live(writes);
         }
 
-        // The end of the last but one life is gone, in part or altogether.
+        // The end of the last but one generation is lost, partly or completely.
         let last = Lives::read(kept.marks.clone(), kept.before.clone())
             .expect("nothing is missing")
             .before;

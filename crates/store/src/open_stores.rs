@@ -1,10 +1,10 @@
-//! How many stores are open at a time.
+//! Limits the number of open stores.
 //!
-//! An open store takes five descriptors and one for each of its tables. Where a process may open
-//! few files, the stores that were written to least lately are closed, and open again when their
-//! task needs them. A task whose store is closed costs nothing, so an instance may have more tasks
-//! than its limit has room for: records of quiet tasks then wait some milliseconds longer, and
-//! nothing fails in the middle.
+//! An open store takes five file descriptors, and one for each table. If the process may open few
+//! files, the least recently written stores are closed. A closed store opens again when its task
+//! needs the store. A task with a closed store takes no descriptor, so an instance may have more
+//! tasks than its limit allows open stores. Records of quiet tasks then wait a few milliseconds
+//! longer, and no operation fails halfway.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -14,42 +14,41 @@ use rocksdb::DB;
 use super::open_generations::Lives;
 use os::files;
 
-/// What a store takes at most: its own five, as many tables as [`super::rocks`] allows, and those
-/// that a compaction writes.
+/// Maximum descriptors of a store: its own five, the tables that [`super::rocks`] allows, and the
+/// tables that a compaction writes.
 pub(super) const STORE_MAX: usize = 32;
-/// What a store takes when it opens, for a moment also the files of its life before.
+/// Descriptors of a store while it opens, including files of its previous generation.
 const STORE_NEW: usize = 12;
-/// So much of the limit is for everything else: connections, logs, tables that stores write until
-/// the next look.
+/// Descriptors reserved for all other files: connections, logs, tables written before the next
+/// check.
 const ELSE: usize = 64;
-/// So many stores stay open whatever the limit is: with fewer, a transaction of a few tasks would
-/// open each store anew.
+/// Minimum number of open stores, whatever the limit is. With fewer, a transaction of a few tasks
+/// would reopen each store.
 const STAY: usize = 4;
-/// Stores get tables while they are written to. So every so many writes there is another look.
+/// Number of writes between two checks: stores get new tables with writes.
 const LOOK_EVERY: u64 = 64;
 
-/// An open database.
 pub(super) struct OpenDatabase {
     pub db: DB,
     pub lives: Lives,
 }
 
-/// A store's database, or what is remembered of one that was closed to make room.
+/// A store's database, or the saved part of a database that was closed to free descriptors.
 pub(super) enum DatabaseState {
     Open(OpenDatabase),
-    /// The meta record that must be found again.
+    /// The meta record that the reopened database must have.
     Closed(Option<Vec<u8>>),
 }
 
-/// A store as the room knows it.
+/// A store in the list of open stores.
 pub(super) struct StoreSlot {
-    /// Only its owner waits for this lock. Others try, and leave a store alone that is in use.
+    /// Only the owner waits for this lock. Other threads only try, and skip a store in use.
     pub state: RwLock<DatabaseState>,
     is_open: AtomicBool,
     used: AtomicU64,
 }
 
-/// The stores of a process, and how many of them may be open.
+/// The stores of a process, with their limit.
 #[derive(Default)]
 pub(super) struct OpenStores {
     slots: Mutex<Vec<Weak<StoreSlot>>>,
@@ -59,7 +58,7 @@ pub(super) struct OpenStores {
 }
 
 impl OpenStores {
-    /// A room for so many stores, whatever the process may open.
+    /// Allows this number of open stores, independent of the process's limit.
     pub(super) fn at_most(stores: usize) -> OpenStores {
         OpenStores {
             most: Some(stores),
@@ -67,7 +66,7 @@ impl OpenStores {
         }
     }
 
-    /// Takes a store in that has just been opened.
+    /// Registers a store that has just been opened.
     pub(super) fn add(&self, open: OpenDatabase) -> Arc<StoreSlot> {
         let slot = StoreSlot {
             state: RwLock::new(DatabaseState::Open(open)),
@@ -81,7 +80,7 @@ impl OpenStores {
         slots.push(Arc::downgrade(&slot));
         drop(slots);
 
-        // Several may have been opened together.
+        // Several stores may have been opened at the same time.
         self.make(0);
         slot
     }
@@ -90,7 +89,7 @@ impl OpenStores {
         self.uses.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Notes that a store was written to. Now and then, closes others if files have become scarce.
+    /// Notes a write to a store. At intervals, closes other stores if descriptors are scarce.
     pub(super) fn wrote(&self, slot: &StoreSlot) {
         let now = self.tick();
         slot.used.store(now, Ordering::Relaxed);
@@ -99,7 +98,7 @@ impl OpenStores {
         }
     }
 
-    /// Closes stores until there is room for one that is about to be opened.
+    /// Closes stores until a new store can be opened.
     pub(super) fn make_for_one(&self) {
         self.make(1);
     }
@@ -118,8 +117,8 @@ impl OpenStores {
             return false;
         };
 
-        // The files are counted only where the limit could be met at all, because that takes longer
-        // the more there are.
+        // Counting the open files takes longer with more files. So the count runs only if the
+        // stores could reach the limit at all.
         (open + coming) * STORE_MAX + ELSE > limit
             && files::descriptors().is_some_and(|now| {
                 now + coming * STORE_NEW > limit.saturating_sub(ELSE.max(limit / 8))
@@ -135,8 +134,8 @@ impl OpenStores {
             .collect()
     }
 
-    /// Closes the store that was written to least lately, of those that nobody is using. False:
-    /// there is none, or no more than those that stay open.
+    /// Closes the least recently written store that is not in use. Returns false if no store can be
+    /// closed: all are in use, or only `stay` stores are open.
     pub(super) fn close_one(&self, stay: usize) -> bool {
         let mut open = self.open();
         if open.len()
@@ -162,7 +161,7 @@ impl OpenStores {
         closed
     }
 
-    /// A store that was closed is open again.
+    /// Marks a closed store as open again.
     pub(super) fn reopened(&self, slot: &StoreSlot) {
         slot.used.store(self.tick(), Ordering::Relaxed);
         slot.is_open.store(true, Ordering::Relaxed);
@@ -180,7 +179,7 @@ impl StoreSlot {
             return false;
         };
 
-        // A store that cannot be read stays open, so that its owner meets the error.
+        // A store with read errors stays open, so that its owner gets the error.
         let Ok(meta) = open.db.get(super::rocks::META) else {
             return false;
         };
@@ -190,7 +189,7 @@ impl StoreSlot {
         true
     }
 
-    /// Closes the database for good. Whoever opens it next finds it free, also while another thread
+    /// Closes the database finally. The next opener finds the database free, even if another thread
     /// was about to close it.
     pub(super) fn end(&self) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = DatabaseState::Closed(None);

@@ -1,9 +1,9 @@
 //! State in RocksDB: one database for each task.
 //!
-//! A write is one batch with the data and the meta record, in the write-ahead log when the call
-//! returns and not forced to the disk: after a power failure the store may be behind the log, never
-//! ahead of what it says, and the changelog makes up for it. Keys of the task stand behind one
-//! byte, so that nothing a task can name reaches the meta record.
+//! A write is one batch with the data and the meta record. After the call returns, the batch is in
+//! the write-ahead log, but not forced to the disk. After a power failure the store may be behind
+//! the log. Its data always match its meta record, and the changelog restores the rest. All keys of
+//! the task have a one-byte prefix, so no key of a task can reach the meta record.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -29,7 +29,7 @@ const VERSION: &[u8] = &[0, b'f'];
 const LIVES: [&[u8]; 2] = [&[0, b'l', 0], &[0, b'l', 1]];
 const BEFORE: &[u8] = &[0, b'p'];
 
-/// Memory that all stores of a process share, however many there are.
+/// Memory that all stores of a process share, independent of the number of stores.
 #[derive(Clone)]
 pub struct SharedMemory {
     cache: Cache,
@@ -38,7 +38,8 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// So much for blocks that were read, so much for writes that are not in a table yet.
+    /// `cache_bytes`: for blocks that were read. `buffer_bytes`: for writes that are not in a table
+    /// yet.
     pub fn new(cache_bytes: usize, buffer_bytes: usize) -> Self {
         SharedMemory {
             cache: Cache::new_lru_cache(cache_bytes),
@@ -47,8 +48,8 @@ impl SharedMemory {
         }
     }
 
-    /// With so many stores open at a time, instead of as many as the process's limit of open files
-    /// has room for.
+    /// Limits the number of open stores to `most`, instead of a limit from the process's open
+    /// files.
     pub fn with_open_stores(self, most: usize) -> Self {
         SharedMemory {
             room: Arc::new(OpenStores::at_most(most)),
@@ -63,7 +64,7 @@ impl Default for SharedMemory {
     }
 }
 
-/// The stores of one instance, in its locked directory.
+/// The stores of an instance, in its locked directory.
 pub struct RocksStores {
     state: PathBuf,
     instance: String,
@@ -88,9 +89,9 @@ impl RocksStores {
         })
     }
 
-    /// Looks whether the directory is right, and locks it when the first store is opened: an
-    /// instance must first fence its predecessor in the log, or a predecessor that works would keep
-    /// the lock for ever.
+    /// Checks the directory now, and locks it at the opening of the first store. An instance must
+    /// first fence its predecessor in the log, because a working predecessor would keep the lock
+    /// for ever.
     pub fn open_later(
         state: &Path,
         instance: &str,
@@ -128,13 +129,14 @@ impl RocksStores {
         Ok(self.dir.get_or_init(|| dir))
     }
 
-    /// Removes the stores of all tasks, also those that were put aside; lock and identity stay.
+    /// Removes the stores of all tasks, also quarantined stores. Lock and identity stay.
     pub fn wipe(&self) -> Result<(), StoreError> {
         self.dir()?.wipe()
     }
 }
 
-/// An open waits for the disk most of the time: several together take hardly longer than one.
+/// Number of parallel opens. An open mostly waits for the disk, so several opens together take
+/// hardly longer than a single open.
 const TOGETHER: usize = 4;
 
 impl Stores for RocksStores {
@@ -199,16 +201,17 @@ pub struct RocksStore {
 }
 
 impl RocksStore {
-    /// Opens or makes a store.
+    /// Opens or creates a store.
     pub fn open(path: &Path, shared: &SharedMemory) -> Result<Self, StoreError> {
         files::private_dir(path).map_err(|e| super::dir::io(path, &e))?;
         let open = Self::open_with_room(path, shared)?;
         Ok(Self::with(path, open, shared))
     }
 
-    /// Opens a database once others were closed for it, if files are scarce.
+    /// Opens a database. If descriptors are scarce, closes other stores first.
     fn open_with_room(path: &Path, shared: &SharedMemory) -> Result<OpenDatabase, StoreError> {
-        // Without this file RocksDB would take the rest for rubbish and begin anew.
+        // Without this file RocksDB would treat the other files as garbage and start an empty
+        // database.
         let has_files = std::fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
         if has_files && !path.join("CURRENT").exists() {
             return Err(without_current(path));
@@ -222,7 +225,7 @@ impl RocksStore {
                 .map_err(|e| error(path, &e))
                 .and_then(|db| Self::look_into(path, db, true));
             match opened {
-                // Something else took what was left.
+                // Another part of the process took the last descriptors.
                 Err(StoreError::Io(why))
                     if files::says_out_of_descriptors(&why) && shared.room.close_one(0) => {}
                 opened => return opened,
@@ -230,8 +233,8 @@ impl RocksStore {
         }
     }
 
-    /// Whether a directory was ever a store. One whose disk was full, or whose owner died, while
-    /// RocksDB made its first files never held anything.
+    /// True if a directory was ever a complete store. A directory never held data if the disk was
+    /// full, or its owner died, while RocksDB created its first files.
     pub fn was_made(path: &Path) -> bool {
         let held_something = |name: std::ffi::OsString| matches!(Path::new(&name).extension(), Some(e) if e == "sst" || e == "log");
         path.join("CURRENT").exists()
@@ -240,7 +243,7 @@ impl RocksStore {
             })
     }
 
-    /// Looks into a store, also while its owner runs: as it was at this moment. Writing fails.
+    /// Opens a snapshot of a store for reading, even while its owner runs. Writes fail.
     pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
         match look::at_rest(path, || Self::open_once(path)) {
             Inspection::Found(found) => found,
@@ -266,7 +269,7 @@ impl RocksStore {
         let shared = SharedMemory::new(16 << 20, 0).with_open_stores(usize::MAX);
         let mut options = options(&shared, guarded(path)?);
 
-        // Files that the owner deletes later stay readable only while they are open.
+        // Keep all files open: files that the owner deletes later stay readable only while open.
         options.set_max_open_files(-1);
         let db = DB::open_for_read_only(&options, path, false).map_err(|e| error(path, &e))?;
         Ok(Self::with(path, Self::look_into(path, db, false)?, &shared))
@@ -284,8 +287,8 @@ impl RocksStore {
         }
     }
 
-    /// Whether a database that has just been opened is whole, and of a version that is known. A new
-    /// one gets its version if the opener may write.
+    /// Checks that a database that was just opened is complete and has a known format. A new
+    /// database gets the format version if `writes` is true.
     fn look_into(path: &Path, db: DB, writes: bool) -> Result<OpenDatabase, StoreError> {
         let get = |key| db.get(key).map_err(|e| error(path, &e));
         let lives = Lives::read([get(LIVES[0])?, get(LIVES[1])?], get(BEFORE)?);
@@ -310,10 +313,12 @@ impl RocksStore {
         Ok(OpenDatabase { db, lives })
     }
 
-    /// Runs something with the database, which opens again if it was closed to make room.
+    /// Runs `then` with the database. Reopens the database first if it was closed to free
+    /// descriptors.
     fn opened<T>(&self, then: impl FnOnce(&DB) -> Result<T, StoreError>) -> Result<T, StoreError> {
         loop {
-            // Others only try for the lock to write, so a visitor of a scan may read beside it.
+            // Other threads only try the write lock. So the visitor of a scan may read at the same
+            // time.
             let state = self
                 .slot
                 .state
@@ -377,7 +382,8 @@ impl RocksStore {
         error(&self.path, e)
     }
 
-    /// Dies while RocksDB moves what was just written from memory to a table file.
+    /// For tests: the process dies while RocksDB flushes the last writes from memory to a table
+    /// file.
     #[cfg(feature = "faults")]
     fn crash_in_flush(db: &DB) {
         if crash::due(Point::StoreFlush) {
@@ -389,8 +395,7 @@ impl RocksStore {
     }
 }
 
-/// Runs something with a task's key as the database knows it, without an allocation for keys of
-/// common length.
+/// Runs `then` with the prefixed key of a task, without an allocation for keys of common length.
 fn with_key<T>(key: &[u8], then: impl FnOnce(&[u8]) -> T) -> T {
     let mut short = [DATA; 129];
     match short.get_mut(1..=key.len()) {
@@ -410,7 +415,8 @@ impl Drop for RocksStore {
 
 impl StateStore for RocksStore {
     fn meta(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        // What is asked of every store at a start of the loop must not open those that were closed.
+        // Each start of the loop reads the meta record of every store. This read must not reopen
+        // closed stores.
         if let DatabaseState::Closed(meta) = &*self
             .slot
             .state
@@ -495,11 +501,11 @@ impl StateStore for RocksStore {
         key: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        // The key that comes next is this one with a zero byte behind it.
+        // The next possible key is this key with a zero byte appended.
         let first = key.map_or(vec![DATA], |key| [&[DATA], key, &[0]].concat());
         let mut options = ReadOptions::default();
 
-        // Whoever works here must find the cache as it was.
+        // The scan must not displace the cached blocks of the running task.
         options.fill_cache(false);
         self.walk(&first, options, &mut |key, value| {
             key.first() == Some(&DATA) && visit(&key[1..], value)
@@ -507,10 +513,10 @@ impl StateStore for RocksStore {
     }
 }
 
-/// Options that make each write-ahead log name the one before it. Without that a store that lost a
-/// log, or the news of a table in its MANIFEST, while later logs are there, would open with a hole
-/// in the middle and the newest meta record: nothing would show it. Between two openings RocksDB
-/// does not do that; there [`Lives`] does.
+/// Options that make each write-ahead log name its predecessor. A store may lose a log, or a
+/// MANIFEST entry of a table, while later logs exist. Without these options the store would then
+/// open with a hole in the middle and the newest meta record. No check would fail. RocksDB does not
+/// check the step between two opens; [`Lives`] checks that step.
 fn guarded(path: &Path) -> Result<Options, StoreError> {
     Options::default()
         .get_options_from_string("track_and_verify_wals=true")
@@ -526,9 +532,9 @@ fn options(shared: &SharedMemory, mut o: Options) -> Options {
     o.set_write_buffer_manager(&shared.buffers);
     o.set_write_buffer_size(16 << 20);
 
-    // Room is set aside in advance for both kinds of log, by default 20 MB for each store, however
-    // little is in it: thirty stores would not fit on a small disk. With one column family the
-    // second bounds just that, and nothing else.
+    // RocksDB preallocates space for both kinds of log, by default 20 MB for each store, even for a
+    // small store. Thirty stores would not fit on a small disk. With one column family, the second
+    // option bounds only this preallocation.
     o.set_manifest_preallocation_size(64 << 10);
     o.set_max_total_wal_size(1 << 20);
     o.set_max_write_buffer_number(3);
@@ -537,12 +543,12 @@ fn options(shared: &SharedMemory, mut o: Options) -> Options {
     o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     o.set_max_background_jobs(2);
 
-    // Thirty stores must not eat a process's file handles; see also `open_stores`.
+    // Thirty stores must not use up a process's descriptors; see also `open_stores`.
     o.set_max_open_files(32);
     o.set_skip_stats_update_on_db_open(true);
 
-    // RocksDB's own words go to ours: a file for them would cost each store a descriptor, and
-    // nobody would look there.
+    // RocksDB logs through `tracing`. A separate log file would cost a descriptor per store, and
+    // operators would not read the file.
     o.set_info_logger(InfoLogger::new_callback_logger(
         LogLevel::Warn,
         |level, text| tracing::debug!(target: "rocksdb", ?level, "{text}"),
@@ -562,10 +568,10 @@ fn error(path: &Path, e: &rocksdb::Error) -> StoreError {
         ErrorKind::IOError if text.contains("No such file") => {
             StoreError::Corrupt(format!("{path}: a file is missing: {text}"))
         }
-        // The directory's lock is ours by now, so whoever has a store in it is about to let go: a
-        // part of ours, such as a restore that has ended on its way from the thread that did it to
-        // the loop; or a predecessor on its way out, which lets go of the directory before the last
-        // store is closed.
+        // We already hold the directory's lock, so the current holder of the store will release it
+        // soon. The holder may be a part of this process, such as a finished restore on its way
+        // from its thread to the loop. Or the holder is a predecessor that shuts down: a
+        // predecessor releases the directory before its last store is closed.
         ErrorKind::IOError
             if text.contains("While lock file")
                 || text.contains("lock hold by current process") =>

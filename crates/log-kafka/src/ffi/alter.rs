@@ -1,4 +1,4 @@
-//! Changing some settings of a topic and leaving its others as they are.
+//! Changes single settings of a topic, and leaves all other settings as they are (KIP-339).
 
 use std::ffi::CString;
 use std::ptr::{self, NonNull};
@@ -11,12 +11,13 @@ use super::{ClientHandle, code, ms, take_error, text};
 
 type AlterFailure = (Code, String);
 
-/// The topic and its changes.
+/// The topic and its new settings.
 struct Resource(NonNull<sys::rd_kafka_ConfigResource_t>);
 
 impl Drop for Resource {
     fn drop(&mut self) {
-        // SAFETY: made by us in `alter_topic`, destroyed exactly once; the request works on a copy.
+        // SAFETY: `alter_topic` created the object, and it is destroyed exactly once. The request
+        // uses a copy.
         unsafe { sys::rd_kafka_ConfigResource_destroy(self.0.as_ptr()) }
     }
 }
@@ -25,7 +26,7 @@ struct AlterOptions(NonNull<sys::rd_kafka_AdminOptions_t>);
 
 impl Drop for AlterOptions {
     fn drop(&mut self) {
-        // SAFETY: made by us, destroyed exactly once; the request works on a copy.
+        // SAFETY: we created the object and destroy it exactly once. The request uses a copy.
         unsafe { sys::rd_kafka_AdminOptions_destroy(self.0.as_ptr()) }
     }
 }
@@ -34,8 +35,8 @@ struct AlterAnswers(NonNull<sys::rd_kafka_queue_t>);
 
 impl Drop for AlterAnswers {
     fn drop(&mut self) {
-        // SAFETY: made by us, destroyed exactly once; an answer that comes later is dropped by
-        // librdkafka.
+        // SAFETY: we created the queue and destroy it exactly once. librdkafka drops a later
+        // answer.
         unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) }
     }
 }
@@ -66,8 +67,8 @@ pub(in super::super) fn alter_topic(
         let value = c(value)?;
         let set = sys::rd_kafka_AlterConfigOpType_t::RD_KAFKA_ALTER_CONFIG_OP_TYPE_SET;
 
-        // SAFETY: the resource is alive, both texts are C strings and copied; an error is ours to
-        // take.
+        // SAFETY: the resource is alive. Both texts are C strings, and librdkafka copies them. We
+        // own a returned error.
         let added = unsafe {
             sys::rd_kafka_ConfigResource_add_incremental_config(
                 resource.0.as_ptr(),
@@ -90,7 +91,8 @@ pub(in super::super) fn alter_topic(
 
     let options = AlterOptions(NonNull::new(options).ok_or_else(memory)?);
 
-    // SAFETY: the options are alive; no text is wanted, so none is written.
+    // SAFETY: the options are alive. The buffer for the error text is null with size 0, so
+    // librdkafka writes no text.
     let bounded = unsafe {
         sys::rd_kafka_AdminOptions_set_request_timeout(
             options.0.as_ptr(),
@@ -109,7 +111,8 @@ pub(in super::super) fn alter_topic(
         AlterAnswers(NonNull::new(unsafe { sys::rd_kafka_queue_new(h.0) }).ok_or_else(memory)?);
     let mut list = [resource.0.as_ptr()];
 
-    // SAFETY: one resource, options and queue are alive for the call, which copies what it needs.
+    // SAFETY: one resource, options and queue are alive for the call. The call copies its
+    // arguments.
     unsafe {
         sys::rd_kafka_IncrementalAlterConfigs(
             h.0,
@@ -124,15 +127,14 @@ pub(in super::super) fn alter_topic(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
 
-        // SAFETY: the queue is alive; an event is ours to destroy.
+        // SAFETY: the queue is alive. We own the returned event and destroy it.
         let Some(event) =
             NonNull::new(unsafe { sys::rd_kafka_queue_poll(answers.0.as_ptr(), ms(left)) })
         else {
             return Err((Code::OperationTimedOut, "no answer".into()));
         };
 
-        // SAFETY: the event is alive until it is destroyed below; what is read from it is copied
-        // before.
+        // SAFETY: the event is alive until it is destroyed below. The outcome is copied before.
         let outcome = unsafe {
             let outcome = read(event.as_ptr());
             sys::rd_kafka_event_destroy(event.as_ptr());
@@ -145,12 +147,13 @@ pub(in super::super) fn alter_topic(
     }
 }
 
-/// The outcome in an event; none if the event is about something else.
+/// Reads the outcome from an event. `None` if the event has another type.
 ///
 /// # Safety
 /// The event must be alive.
 unsafe fn read(event: *mut sys::rd_kafka_event_t) -> Option<Result<(), AlterFailure>> {
-    // SAFETY: by contract; result and resources belong to the event and are not kept.
+    // SAFETY: the caller guarantees a live event. Result and resources belong to the event and are
+    // not kept.
     unsafe {
         let result = sys::rd_kafka_event_IncrementalAlterConfigs_result(event);
         if result.is_null() {
