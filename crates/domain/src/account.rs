@@ -1,13 +1,14 @@
-//! Money and shares of users, and the only ways to move them.
+//! Cash and shares of users, and the only postings that move them (double entry).
 //!
-//! Every movement is balanced: what users, the house and the outside world have adds up to zero,
-//! per currency and per symbol, and that is checked on every posting, in every build. A sum that
-//! does not come out stops the task, before anything is committed.
+//! Every posting is balanced: the sums over users, house and outside are zero, per currency and per
+//! symbol. Every posting checks these sums, in every build. A sum that is not zero stops the task
+//! before the commit.
 //!
-//! Public integers must stay within 2^62 for ever, so two bounds hold for each account:
-//! `cash + incoming` (what open sells may bring at most), and `turnover` (the value of all trades
-//! of its life, and of open orders). The second one bounds all that is derived from trades:
-//! positions (a share costs at least one unit), cost basis and realised profit.
+//! Public integers must stay within 2^62 for ever, so each account has two bounds. The first bounds
+//! `cash + incoming`, with the maximum proceeds of open sells. The second bounds `turnover`: the
+//! value of all trades of the account's life, and of open orders. The second bound covers all
+//! values that follow from trades: positions (a share costs at least one unit), cost basis and
+//! realised profit.
 
 use super::decimal::PUBLIC_MAX;
 use super::hold::{Fee, Hold};
@@ -15,7 +16,7 @@ use super::rate_limit::{Messages, UserBucket};
 use super::reason::Reason;
 use super::status::Side;
 
-/// An invariant does not hold.
+/// Error for a violated invariant of the ledger.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the books do not balance: {0}")]
 pub struct Broken(pub &'static str);
@@ -23,76 +24,75 @@ pub struct Broken(pub &'static str);
 /// One user's cash and counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Cash that may be spent, 10^-4.
+    /// Free cash, in 10^-4.
     pub available_e4: i64,
     /// Cash that open orders and short positions hold.
     pub reserved_e4: i64,
-    /// The most that open sells may bring.
+    /// Maximum proceeds of open sells.
     pub incoming_e4: i64,
-    /// Value of all trades and of the holds of open orders.
+    /// Value of all trades, and of the holds of open orders.
     pub turnover_e4: i64,
-    /// Number of the user's last event.
+    /// `user_seq` of the user's last event.
     pub user_seq: u64,
-    /// Rate limit.
+    /// Rate limit bucket for orders and replacements.
     pub clock: UserBucket,
-    /// Orders that rest or wait for their stop.
+    /// Number of resting orders and waiting stops.
     pub open_orders: u64,
-    /// Symbols that it is short of.
+    /// Number of symbols with a short position.
     pub shorts: u64,
-    /// The opening deposit has not been made yet: all that came so far was refused in a way that
-    /// opens nothing.
+    /// The opening deposit has not been posted yet: all commands so far were refused with reasons
+    /// that open no account.
     pub unopened: bool,
-    /// A debt: the cost of trades that were taken back, beyond the cash that was there. While there
-    /// is one, nothing is available.
+    /// Debt: cost of busted trades beyond the cash of the account. With a debt, no cash is free.
     pub owed_e4: i64,
-    /// The second rate limit.
+    /// Rate limit bucket for all other commands.
     pub messages: Messages,
 }
 
-/// One user's shares of one symbol. Long and short are kept apart, because shares that an open sell
-/// holds must not be used up by a short sale.
+/// One user's shares of one symbol. Long and short shares are separate, because a short sale must
+/// not use up shares that an open sell holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Shares held.
+    /// Shares owned.
     pub long: i64,
-    /// Those that open sells hold.
+    /// Shares that open sells hold.
     pub reserved: i64,
     /// Shares owed.
     pub short: i64,
-    /// Cash held until they are bought back.
+    /// Collateral: cash that is held until the owed shares are bought back.
     pub collateral_e4: i64,
 }
 
-/// The other sides, for one symbol, as far as one task's users traded with them.
+/// House position and clearing of one symbol, for trades of one task's users.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HousePosition {
     /// The house's cash from this symbol.
     pub cash_e4: i128,
     /// The house's shares.
     pub quantity: i128,
-    /// All users' shares.
+    /// Sum of all users' shares.
     pub users_quantity: i128,
-    /// Cash on its way between users of this task and of others. Over all tasks, and at rest, it
-    /// sums to zero; so do the shares.
+    /// Clearing cash, between users of this task and of other tasks. At rest, the sum over all
+    /// tasks is zero; the same holds for shares.
     pub clearing_e4: i128,
-    /// Shares on their way.
+    /// Clearing shares.
     pub clearing_quantity: i128,
 }
 
-/// Cash of one task, by whose it is.
+/// Cash of one task, by ledger account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CashTotals {
-    /// All users' available and reserved cash.
+    /// Available and reserved cash of all users, less debts.
     pub users_e4: i128,
-    /// The house's.
+    /// Cash of the house.
     pub house_e4: i128,
-    /// The outside world's: minus what was deposited, plus what was withdrawn.
+    /// Cash of the outside: withdrawals minus deposits.
     pub external_e4: i128,
-    /// On its way between users.
+    /// Clearing: cash in flight between users.
     pub clearing_e4: i128,
-    /// Fees, in whole units.
+    /// Exact fees, rounded down.
     pub fees_e4: i128,
-    /// The sum that rounding up took beyond the exact fees.
+    /// Rounding surplus: charged fees minus exact fees.
     pub rounding_e4: i128,
 }
 
@@ -147,12 +147,12 @@ impl Account {
         i128::from(self.available_e4) + i128::from(self.reserved_e4) - i128::from(self.owed_e4)
     }
 
-    /// The cash that may be spent; negative: the debt.
+    /// Free cash; a negative value is the debt.
     pub fn balance_e4(&self) -> i64 {
         self.available_e4 - self.owed_e4
     }
 
-    /// Why something that needs cash is refused.
+    /// Reason for refusing a command that needs more cash.
     pub fn lacks_cash(&self) -> Reason {
         if self.owed_e4 > 0 {
             Reason::DebitBalance
@@ -161,13 +161,13 @@ impl Account {
         }
     }
 
-    /// Cash that is free pays the debt first.
+    /// Pays the debt from free cash.
     fn pay(&mut self) {
         let paid = self.available_e4.min(self.owed_e4);
         (self.available_e4, self.owed_e4) = (self.available_e4 - paid, self.owed_e4 - paid);
     }
 
-    /// Whether a deposit keeps the account within its bounds.
+    /// True if a deposit keeps the account within its bounds.
     pub fn can_deposit(&self, amount: i64) -> bool {
         fits(&[
             self.available_e4,
@@ -177,7 +177,7 @@ impl Account {
         ])
     }
 
-    /// Whether an order may tie up that much without any bound being passed.
+    /// True if an order may reserve this hold without passing a bound.
     pub fn within_bounds(&self, hold: &Hold) -> bool {
         fits(&[self.turnover_e4, hold.cash_e4, hold.incoming_e4])
             && (hold.incoming_e4 == 0
@@ -189,7 +189,7 @@ impl Account {
                 ]))
     }
 
-    /// From outside into the account.
+    /// Posts a deposit: from outside to the account.
     pub fn deposit(&mut self, totals: &mut CashTotals, amount: i64) -> Result<(), Broken> {
         add(&mut self.available_e4, amount)?;
         self.pay();
@@ -198,7 +198,7 @@ impl Account {
         totals.balanced()
     }
 
-    /// From the account to outside.
+    /// Posts a withdrawal: from the account to outside.
     pub fn withdraw(&mut self, totals: &mut CashTotals, amount: i64) -> Result<(), Broken> {
         sub(&mut self.available_e4, amount)?;
         totals.users_e4 -= i128::from(amount);
@@ -206,7 +206,7 @@ impl Account {
         totals.balanced()
     }
 
-    /// Sets cash and shares aside for an order.
+    /// Reserves cash and shares for an order.
     pub fn reserve(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
         sub(&mut self.available_e4, hold.cash_e4)?;
         add(&mut self.reserved_e4, hold.cash_e4)?;
@@ -217,7 +217,8 @@ impl Account {
         position.check()
     }
 
-    /// Gives it back. Shares that nobody is promised any more cover what is owed.
+    /// Releases a hold. Shares that become free cover a short position, and free cash pays the
+    /// debt.
     pub fn release(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
         self.give_back(position, hold)?;
         self.cover(position)?;
@@ -235,7 +236,7 @@ impl Account {
         Ok(())
     }
 
-    /// Free shares cover what is owed; the cash that was held for it is free, too.
+    /// Covers a short position with free shares, and releases its collateral.
     fn cover(&mut self, position: &mut Position) -> Result<(), Broken> {
         let uncovered = position.cover()?;
         sub(&mut self.reserved_e4, uncovered)?;
@@ -243,8 +244,8 @@ impl Account {
         position.check()
     }
 
-    /// Books a trade. What the order held for it (`freed`) goes, the value is paid or received, the
-    /// fee is taken, shares change hands.
+    /// Settles a trade: removes the order's hold (`freed`), pays or receives the value, takes the
+    /// fee, and moves the shares.
     pub fn settle(
         &mut self,
         books: Books<'_>,
@@ -270,8 +271,8 @@ impl Account {
                 sub(&mut position.long, freed.shares)?;
                 add(&mut position.short, trade.quantity - freed.shares)?;
 
-                // Cash that was held for selling short stays held, as the position's collateral;
-                // and what the sale brings, less the fee.
+                // Cash that was held for the short sale stays held, as collateral of the position.
+                // With `keeps`, the proceeds less the fee join the collateral.
                 let short = trade.quantity - freed.shares;
                 let held = if trade.keeps && short > 0 {
                     trade.held_with(short, freed.cash_e4)?
@@ -298,8 +299,8 @@ impl Account {
         self.balance(books, (cash, shares), value, trade.fee, trade.with_house)
     }
 
-    /// Holds what is due for a short position by the price of now, as far as there is cash; what is
-    /// more than that is free.
+    /// Sets the collateral of a short position to the amount due at the current price, as far as
+    /// cash allows. Surplus collateral becomes free.
     pub fn mark(&mut self, position: &mut Position, due_e4: i128) -> Result<(), Broken> {
         let pool = i128::from(self.available_e4) + i128::from(position.collateral_e4);
         let held =
@@ -309,7 +310,7 @@ impl Account {
         Ok(())
     }
 
-    /// Frees so much of what is held for a short position; less than nothing: holds more.
+    /// Releases `amount` of a short position's collateral; a negative amount adds collateral.
     pub fn lend(&mut self, position: &mut Position, amount: i64) -> Result<(), Broken> {
         let change = |n: &mut i64, by: Option<i64>| {
             *n = by
@@ -324,8 +325,8 @@ impl Account {
         change(&mut position.collateral_e4, amount.checked_neg())
     }
 
-    /// The other sides of a posting that changed the account and the position: `before` are its
-    /// cash and its shares before, `value` is what the other side gets.
+    /// Posts the other sides of a change of account and position. `before` is the cash and the
+    /// shares before the change; `value` is the amount that the other side gets.
     fn balance(
         &self,
         books: Books<'_>,
@@ -359,7 +360,7 @@ impl Account {
         totals.balanced()
     }
 
-    /// Whether the account can hold what comes back with a trade, within its bounds.
+    /// True if a bust of the trade keeps the account within its bounds.
     pub fn can_take_back(&self, position: &Position, trade: &Settled) -> bool {
         fits(&[self.turnover_e4, trade.value_e4])
             && fits(&[self.owed_e4, trade.value_e4])
@@ -374,8 +375,8 @@ impl Account {
             ])
     }
 
-    /// Whether what a trade brought is still there, which a trade that was taken back once needed.
-    /// Tried on copies, so what is found is what would happen.
+    /// Old rule: a bust requires that the account still has the shares or cash of the trade. Runs
+    /// the bust on copies, so the answer matches the real posting.
     pub fn still_has(&self, position: &Position, trade: &Settled) -> Result<(), Reason> {
         if trade.side == Side::Buy && position.sellable() < trade.quantity {
             return Err(Reason::ShortSellNotPermitted);
@@ -397,10 +398,10 @@ impl Account {
         }
     }
 
-    /// Takes a trade back that was settled before: value and shares return, the fee is given back.
-    /// Cash that is not there any more becomes a debt, and so do shares: a short position, which
-    /// holds what was paid for them. The house is the other side, whoever that was in the trade:
-    /// nobody else's account is touched.
+    /// Busts a settled trade: value and shares return, and the fee is refunded. Missing cash
+    /// becomes a debt. Missing shares become a short position, with the price paid as collateral.
+    /// The house is the other side, even if the counterparty was a user. So no other user's account
+    /// changes.
     pub fn take_back(&mut self, books: Books<'_>, trade: &Settled) -> Result<(), Broken> {
         let Books {
             position,
@@ -423,7 +424,7 @@ impl Account {
             Side::Sell => add(&mut position.long, trade.quantity)?,
         }
 
-        // First, because the collateral of a short sale may be what pays for its end.
+        // Cover first, because the collateral of a short sale may have to pay for its bust.
         self.cover(position)?;
         if trade.side == Side::Sell {
             let there = self.available_e4.min(trade.value_e4);
@@ -451,7 +452,7 @@ impl Account {
     }
 }
 
-/// The value of a trade as the other side sees it: positive for a sale.
+/// Value of a trade, as the other side sees it: positive if the user bought.
 fn signed(trade: &Settled) -> i128 {
     i128::from(trade.value_e4) * if trade.side == Side::Buy { 1 } else { -1 }
 }
@@ -459,13 +460,11 @@ fn signed(trade: &Settled) -> i128 {
 /// One side of a trade.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {
-    /// Which way the user traded.
+    /// Side of the user.
     pub side: Side,
-    /// How many.
     pub quantity: i64,
-    /// For how much.
     pub value_e4: i64,
-    /// The user's fee.
+    /// Fee of the user.
     pub fee: Fee,
     /// The other side is the house, not another user.
     pub with_house: bool,
@@ -474,8 +473,7 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// The cash to hold for so many shares sold short: the cash held before, and their proceeds, as
-    /// far as the fee leaves them.
+    /// Cash to hold for `short` shares sold short: the earlier hold, and the proceeds less the fee.
     #[cold]
     fn held_with(&self, short: i64, before_e4: i64) -> Result<i64, Broken> {
         let brings = (self.value_e4 / self.quantity * short)
@@ -487,29 +485,29 @@ impl Settled {
     }
 }
 
-/// The amounts that a trade moves besides the account.
+/// Ledger accounts that a trade changes besides the user's account.
 pub struct Books<'a> {
     /// The user's shares.
     pub position: &'a mut Position,
-    /// The other sides.
+    /// House and clearing.
     pub house: &'a mut HousePosition,
-    /// The task's cash.
+    /// Cash totals of the task.
     pub totals: &'a mut CashTotals,
 }
 
 impl Position {
-    /// The shares that may still be sold without going short.
+    /// Shares that may be sold without going short.
     pub fn sellable(&self) -> i64 {
         self.long - self.reserved
     }
 
-    /// Shares held less shares owed.
+    /// Net position: shares owned less shares owed.
     pub fn net(&self) -> i64 {
         self.long - self.short
     }
 
-    /// Free shares cover what is owed; answers the collateral that is free now. The last share
-    /// covered frees the rest.
+    /// Covers owed shares with free shares; returns the collateral that becomes free. The last
+    /// covered share frees the rest.
     fn cover(&mut self) -> Result<i64, Broken> {
         let covered = self.short.min(self.sellable());
         if covered == 0 {
@@ -537,7 +535,7 @@ impl Position {
     }
 }
 
-/// Checks a withdrawal.
+/// Checks a withdrawal against free cash.
 pub fn may_withdraw(account: &Account, amount: i64) -> Result<(), Reason> {
     if amount > account.available_e4 {
         Err(account.lacks_cash())

@@ -1,15 +1,16 @@
-//! The audit chain: every entry's hash covers the one before it, where the record was, and what was
-//! in it.
+//! Audit chain: the hash of an entry covers the previous hash, the record's place and the record's
+//! content.
 
 use sha2::{Digest, Sha256};
 
-/// A hash.
+/// SHA-256 hash.
 pub type Hash = [u8; 32];
 
-/// The first link of a chain.
+/// Previous hash of the first entry.
 pub const GENESIS: Hash = [0; 32];
 
-/// Of a record's content: length of the key (big-endian), key, value. Absent ones count as empty.
+/// Hash of a record's content: length of the key (big-endian), key, value. An absent key or value
+/// counts as empty.
 pub fn payload_hash(key: Option<&[u8]>, value: Option<&[u8]>) -> Hash {
     let key = key.unwrap_or_default();
     let mut h = Sha256::new();
@@ -23,9 +24,8 @@ pub fn payload_hash(key: Option<&[u8]>, value: Option<&[u8]>) -> Hash {
     h.finalize().into()
 }
 
-/// Of everything else about a record: log time (8 bytes, big-endian), whether it has a key (1) and
-/// a value (2), and each header's name and value, with their lengths before them (4 bytes,
-/// big-endian).
+/// Hash of a record's other data: log time (8 bytes, big-endian), flags for a key (1) and a value
+/// (2), and all headers. Name and value of a header each follow their length (4 bytes, big-endian).
 pub fn meta_hash<'a>(
     time_ms: i64,
     has_key: bool,
@@ -47,9 +47,8 @@ pub fn meta_hash<'a>(
     h.finalize().into()
 }
 
-/// The next link. `name` is `topic/partition/offset`. Links of version 1 bind no `meta`: times and
-/// headers were thought to follow from the records that caused them, but the first ones are caused
-/// by none.
+/// Hash of the next entry. `name` is `topic/partition/offset`. Version 1 has no `meta`: times and
+/// headers seemed to follow from the causing records, but the first records have no cause.
 pub fn link(previous: &Hash, name: &str, payload: &Hash, meta: Option<&Hash>) -> Hash {
     let mut h = Sha256::new();
     h.update(previous);
@@ -69,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_known_chain() {
-        // sha256 of 00000001 'k' 'v', then of 32 zero bytes, "t/0/7" and that; computed with
+        // sha256 of 00000001 'k' 'v', then of 32 zero bytes, "t/0/7" and that hash; computed with
         // another implementation.
         let payload = payload_hash(Some(b"k"), Some(b"v"));
         assert_eq!(
@@ -82,7 +81,7 @@ mod tests {
         );
 
         // sha256 of 0000018bcfe56800, 03, 00000001 'h' 00000002 'xy'; then of 32 zero bytes,
-        // "t/0/7", the payload and that.
+        // "t/0/7", the payload hash and that hash.
         let meta = meta_hash(
             1_700_000_000_000,
             true,

@@ -1,5 +1,5 @@
-//! The checks of an order in their fixed order; the first that fails is the answer. What comes
-//! before them (age, duplicates, rate limit) and after them (posting) is the role's.
+//! Checks of an order in a fixed order; the first failure is the answer. The role does the earlier
+//! checks (age, duplicates, rate limit) and the later posting.
 
 use super::account::{Account, Position};
 use super::decimal::Num;
@@ -10,85 +10,82 @@ use super::price::{Stale, is_fresh};
 use super::reason::Reason;
 use super::status::Side;
 
-/// Prices that came with an order.
+/// Order type with its prices (FIX OrdType).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pricing {
-    /// None: whatever there is, within the collar.
+    /// Market order: any price within the collar.
     Market,
-    /// At this or better.
+    /// Limit order.
     Limit(Num),
-    /// A market order once the price is reached.
+    /// Stop order: a market order after its trigger.
     Stop(Num),
-    /// A limit order once the price is reached.
+    /// Stop limit order: a limit order after its trigger.
     StopLimit {
-        /// When.
+        /// Trigger price.
         stop: Num,
-        /// At which price then.
+        /// Limit after the trigger.
         limit: Num,
     },
 }
 
-/// The order that is asked for.
+/// Request for a new order.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderRequest {
-    /// Which way.
     pub side: Side,
-    /// How much, as it was written.
+    /// Quantity, as in the command.
     pub quantity: Num,
-    /// At which prices; none for a combination of fields that is not served.
+    /// Prices; `None` for an unsupported combination of fields.
     pub pricing: Option<Pricing>,
-    /// From when on it must not trade.
+    /// Time from which the order must not trade.
     pub deadline_ms: Option<i64>,
 }
 
-/// The facts that the decision rests on.
+/// Facts that decide about an order.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Reference data, if the symbol is known.
     pub instrument: Option<&'a Instrument>,
     /// Reference price and its append time in milliseconds.
     pub reference: Option<(i64, i64)>,
-    /// The account.
     pub account: &'a Account,
     /// Shares of the symbol.
     pub position: &'a Position,
     /// Append time of the command.
     pub now_ms: i64,
-    /// Oldest price that counts as fresh.
+    /// Maximum age of a fresh price.
     pub stale: Stale,
-    /// Most orders that a user may have open; none for an order that ends at once.
+    /// Maximum of open orders per user; `None` for an order that ends at once.
     pub open_max: Option<u64>,
-    /// The rule that bounds a limit.
+    /// Rule that bounds a limit.
     pub bands: Bands,
-    /// A short sale holds what it brings and a margin; else the price at the collar, as it once
-    /// did.
+    /// A short sale holds its proceeds and a margin. If false (old rule), a short sale holds the
+    /// price at the collar.
     pub margin: bool,
 }
 
-/// The rule that bounds a limit.
+/// Rule that bounds a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bands {
-    /// The collar, on both sides, also of a price that is too old: so it was once.
+    /// Old rule: the collar bounds both sides, also around a stale price.
     Both,
-    /// The collar where the limit is worse than a fresh price for its owner, the band of limits
-    /// where it is better.
+    /// The collar bounds a limit that is worse for the owner than a fresh price. The limit band
+    /// bounds a better limit.
     BySide,
 }
 
-/// An order that passed.
+/// Result of all checks: the accepted terms with their hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// The terms of the order.
     pub terms: Terms,
-    /// The amount to set aside.
+    /// Cash and shares to reserve.
     pub hold: Hold,
-    /// When it wakes up.
+    /// Trigger price of a stop.
     pub stop_e4: Option<i64>,
-    /// The part of it that comes from the cash held for the short position that the order covers.
+    /// Part of the hold that comes from the collateral of the short position that the order covers.
     pub borrowed_e4: i64,
 }
 
-/// Quantity representable, which is also when the kind of order is looked at.
+/// Checks that the quantity is representable and the order type is supported.
 pub fn representable(r: &OrderRequest) -> Result<(i64, Pricing), Reason> {
     let quantity = r.quantity.positive().ok_or(Reason::IncorrectQuantity)?;
     Ok((
@@ -97,7 +94,7 @@ pub fn representable(r: &OrderRequest) -> Result<(i64, Pricing), Reason> {
     ))
 }
 
-/// The symbol is there and open for new orders and changes of orders.
+/// Checks that the symbol is listed, and open for new orders and replaces.
 pub fn listed(instrument: Option<&Instrument>) -> Result<&Instrument, Reason> {
     let i = instrument
         .filter(|i| i.is_listed())
@@ -113,7 +110,7 @@ pub fn listed(instrument: Option<&Instrument>) -> Result<&Instrument, Reason> {
     Ok(i)
 }
 
-/// A price that orders may have.
+/// Checks that a price is a positive multiple of the tick.
 pub fn on_tick(price: Num, i: &Instrument) -> Result<i64, Reason> {
     price
         .positive()
@@ -121,7 +118,7 @@ pub fn on_tick(price: Num, i: &Instrument) -> Result<i64, Reason> {
         .ok_or(Reason::InvalidPriceIncrement)
 }
 
-/// Whole lots, and not too many.
+/// Checks lot size and maximum quantity.
 pub fn lots(quantity: i64, i: &Instrument) -> Result<(), Reason> {
     if quantity % i.lot != 0 {
         return Err(Reason::IncorrectQuantity);
@@ -134,7 +131,7 @@ pub fn lots(quantity: i64, i: &Instrument) -> Result<(), Reason> {
     }
 }
 
-/// An order that takes whatever price there is may be smaller only: a finger too fat costs more
+/// Checks the smaller maximum for orders without a limit, because a fat-finger error costs more
 /// there.
 pub fn clip(quantity: i64, has_limit: bool, i: &Instrument) -> Result<(), Reason> {
     if !has_limit && i.clip_size.is_some_and(|max| quantity > max) {
@@ -144,7 +141,7 @@ pub fn clip(quantity: i64, has_limit: bool, i: &Instrument) -> Result<(), Reason
     }
 }
 
-/// A limit no further from a price than it may be. `rests`: it may wait there.
+/// Checks the distance of a limit from a price. `rests`: the order may rest at the limit.
 fn in_band(
     side: Side,
     limit_e4: i64,
@@ -153,7 +150,7 @@ fn in_band(
     bands: Bands,
     i: &Instrument,
 ) -> Result<(), Reason> {
-    // How much worse it is than the center for its owner.
+    // Amount by which the limit is worse for the owner than the center.
     let above = i128::from(limit_e4) - i128::from(center_e4);
     let worse = if side == Side::Buy { above } else { -above };
     let within = |away: i128, bps: i64| away * 10_000 <= i128::from(bps) * i128::from(center_e4);
@@ -169,8 +166,9 @@ fn in_band(
     if good { Ok(()) } else { Err(Reason::PriceBand) }
 }
 
-/// A limit near enough to its stop, or to the reference; a stop's limit belongs to the price at
-/// which it wakes up. `woken`: whether it has is for the book to know, so both are allowed it.
+/// Checks that a limit is near its stop price, or near the reference. The limit of a stop is
+/// compared with the stop price. `woken`: the stop may have triggered, which only the book knows,
+/// so both prices are allowed.
 #[inline(never)]
 pub fn near(
     side: Side,
@@ -196,7 +194,8 @@ pub fn near(
     }
 }
 
-/// The value of an order by its own price, or by the reference where it has none.
+/// Checks the value of an order, at its own price, or at the reference price for an order without a
+/// price.
 pub fn notional(quantity: i64, price_e4: i64, i: &Instrument) -> Result<i64, Reason> {
     let value = house::value(quantity, price_e4).ok_or(Reason::NotionalLimit)?;
     if i.max_notional_e4.is_some_and(|max| value > max) {
@@ -206,11 +205,11 @@ pub fn notional(quantity: i64, price_e4: i64, i: &Instrument) -> Result<i64, Rea
     }
 }
 
-/// How much more than the market or its owner thinks a share may bring. So much only bounds the
-/// numbers: no bid of anybody in his right mind, left behind by a market that fell, is above it.
+/// Factor by which a sell may trade above the highest known price. The bound only limits the
+/// numbers: no sane bid, left behind by a falling market, is higher.
 const CEILING: i64 = 100;
 
-/// The most a sell may bring per share.
+/// Maximum price of a sell, per share.
 pub fn ceiling(prices: [i64; 3]) -> Result<i64, Reason> {
     prices
         .into_iter()
@@ -219,12 +218,11 @@ pub fn ceiling(prices: [i64; 3]) -> Result<i64, Reason> {
         .ok_or(Reason::NotionalLimit)
 }
 
-/// Most symbols that an account may be short of, because all of them are marked whenever it is
-/// looked at.
+/// Maximum of short symbols per account, because each access to the account revalues all of them.
 pub const SHORTS_MAX: u64 = 100;
 
-/// Funds for what an order needs beyond what it holds: bounds, short sale, cash. `covers`: a buy of
-/// so many shares. Answers what is taken from what is held for the short position.
+/// Checks the additional hold of an order: bounds, short sale, cash. `covers` is the quantity of a
+/// buy. Returns the amount that comes from the short position's collateral.
 pub fn funds(
     more: &Hold,
     short: i64,
@@ -244,7 +242,7 @@ pub fn funds(
         return Err(Reason::OrderExceedsLimit);
     }
 
-    // Without a margin a short sale needs no cash, and would only add to what cannot be paid.
+    // With a margin of 0, a short sale needs no cash, and would only add to an unpayable debt.
     if short > 0 && f.account.owed_e4 > 0 {
         return Err(Reason::DebitBalance);
     }
@@ -257,8 +255,8 @@ pub fn funds(
     }
 }
 
-/// The part of a short position's cash that a buy of so many shares may use: the part of the shares
-/// that it covers; where that is not what they cost by now, their cost.
+/// Part of a short position's collateral that a buy of `covers` shares may use: the collateral of
+/// the covered shares, or their current cost if that is higher.
 #[cold]
 fn lendable(covers: i64, f: &Facts<'_>, i: &Instrument) -> i64 {
     let p = f.position;
@@ -279,8 +277,7 @@ fn lendable(covers: i64, f: &Facts<'_>, i: &Instrument) -> i64 {
     i64::try_from(part.max(cost)).map_or(p.collateral_e4, |n| n.min(p.collateral_e4))
 }
 
-/// Cash that a share sold short at a limit holds: with what it brings at worst, the price and the
-/// margin.
+/// Cash that a share sold short at a limit holds, so that cash and proceeds cover price and margin.
 pub fn short_unit(
     reference_e4: i64,
     limit_e4: i64,
@@ -297,14 +294,14 @@ pub fn short_unit(
     i64::try_from(unit).map_err(|_| Reason::NotionalLimit)
 }
 
-/// The cash due to be held for a short position at a price: the cost of buying the shares back, and
-/// the margin.
+/// Collateral due for a short position at a price: the cost of buying the shares back, and the
+/// margin.
 pub fn due_for_short(short: i64, price_e4: i64, margin_bps: i64) -> i128 {
     let value = i128::from(short) * i128::from(price_e4);
     value + (value.saturating_mul(i128::from(margin_bps)) + 9_999) / 10_000
 }
 
-/// All checks from "quantity representable" on.
+/// All checks, beginning with the representable quantity.
 pub fn order(r: &OrderRequest, f: &Facts<'_>) -> Result<Reservation, Reason> {
     let (quantity, pricing) = representable(r)?;
     let i = listed(f.instrument)?;
@@ -332,9 +329,8 @@ pub fn order(r: &OrderRequest, f: &Facts<'_>) -> Result<Reservation, Reason> {
         0
     };
 
-    // An order with its own price needs no reference, unless it goes short. A market order's value
-    // is only known by the reference price, so "there is none" comes before "the value is too
-    // large".
+    // An order with its own price needs no reference, unless the order sells short. The value of a
+    // market order depends on the reference, so `NO_REFERENCE_PRICE` comes before `NOTIONAL_LIMIT`.
     let needs_reference = (limit.is_none() && stop_e4.is_none()) || (short > 0 && i.short_ok);
     if needs_reference && f.reference.is_none() {
         return Err(Reason::NoReferencePrice);
@@ -614,7 +610,7 @@ mod tests {
             check(&c).is_ok()
         };
 
-        // The market is at 189.25, the collar at 179.7875 and 198.7125.
+        // The market price is 189.25, and the collar goes from 179.7875 to 198.7125.
         for (side, price, before, now) in [
             (Side::Buy, 1_987_100, true, true),
             (Side::Buy, 1_987_200, false, false),
@@ -684,7 +680,7 @@ mod tests {
         c.request.quantity = Num::Exact(13);
         assert_eq!(borrowed(&c), Err(Reason::InsufficientFunds));
 
-        // A debt is in nobody's way who makes his risk smaller.
+        // A debt does not stop a user from reducing risk.
         c.request.quantity = Num::Exact(12);
         (c.account.available_e4, c.account.owed_e4) = (0, 5);
         assert_eq!(borrowed(&c), Ok(12 * 1_987_125));
@@ -692,14 +688,14 @@ mod tests {
         assert_eq!(borrowed(&c), Err(Reason::DebitBalance));
         (c.account.available_e4, c.account.owed_e4) = (7, 0);
 
-        // The price has gone beyond what is held: a part can be covered at what it costs.
+        // The price is beyond the collateral: a part can be covered at its cost.
         c.position.collateral_e4 = 10 * 1_000_000;
         c.request.quantity = Num::Exact(5);
         assert_eq!(borrowed(&c), Ok(5 * 1_987_125 - 7));
         c.request.quantity = Num::Exact(6);
         assert_eq!(borrowed(&c), Err(Reason::InsufficientFunds));
 
-        // Not at any price that somebody asks.
+        // A buy far above the market may not use the collateral.
         c.request = OrderRequest {
             quantity: Num::Exact(1),
             pricing: Some(Pricing::Limit(Num::Exact(9_000_000))),

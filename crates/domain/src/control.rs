@@ -1,20 +1,20 @@
-//! The switches of operators: commands that they may stop, for one user or for everybody.
+//! Kill switches of operators, for one user or for everybody (FIX PartyActionRequest).
 
 use super::reason::Reason;
 use crate::named_enum;
 
 named_enum! {
-    /// How much of an account is switched off. What is written later is stricter.
+    /// Level of a kill switch. A later variant is stricter.
     Control {
-        /// Nothing that adds risk: no new orders and no changes of orders. Money moves.
+        /// No added risk: new orders and replaces are refused. Transfers are allowed.
         Stopped = 1, "stopped";
-        /// Nothing but cancels.
+        /// Cancels only.
         Disabled = 2, "disabled";
     }
 }
 
 impl Control {
-    /// The reason that the end or the refusal of an order names at the book.
+    /// Reason for the end or rejection of an order in the book.
     pub fn reason(self) -> Reason {
         match self {
             Control::Stopped => Reason::KillSwitch,
@@ -23,20 +23,20 @@ impl Control {
     }
 }
 
-/// Stands for everybody where a user could be named.
+/// User id that means all users.
 pub const EVERYBODY: &str = "*";
 
-/// The effect of a command, as far as controls tell commands apart. An effect that only lessens
-/// risk is always allowed, and not asked about.
+/// Effect of a command, as far as kill switches distinguish commands. Commands that only reduce
+/// risk are always allowed, and are not checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandEffect {
-    /// A new order, or a change of one.
+    /// New order, or replace.
     Order,
-    /// Money in or out.
+    /// Deposit or withdrawal.
     Transfer,
 }
 
-/// Whether a user may do that, by what is switched off for the user and for everybody.
+/// Checks that the kill switches of the user and of everybody permit the command.
 pub fn check(
     act: CommandEffect,
     user: Option<Control>,

@@ -1,41 +1,41 @@
-//! Decimal numbers as people and programs write them, read exactly and without binary arithmetic.
+//! Decimal numbers in text, read exactly and without binary floating point.
 //!
-//! A number is either exactly a count of the wanted unit (10^-4 of a currency unit, or one share),
-//! or it is odd: too fine, too large, not a number at all. An odd number still has an identity, so
-//! that a command sent twice with the same odd number is known as the same command. Text of any
-//! length and any exponent is read in one pass over its bytes; nothing is ever expanded.
+//! A number is an exact count of a unit (10^-4 of a currency unit, or one share), or the number is
+//! odd: too fine, too large, or not a number. An odd number still has an identity, so that a
+//! repeated command with the same odd number counts as the same command. The parser reads text of
+//! any length and any exponent in one pass, and expands nothing.
 
 use sha2::{Digest, Sha256};
 
-/// 10^-4: the scale of prices and money.
+/// 10^-4: scale of prices and money.
 pub const MONEY: u32 = 4;
-/// Whole units: the scale of quantities.
+/// Scale of quantities: whole units.
 pub const WHOLE: u32 = 0;
-/// No public integer passes this; what would is rejected.
+/// Bound of all public integers; larger values are rejected.
 pub const PUBLIC_MAX: i64 = 1 << 62;
 
-/// Why a number cannot be counted in the unit.
+/// Reason why a number is no exact count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Odd {
     /// The number has more decimals than the unit.
     TooFine,
-    /// Beyond i64.
+    /// The number is beyond `i64`.
     TooLarge,
     /// NaN or infinite.
     NotANumber,
 }
 
-/// A number read at a scale.
+/// Number read at a scale.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Num {
-    /// Exactly that many units.
+    /// Exact count of units.
     Exact(i64),
-    /// Not representable; the mark tells equal ones from different ones.
+    /// Not representable; the mark identifies the value.
     Odd(Odd, [u8; 16]),
 }
 
 impl Num {
-    /// The count, if it is between 1 and the public bound.
+    /// Count between 1 and the public bound.
     pub fn positive(self) -> Option<i64> {
         match self {
             Num::Exact(n) if (1..=PUBLIC_MAX).contains(&n) => Some(n),
@@ -43,7 +43,7 @@ impl Num {
         }
     }
 
-    /// The count, if it is between 0 and the public bound.
+    /// Count between 0 and the public bound.
     pub fn not_negative(self) -> Option<i64> {
         match self {
             Num::Exact(0) => Some(0),
@@ -51,7 +51,7 @@ impl Num {
         }
     }
 
-    /// The count, if it is one that can be shown.
+    /// Count within the public bounds.
     pub fn shown(self) -> Option<i64> {
         match self {
             Num::Exact(n) if (-PUBLIC_MAX..=PUBLIC_MAX).contains(&n) => Some(n),
@@ -60,7 +60,7 @@ impl Num {
     }
 }
 
-/// A whole number at a scale.
+/// Whole number at a scale.
 pub fn from_integer(n: i128, scale: u32) -> Num {
     match n
         .checked_mul(10_i128.pow(scale))
@@ -71,7 +71,7 @@ pub fn from_integer(n: i128, scale: u32) -> Num {
     }
 }
 
-/// A number by its text of at most 48 bytes, which is written into no memory but the stack.
+/// Reads a formatted number of at most 48 bytes, without heap memory.
 pub fn from_text(text: std::fmt::Arguments<'_>, scale: u32) -> Option<Num> {
     use std::io::Write;
     let mut buffer = [0_u8; 48];
@@ -82,7 +82,7 @@ pub fn from_text(text: std::fmt::Arguments<'_>, scale: u32) -> Option<Num> {
 }
 
 /// Reads `[+-]digits[.digits][e[+-]digits]`, or a name of NaN or infinity. `None`: the text is no
-/// number. Digits are ASCII; no blanks.
+/// number. Only ASCII digits, no blanks.
 pub fn parse(text: &[u8], scale: u32) -> Option<Num> {
     let (negative, body) = match text.split_first()? {
         (b'-', rest) => (true, rest),
@@ -125,8 +125,8 @@ pub fn parse(text: &[u8], scale: u32) -> Option<Num> {
         .expect("there is a first");
     let significant = &mantissa[first..=last];
 
-    // Power of ten of the last significant digit: digits after it shift up, a point before it
-    // shifts down.
+    // Power of ten of the last significant digit. Trailing digits raise the power, decimals lower
+    // it.
     let trailing = mantissa[last + 1..].iter().filter(|b| **b != b'.').count();
     let exponent = exponent
         .saturating_add(trailing as i64)
@@ -168,7 +168,7 @@ fn count(negative: bool, significant: &[u8], exponent: i64, scale: u32) -> Num {
     }
 }
 
-/// Identity of an odd number: equal for equal values, however they were written.
+/// Identity of an odd number: equal for equal values, in any notation.
 fn mark(kind: &[u8], negative: bool, significant: &[u8], exponent: i64) -> [u8; 16] {
     let mut h = Sha256::new();
     h.update(kind);
@@ -180,8 +180,8 @@ fn mark(kind: &[u8], negative: bool, significant: &[u8], exponent: i64) -> [u8; 
     h.finalize()[..16].try_into().expect("sixteen bytes")
 }
 
-/// Digits with an optional sign; beyond all reason it stops counting, which keeps "far too large"
-/// and "far too fine" what they are.
+/// Reads digits with an optional sign. Extreme values saturate, so they stay "far too large" or
+/// "far too fine".
 fn parse_exponent(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text.split_first()? {
         (b'-', rest) => (true, rest),
@@ -197,13 +197,13 @@ fn parse_exponent(text: &[u8]) -> Option<i64> {
         n.saturating_mul(10).saturating_add(i64::from(b - b'0'))
     });
 
-    // Half the range, so that adding lengths to it cannot turn it round.
+    // Half the range, so that adding lengths cannot overflow.
     let n = n.min(i64::MAX / 2);
     Some(if negative { -n } else { n })
 }
 
-/// Money for people: `1000000.00`; at least two decimals, more only where they are not zero. Wide,
-/// for products that pass an i64.
+/// Money for people, such as `1000000.00`: at least two decimals, further decimals only if not
+/// zero. Wider than `i64`, for products.
 pub struct Money(pub i128);
 
 impl std::fmt::Display for Money {

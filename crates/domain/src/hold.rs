@@ -1,51 +1,50 @@
-//! The amounts that are set aside for an order, so that whatever trades it makes, they can be paid
-//! for; and what trades cost.
+//! Holds: cash and shares that an order reserves, so that any of its trades can be paid; and the
+//! fees of trades.
 //!
-//! A buy holds cash: what is left at its limit, and the fee. A sell holds shares; what it sells
-//! short holds cash instead. Fees are counted on the sum of an order's trades, so that many small
-//! fills cost what one large one does, and never more than was held.
+//! A buy holds cash: the rest of the order at its limit, and the fee. A sell holds shares; a short
+//! sale holds cash instead. The fee is computed on the sum of an order's trades. So many small
+//! fills cost the same as one large fill, and never more than the hold.
 
 use super::decimal::PUBLIC_MAX;
 use super::status::Side;
 
-/// The cash and shares that an order holds.
+/// Cash and shares that an order holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hold {
-    /// Cash.
+    /// Cash, in 10^-4.
     pub cash_e4: i64,
     /// Shares.
     pub shares: i64,
-    /// The most that a sell may bring.
+    /// Maximum proceeds of a sell.
     pub incoming_e4: i64,
 }
 
-/// The terms of an order.
+/// Terms of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Which way.
     pub side: Side,
-    /// The quantity that was ordered in all.
+    /// Total quantity (FIX OrderQty).
     pub quantity: i64,
     /// Worst price.
     pub limit_e4: i64,
-    /// Best price of a sell.
+    /// Maximum price of a sell.
     pub ceiling_e4: i64,
-    /// Fee, of the value.
+    /// Fee, in basis points of the value.
     pub fee_bps: i64,
-    /// Cash held for each share sold short; 0 until there is one.
+    /// Cash held for each share sold short; 0 while no share is sold short.
     pub short_unit_e4: i64,
 }
 
-/// The fee of a trade.
+/// Fee of a trade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fee {
-    /// The fee that the user pays, rounded up.
+    /// Charged fee, rounded up.
     pub charged_e4: i64,
-    /// The exact fee, rounded down.
+    /// Exact fee, rounded down.
     pub exact_e4: i64,
 }
 
-/// The part of a fee that belongs to the first `part` of `whole` shares, rounded down.
+/// Part of a fee for the first `part` of `whole` shares, rounded down.
 pub fn part_of(fee_e4: i64, part: i64, whole: i64) -> i64 {
     let exact = i128::from(fee_e4) * i128::from(part) / i128::from(whole.max(1));
     i64::try_from(exact).unwrap_or(fee_e4)
@@ -66,8 +65,8 @@ impl Terms {
         value * i128::from(self.fee_bps) / 10_000
     }
 
-    /// The hold that the order needs when `cum` of it have traded for `value_e4` and so many shares
-    /// are there for it. None: beyond all bounds.
+    /// Needed hold after trades of `cum` shares for `value_e4`, with `shares` available to the
+    /// order. `None`: the hold is out of bounds.
     pub fn need(&self, cum: i64, value_e4: i64, shares: i64) -> Option<Hold> {
         let leaves = i128::from((self.quantity - cum).max(0));
         match self.side {
@@ -92,8 +91,8 @@ impl Terms {
         }
     }
 
-    /// The hold that the order needs until the book has answered a change to `new`: it may still
-    /// trade by its own terms, and then go on by the new ones.
+    /// Needed hold until the book has answered a replace to `new`. The order may still trade under
+    /// the old terms, and then continue under the new terms.
     pub fn need_until_decided(
         &self,
         new: &Terms,
@@ -106,14 +105,14 @@ impl Terms {
             return Some(need);
         }
 
-        // All that is left at the old limit, and what is more at the new one.
+        // The rest at the old limit, and the increase at the new limit.
         let left = i128::from((self.quantity - cum).max(0));
         let more = i128::from((new.quantity - self.quantity).max(0));
         let rest = left * i128::from(self.limit_e4) + more * i128::from(new.limit_e4);
         let traded = i128::from(value_e4);
 
-        // Rounded up twice, the fees of two parts can be one more than the fee of both, wherever a
-        // better price parts them.
+        // Two parts are rounded up twice, so their fees can exceed the fee of the whole by 1, at
+        // any split by a better price.
         let apart = i128::from(self.fee_bps > 0 && more > 0);
         let both = bounded(rest + self.fee_up(traded + rest) - self.fee_up(traded) + apart)?;
         Some(Hold {
@@ -122,7 +121,7 @@ impl Terms {
         })
     }
 
-    /// The part of a hold that a trade uses up.
+    /// Part of a hold that a trade uses up.
     pub fn freed(
         &self,
         hold: &Hold,
@@ -143,9 +142,9 @@ impl Terms {
             Side::Sell => {
                 let shares = quantity.min(hold.shares);
 
-                // Without a margin an order may hold nothing for what it sells short. A change to a
-                // limit below the price is on its way then with the cash of its new quantity, and
-                // the old one may trade first: all that is held is all that there is.
+                // With a margin of 0, a short sale may hold no cash. A replace to a limit below the
+                // price then brings cash for its new quantity, but the old quantity may trade
+                // first. So use at most the held cash.
                 let cash_e4 =
                     bounded(i128::from(quantity - shares) * i128::from(self.short_unit_e4))?
                         .min(hold.cash_e4);
@@ -158,7 +157,7 @@ impl Terms {
         }
     }
 
-    /// The fee of a trade after trades for `value_e4`.
+    /// Fee of a trade, after earlier trades for `value_e4`.
     pub fn fee(&self, value_e4: i64, traded_e4: i64) -> Option<Fee> {
         let before = i128::from(value_e4);
         let after = i128::from(value_e4) + i128::from(traded_e4);
@@ -170,7 +169,7 @@ impl Terms {
 }
 
 impl Hold {
-    /// The hold without another; none if it is smaller.
+    /// Subtracts a hold; `None` if a part would be negative.
     pub fn less(&self, other: &Hold) -> Option<Hold> {
         let sub = |a: i64, b: i64| a.checked_sub(b).filter(|n| *n >= 0);
         Some(Hold {
@@ -180,7 +179,7 @@ impl Hold {
         })
     }
 
-    /// Both.
+    /// Sum of two holds.
     pub fn plus(&self, other: &Hold) -> Hold {
         Hold {
             cash_e4: self.cash_e4 + other.cash_e4,
@@ -189,7 +188,7 @@ impl Hold {
         }
     }
 
-    /// The amount by which this hold exceeds another.
+    /// Part of this hold that exceeds another.
     pub fn beyond(&self, other: &Hold) -> Hold {
         let over = |a: i64, b: i64| (a - b).max(0);
         Hold {

@@ -1,5 +1,4 @@
-//! The house: the price at which a market order trades when nobody else is there, and the worst
-//! price an order accepts.
+//! The house: its price, and the worst price that an order accepts.
 
 use super::decimal::PUBLIC_MAX;
 use super::instrument::Instrument;
@@ -10,14 +9,13 @@ pub(super) fn share(price_e4: i64, bps: i64) -> i128 {
     (i128::from(price_e4) * i128::from(bps) + 9_999) / 10_000
 }
 
-/// The worst price a market order may trade at: the reference, moved against the client by the
-/// collar. None if it is beyond all bounds.
+/// Worst price of a market order: the reference, moved against the client by the collar. `None` if
+/// out of bounds.
 pub fn worst_price(side: Side, reference_e4: i64, collar_bps: i64) -> Option<i64> {
     against(side, reference_e4, share(reference_e4, collar_bps))
 }
 
-/// The price that the house asks or bids: the last price, moved against the client by the half
-/// spread.
+/// Ask or bid of the house: the last price, moved against the client by the half spread.
 pub fn price(side: Side, last_e4: i64, half_spread_bps: i64) -> Option<i64> {
     against(side, last_e4, share(last_e4, half_spread_bps))
 }
@@ -31,7 +29,7 @@ fn against(side: Side, price_e4: i64, by: i128) -> Option<i64> {
     i64::try_from(p).ok().filter(|p| *p <= PUBLIC_MAX)
 }
 
-/// Whether `price` is no worse for the client than `worst`.
+/// True if `price` is no worse for the client than `worst`.
 pub fn acceptable(side: Side, price_e4: i64, worst_e4: i64) -> bool {
     match side {
         Side::Buy => price_e4 <= worst_e4,
@@ -39,15 +37,14 @@ pub fn acceptable(side: Side, price_e4: i64, worst_e4: i64) -> bool {
     }
 }
 
-/// `quantity * price`, if it is within the public bound.
+/// `quantity * price`, if within the public bound.
 pub fn value(quantity: i64, price_e4: i64) -> Option<i64> {
     i64::try_from(i128::from(quantity) * i128::from(price_e4))
         .ok()
         .filter(|v| (0..=PUBLIC_MAX).contains(v))
 }
 
-/// Price and value of a fill by the house; none if it would be worse than what the order reserved
-/// for.
+/// Price and value of a fill by the house; `None` if worse than the order's hold allows.
 pub fn fill(
     side: Side,
     quantity: i64,

@@ -1,16 +1,16 @@
-//! The texts that may be a user, a symbol or an order id, and which users are ours.
+//! Valid user ids, symbols and order ids, and reserved user ids.
 
 /// Longest id in bytes.
 pub const ID_BYTES_MAX: usize = 64;
 
-/// 1 to 64 bytes of printable ASCII without blank and `/`.
+/// True for 1 to 64 bytes of printable ASCII without blank and `/`.
 pub fn valid(id: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&id.len())
         && id.bytes().all(|b| matches!(b, 0x21..=0x7e) && b != b'/')
 }
 
-/// A valid id of a user who may send commands: `external` and `house:*` are accounts of the system
-/// itself.
+/// True for a valid id of a user who may send commands: `external` and `house:*` are accounts of
+/// the system.
 pub fn valid_user(id: &str) -> bool {
     valid(id) && id != "external" && !id.starts_with("house:")
 }

@@ -1,63 +1,62 @@
-//! Reference data of one stock, as decisions need it.
+//! Reference data of one symbol, for decisions.
 
 use crate::named_enum;
 
 named_enum! {
-    /// Whether a stock trades.
+    /// Trading status of a symbol.
     Listing {
-        /// Open.
+        /// Open for trading.
         Listed = 1, "listed";
-        /// Nothing new, nothing matched.
+        /// No new orders and no matching.
         Halted = 2, "halted";
-        /// Only cancels.
+        /// Cancels only.
         CancelOnly = 3, "cancel_only";
-        /// Gone: as if it were not there.
+        /// Removed: treated as unknown.
         Delisted = 4, "delisted";
     }
 }
 
-/// The listing of a stock. Prices and money in 10^-4.
+/// Listing of a symbol. Prices and money in 10^-4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instrument {
-    /// Whether it trades.
     pub status: Listing,
-    /// Step of order prices.
+    /// Tick size of order prices.
     pub tick_e4: i64,
-    /// Step of quantities.
+    /// Lot size of quantities.
     pub lot: i64,
-    /// Largest quantity of an order.
+    /// Maximum quantity of an order.
     pub max_quantity: Option<i64>,
-    /// Largest quantity of a market order, or of a stop without a limit, which becomes one.
+    /// Maximum quantity of a market order, or of a stop without a limit.
     pub clip_size: Option<i64>,
-    /// Largest value of an order.
+    /// Maximum value of an order.
     pub max_notional_e4: Option<i64>,
-    /// How much worse than the reference a price may be for the client: of a market order's trades,
-    /// and of a limit.
+    /// Collar: maximum distance of a price from the reference, on the client's worse side. Applies
+    /// to trades of a market order, and to limits.
     pub collar_bps: i64,
-    /// How much better than the reference a limit may be that may rest.
+    /// Maximum distance of a resting limit from the reference, on the client's better side.
     pub limit_band_bps: Option<i64>,
-    /// How far from the last price a tick may be without confirmation.
+    /// Band: maximum distance of a tick from the last price without confirmation.
     pub band_bps: Option<i64>,
-    /// Whether it may be sold short.
+    /// Short sales are permitted.
     pub short_ok: bool,
-    /// The margin of a share sold short: the cash held beyond the price of buying it back, in parts
-    /// of that price.
+    /// Margin of a short sale: cash held beyond the cost of buying the share back, in basis points
+    /// of that cost.
     pub short_margin_bps: i64,
-    /// The house's margin on each side.
+    /// Half of the house's spread, in basis points.
     pub half_spread_bps: i64,
-    /// The fee of each side of a trade, of its value.
+    /// Fee of each side of a trade, in basis points of the value.
     pub fee_bps: i64,
-    /// Whether the house deals.
+    /// The house deals in this symbol.
     pub house: bool,
-    /// The most that the house gives one order at one quote.
+    /// Maximum quantity that the house gives one order per quote.
     pub house_max: Option<i64>,
-    /// Whether its currency is the accounts' own; orders for others are not served.
+    /// The symbol trades in the currency of all accounts; orders for other symbols are rejected.
     pub account_currency: bool,
-    /// Never tradable.
+    /// Test issue: never tradable.
     pub test_issue: bool,
 }
 
-/// The currency of all accounts.
+/// Currency of all accounts.
 pub const CURRENCY: &str = "USD";
 
 impl Default for Instrument {
@@ -85,12 +84,12 @@ impl Default for Instrument {
 }
 
 impl Instrument {
-    /// Whether the symbol is known at all.
+    /// True if the symbol is known.
     pub fn is_listed(&self) -> bool {
         self.status != Listing::Delisted
     }
 
-    /// Whether new orders may trade.
+    /// True if new orders may trade.
     pub fn is_open(&self) -> bool {
         self.status == Listing::Listed && !self.test_issue
     }

@@ -1,6 +1,6 @@
-//! The pure core: money, ids, accounts, rules. No clock, no randomness, no I/O; integers with
-//! checked arithmetic.
-// clippy.toml lists what would make a result depend on more than its records.
+//! The pure core: decimals, ids, accounts, and the rules of the market. No clock, no randomness, no
+//! I/O; integers with checked arithmetic.
+// clippy.toml lists the functions that would make a result depend on more than its records.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![warn(unreachable_pub)]
 

@@ -1,20 +1,19 @@
 //! Portfolio arithmetic: exact cost basis, gross realised profit. The average price is for display
-//! and never stored, so nothing drifts.
+//! and never stored, so no rounding error accumulates.
 
 use super::status::Side;
 
-/// One position as the portfolio sees it. Negative quantity and basis: short.
+/// Position in a portfolio. Quantity and cost basis are negative for a short position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
-    /// Shares.
     pub quantity: i64,
-    /// Shares held by open sells.
+    /// Shares that open sells hold.
     pub reserved: i64,
-    /// The cost of the shares in total, 10^-4.
+    /// Cost basis of all shares, in 10^-4.
     pub cost_basis_e4: i64,
 }
 
-/// Folds a fill in; answers the profit it realised. None: beyond i64, which the bounds of an
+/// Applies a fill; returns the realised profit. `None`: beyond `i64`, which the bounds of an
 /// account exclude.
 pub fn fill(h: &mut Holding, side: Side, quantity: i64, price_e4: i64) -> Option<i64> {
     let signed = if side == Side::Buy {
@@ -30,8 +29,8 @@ pub fn fill(h: &mut Holding, side: Side, quantity: i64, price_e4: i64) -> Option
         return Some(0);
     }
 
-    // Closing k of n takes floor(basis * k / n) out; the last share takes the rest, so the sum is
-    // exact whatever the steps were.
+    // Closing k of n shares removes floor(basis * k / n). The last share removes the rest, so the
+    // sum is exact for any steps.
     let n = h.quantity.unsigned_abs();
     let k = quantity.unsigned_abs().min(h.quantity.unsigned_abs());
     let out = if k == n {
@@ -52,7 +51,7 @@ pub fn fill(h: &mut Holding, side: Side, quantity: i64, price_e4: i64) -> Option
     h.quantity = h.quantity.checked_sub(closed)?;
     let rest = signed.checked_add(closed)?;
     if rest != 0 {
-        // Through zero: what is left opens a new position at the fill's price.
+        // The fill crosses zero: the rest opens a new position at the fill's price.
         h.quantity = rest;
         h.cost_basis_e4 = value(rest)?;
     }
@@ -93,8 +92,8 @@ mod tests {
     }
 
     proptest! {
-        /// The identity of accounting: realised + unrealised = equity - deposits, exactly, after
-        /// every fill.
+        /// Accounting identity: realised + unrealised = equity - deposits, exactly, after every
+        /// fill.
         #[test]
         fn realised_and_unrealised_are_the_equity(fills in prop::collection::vec((any::<bool>(), 1_i64..1_000, 1_i64..1_000_000), 1..60), mark in 1_i64..1_000_000) {
             let mut h = Holding::default();

@@ -1,62 +1,62 @@
-//! The last price of a symbol: which ticks count, which are late, which must be confirmed, and when
-//! the rest of the system is told.
+//! Last price of a symbol: rules for accepting, ignoring and confirming ticks, and for publishing
+//! the reference price.
 
 use super::instrument::Instrument;
 use super::tick::{Rules, Source, Tick};
 
-/// A tick's price and when it entered the log.
+/// Price of a tick, with its append time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Priced {
-    /// 10^-4.
+    /// Price in 10^-4.
     pub price_e4: i64,
-    /// Append time.
+    /// Append time in milliseconds.
     pub time_ms: i64,
 }
 
-/// The memory of a symbol's prices.
+/// Price state of a symbol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prices {
-    /// The last accepted tick.
+    /// Last accepted tick.
     pub last: Option<Priced>,
-    /// The reference price that was told last.
+    /// Last published reference price.
     pub told: Option<Priced>,
-    /// A price outside the band that waits for confirmation, and how many ticks in a row agreed on
-    /// it.
+    /// Price outside the band that waits for confirmation, with the number of ticks in a row that
+    /// agree.
     pub held: Option<(i64, u8)>,
-    /// Ticks that moved (or confirmed) the price.
+    /// Number of accepted ticks.
     pub accepted: u64,
-    /// Ticks that came too late to count.
+    /// Number of late ticks.
     pub late: u64,
 }
 
-/// How often three ticks in a row must agree on a price outside the band.
+/// Ticks in a row that must agree on a price outside the band, the first tick included.
 const CONFIRMATIONS: u8 = 3;
-/// A reference price is told when it moved this much, ...
+/// A reference price is published after a move by this much, ...
 const TELL_BPS: i128 = 10;
-/// ... or when this long has passed.
+/// ... or after this time.
 const TELL_MS: i64 = 1_000;
-/// A tick may be this far ahead of the log's time.
+/// Maximum lead of a tick's timestamp over log time.
 const AHEAD_NS: i128 = 1_000_000_000;
 
-/// Whether a tick's time lies in the future, seen from its append time.
+/// True if a tick's timestamp lies in the future, compared with its append time.
 pub fn is_ahead(time_ns: i128, append_ms: i64) -> bool {
     time_ns > i128::from(append_ms) * 1_000_000 + AHEAD_NS
 }
 
-/// The fate of a tick.
+/// Outcome of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TickFate {
     /// The tick is the last price now.
     Accepted,
-    /// Too far from the last price; waits for others to agree.
+    /// The price is too far from the last price, and waits for confirmation.
     Held,
-    /// Late, so it counts for nothing.
+    /// The tick is late and ignored.
     Late,
 }
 
 impl Prices {
-    /// Folds in a tick that fits its listing. A tick that is held was seen, too: sent again, it
-    /// must not confirm itself.
+    /// Applies a tick that fits its listing. A held tick also updates the source, so a repeat of
+    /// the tick cannot confirm its own price.
     pub fn fold(
         &mut self,
         tick: &Tick,
@@ -79,7 +79,7 @@ impl Prices {
         )
     }
 
-    /// Folds a tick in that is not late.
+    /// Applies a tick that is not late.
     fn take(&mut self, tick: Priced, instrument: &Instrument) -> TickFate {
         if let (Some(last), Some(band)) = (self.last, instrument.band_bps)
             && outside(tick.price_e4, last.price_e4, band)
@@ -101,9 +101,9 @@ impl Prices {
         TickFate::Accepted
     }
 
-    /// Whether the last price must be told; if so it counts as told from here on. Told prices are
-    /// also the heartbeat, so where prices go stale fast they are told more often. What was told
-    /// with a time far ahead is told again, with the right one.
+    /// Returns the last price if publication is due, and marks the price as published. Published
+    /// prices are also the heartbeat, so a short maximum age makes publication more frequent. A
+    /// price that was published with a time far ahead is published again with the right time.
     pub fn tell(&mut self, stale: Stale) -> Option<Priced> {
         let last = self.last?;
         let interval_ms = TELL_MS.min(stale.behind_ms / 4);
@@ -123,9 +123,9 @@ impl Prices {
 }
 
 impl Prices {
-    /// When the last price must be told though no tick comes any more: when the time for telling is
-    /// over, at the next full second, so that many symbols come together. None: it is the one that
-    /// was told.
+    /// Time at which the last price must be published even without a tick. The time is the next
+    /// full second after the publishing interval, so that many symbols share one wake-up. `None`:
+    /// the last price is already published.
     pub fn due_ms(&self, stale: Stale) -> Option<i64> {
         let last = self.last?;
         let told = self.told?;
@@ -139,14 +139,14 @@ impl Prices {
         })
     }
 
-    /// Tells the last price where that is due by now.
+    /// Publishes the last price if due.
     pub fn tell_due(&mut self, now_ms: i64, stale: Stale) -> Option<Priced> {
         self.due_ms(stale)
             .filter(|due| *due <= now_ms)
             .and_then(|_| self.tell_last())
     }
 
-    /// The last price, which counts as told from here on.
+    /// Returns the last price and marks it as published.
     pub fn tell_last(&mut self) -> Option<Priced> {
         self.told = self.last;
         self.last
@@ -157,22 +157,22 @@ fn outside(price: i64, from: i64, band_bps: i64) -> bool {
     (i128::from(price) - i128::from(from)).abs() * 10_000 > i128::from(band_bps) * i128::from(from)
 }
 
-/// Clocks of brokers may differ by this much, however fast prices go stale.
+/// Brokers' clocks may differ by this much, even if prices go stale sooner.
 const AHEAD_MIN_MS: i64 = 60_000;
 
-/// How far a price's time may lie from that of what is decided upon it.
+/// Maximum distance between the time of a price and the time of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale {
-    /// A price may be so old.
+    /// Maximum age of a price, in milliseconds.
     pub behind_ms: i64,
-    /// Topics have no common clock, so a price may be ahead; but one that is further ahead was
-    /// stamped by a clock that was wrong.
+    /// Maximum lead of a price, in milliseconds. Topics share no clock, so a price may be ahead. A
+    /// larger lead came from a wrong clock.
     pub ahead_ms: i64,
 }
 
 impl Stale {
-    /// As old as that at most. `falls`: times may fall, so that what is far ahead is not fresh;
-    /// else the future always is, as it once was.
+    /// `stale_ms` is the maximum age. `falls`: log time may fall, so a price far ahead is not
+    /// fresh. If false (old rule), every future price is fresh.
     pub fn new(stale_ms: u64, falls: bool) -> Stale {
         let behind_ms = i64::try_from(stale_ms).unwrap_or(i64::MAX);
         Stale {
@@ -186,12 +186,12 @@ impl Stale {
     }
 }
 
-/// Whether a price of that append time is fresh for something appended at `now_ms`.
+/// True if a price of append time `price_ms` is fresh at `now_ms`.
 pub fn is_fresh(price_ms: i64, now_ms: i64, stale: Stale) -> bool {
     now_ms.saturating_sub(price_ms) <= stale.behind_ms && !is_beyond(price_ms, now_ms, stale)
 }
 
-/// Whether a time is further ahead than clocks differ.
+/// True if a time is further ahead than brokers' clocks differ.
 pub fn is_beyond(time_ms: i64, now_ms: i64, stale: Stale) -> bool {
     time_ms.saturating_sub(now_ms) > stale.ahead_ms
 }
@@ -270,7 +270,7 @@ mod tests {
         );
     }
 
-    /// The last tick of a burst was told when another one came, which may be tomorrow.
+    /// Regression: the last tick of a burst was published with the next tick, perhaps a day later.
     #[test]
     fn the_last_price_of_a_burst_is_due_when_its_second_is_over() {
         let mut p = Prices::default();
@@ -313,8 +313,8 @@ mod tests {
         }
     }
 
-    /// A price that was told with a time of tomorrow was told again tomorrow, or when it had moved
-    /// by ten basis points.
+    /// Regression: a price with a time of tomorrow was published again only tomorrow, or after a
+    /// move by ten basis points.
     #[test]
     fn what_was_told_with_a_time_far_ahead_is_told_again() {
         for falls in [false, true] {

@@ -1,35 +1,36 @@
-//! The rate limit: GCRA in whole microseconds, one number of state per user, on the log's append
-//! time. Orders have one bucket, all other commands of a user a second, looser one.
+//! Rate limit: GCRA in whole microseconds on log time, with two numbers of state per bucket. Orders
+//! have one bucket, all other commands of a user have a second, looser bucket.
 
-/// Rate and burst in the form the algorithm wants.
+/// Rate and burst, as GCRA parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     interval_us: i64,
     tolerance_us: i64,
-    /// Time that falls by more than this is followed; none: never.
+    /// A fall of the clock by more than this is followed; `None` means never.
     fall_us: Option<i64>,
 }
 
-/// Clocks of brokers differ by less, or the limit follows them.
+/// Brokers' clocks differ by less, so the limit follows a fall of the clock by more.
 const FALL_MAX_US: i64 = 1_000_000;
 
-/// State of one user.
+/// Bucket of one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UserBucket {
-    /// When the bucket is full again ("theoretical arrival time"), microseconds.
+    /// Time at which the bucket is full again ("theoretical arrival time" of GCRA), in
+    /// microseconds.
     pub tat_us: i64,
-    /// Latest append time seen. A change of leader may set time back by a little, and the limit
-    /// does not follow; see [`Limit::take`].
+    /// Latest append time. After a change of leader, append time may fall by a little, and the
+    /// limit does not follow; see [`Limit::take`].
     pub last_seen_us: i64,
 }
 
 impl Limit {
-    /// `rate` per second with bursts of `burst`; none if the rate is 0 (off).
+    /// `rate` per second with bursts of `burst`; `None` if the rate is 0 (off).
     pub fn new(rate: u32, burst: u32) -> Option<Limit> {
         Limit::times(rate, burst, 1)
     }
 
-    /// So many times the rate and the burst; none if any of the rate and the factor is 0 (off).
+    /// Multiplies rate and burst by `factor`; `None` if rate or factor is 0 (off).
     pub fn times(rate: u32, burst: u32, factor: u32) -> Option<Limit> {
         let rate = u64::from(rate) * u64::from(factor);
         let burst = u64::from(burst.max(1)) * u64::from(factor);
@@ -46,8 +47,8 @@ impl Limit {
         Some(limit)
     }
 
-    /// As it was decided before: time was followed only where it fell by more than an empty bucket
-    /// takes to fill, or (`falls` is false) never.
+    /// Limit under old rules: a fall of the clock is followed only beyond the time to fill an empty
+    /// bucket, or never if `falls` is false.
     pub fn as_before(self, falls: bool) -> Limit {
         Limit {
             fall_us: falls.then(|| self.window_us()),
@@ -55,19 +56,18 @@ impl Limit {
         }
     }
 
-    /// The time that an empty bucket takes to fill.
+    /// Time to fill an empty bucket.
     fn window_us(&self) -> i64 {
         self.tolerance_us.saturating_add(self.interval_us)
     }
 
-    /// Takes one. `Err`: too many; after so many milliseconds (rounded up) there is room again, and
-    /// the state stays as it was.
+    /// Takes one token. `Err` carries the milliseconds (rounded up) until a token is free; the
+    /// state does not change.
     ///
-    /// Time that goes back by no more than a second (or an empty bucket takes to fill) gives no
-    /// credit: the limit waits for it to come again. By more than that, the clock that was last
-    /// seen was wrong, and nobody may be locked out until the time comes that it showed. The
-    /// account is then reckoned from now on: what was spent stays spent, as far as it does not stop
-    /// this one.
+    /// A clock that falls by at most a second (or the time to fill an empty bucket) gives no
+    /// credit: the limit waits for the old time. A larger fall means that the latest append time
+    /// came from a wrong clock. No user may be locked out until that time, so the bucket restarts
+    /// from now. Spent tokens stay spent, except for the token of this command.
     pub fn take(&self, clock: UserBucket, now_us: i64) -> Result<UserBucket, i64> {
         if self
             .fall_us
@@ -88,7 +88,7 @@ impl Limit {
         let now = now_us.max(clock.last_seen_us);
         let free = clock.tat_us.saturating_sub(self.tolerance_us);
         if free > now {
-            // Counted from the sender's time, which may be behind what was seen before.
+            // Count the wait from the sender's time, which may be behind the latest append time.
             let from = if self.fall_us.is_some() { now_us } else { now };
             return Err(free.saturating_sub(from).saturating_add(999) / 1_000);
         }
@@ -100,35 +100,35 @@ impl Limit {
     }
 }
 
-/// A refusal of a message is told at most so often. That bounds what a flood writes: for each of
-/// its commands no event, no notification and no audit entry of theirs. Shorter would cost more,
-/// and a client that waits as long as it was told need not wait for this.
+/// Minimum time between answers to refused commands of a user. The bound saves event, notification
+/// and audit entries for each command of a flood. A shorter time would cost more. A client that
+/// waits as told need not wait longer because of this bound.
 const TELL_EVERY_MS: i64 = 1_000;
 
-/// The second bucket of a user, and what was not told of it.
+/// Second bucket of a user, with the count of unanswered refusals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Messages {
     /// State of the bucket.
     pub clock: UserBucket,
-    /// Append time of the command whose refusal was told last; 0: none was.
+    /// Append time of the command whose refusal was answered last; 0 if none was.
     pub told_ms: i64,
     /// Commands that were refused without an event since the user's last event.
     pub unanswered: u64,
 }
 
-/// The answer of the second bucket.
+/// Answer of the second bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// There was room.
+    /// A token was free.
     Admitted,
-    /// Too many; to be told, with the milliseconds after which there is room again.
+    /// Refused; answer with the milliseconds until a token is free.
     Refused(i64),
-    /// Too many, and one was told a moment ago: only counted.
+    /// Refused shortly after another answer: count only.
     Unanswered,
 }
 
 impl Messages {
-    /// Takes one.
+    /// Takes one token.
     pub fn take(&mut self, limit: &Limit, now_ms: i64) -> Admission {
         let wait_ms = match limit.take(self.clock, now_ms.saturating_mul(1_000)) {
             Ok(clock) => {
@@ -138,8 +138,7 @@ impl Messages {
             Err(wait_ms) => wait_ms,
         };
 
-        // A time before that of the last one says that a clock was wrong; then it is told once
-        // more.
+        // A time before the last answer means that a clock was wrong, so answer once more.
         let silent =
             self.told_ms > 0 && (0..TELL_EVERY_MS).contains(&now_ms.saturating_sub(self.told_ms));
         if silent {
@@ -192,7 +191,7 @@ mod tests {
         }
     }
 
-    /// One stamp a day ahead used to lock the user out for that day.
+    /// Regression: one stamp a day ahead locked the user out for that day.
     #[test]
     fn a_moment_in_the_future_locks_nobody_out() {
         const DAY: i64 = 86_400_000_000;
@@ -216,8 +215,8 @@ mod tests {
         );
     }
 
-    /// The bucket fills in three minutes, and the clock was ahead by one: that minute was waited
-    /// for.
+    /// Regression: the bucket fills in three minutes, and the clock was ahead by one minute. The
+    /// user waited for that minute.
     #[test]
     fn a_clock_that_was_ahead_by_less_than_the_bucket_takes_to_fill_is_not_waited_for() {
         let limit = Limit::new(1, 200).expect("on");
@@ -242,7 +241,7 @@ mod tests {
         }
     }
 
-    /// Journals from before the rule changed must come out the same.
+    /// Journals from before the rule must replay to the same result.
     #[test]
     fn the_old_rule_waits_for_the_future() {
         let limit = Limit::new(1, 1).expect("on").as_before(false);
@@ -286,7 +285,7 @@ mod tests {
             ]
         );
 
-        // The clock had been ahead.
+        // The clock was ahead before.
         assert_eq!(
             [take(now + 900), take(now + 950)],
             [Admission::Refused(1_100), Admission::Unanswered]
@@ -295,8 +294,8 @@ mod tests {
     }
 
     proptest! {
-        /// As long as clocks go on, who waits for as long as they were told gets in; and nobody is
-        /// told to wait for more than one command's time, and a second.
+        /// With rising clocks, a client that waits as told is admitted. The told wait is at most
+        /// one command's time and a second.
         #[test]
         fn the_wait_that_is_told_is_enough(
             rate in 1_u32..2_000, burst in 1_u32..300, factor in 1_u32..12,

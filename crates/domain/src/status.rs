@@ -1,6 +1,6 @@
-//! Sides, order states and liquidity, as the contract names them.
+//! Sides, order states and liquidity, with their words in the contract.
 
-/// An enum whose values have a word in the contract and a number in state.
+/// Enum with a word in the contract and a number in state per value.
 #[macro_export]
 macro_rules! named_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $id:ident = $number:literal, $word:literal;)* }) => {
@@ -11,20 +11,19 @@ macro_rules! named_enum {
         }
 
         impl $name {
-            /// All of them.
             pub const ALL: &'static [$name] = &[$($name::$id),*];
 
-            /// The word of the contract.
+            /// Word in the contract.
             pub fn name(self) -> &'static str {
                 match self { $($name::$id => $word),* }
             }
 
-            /// By its word.
+            /// Value by its word.
             pub fn from_name(name: &str) -> Option<$name> {
                 match name { $($word => Some($name::$id),)* _ => None }
             }
 
-            /// By its number in state; the numbers never change.
+            /// Value by its number in state; the numbers never change.
             pub fn from_number(n: u8) -> Option<$name> {
                 match n { $($number => Some($name::$id),)* _ => None }
             }
@@ -32,17 +31,17 @@ macro_rules! named_enum {
     };
 }
 named_enum! {
-    /// Which way an order goes.
+    /// Side of an order (FIX 54).
     Side {
-        /// Gives money for shares.
+        /// Pays cash for shares.
         Buy = 1, "buy";
-        /// Gives shares for money.
+        /// Gives shares for cash.
         Sell = 2, "sell";
     }
 }
 
 impl Side {
-    /// The other way.
+    /// The other side.
     pub fn opposite(self) -> Side {
         match self {
             Side::Buy => Side::Sell,
@@ -52,27 +51,27 @@ impl Side {
 }
 
 named_enum! {
-    /// Where an order stands.
+    /// Status of an order (FIX OrdStatus, 39).
     Status {
-        /// Checked and reserved, on its way to the book.
+        /// Checked and reserved; on its way to the book.
         PendingNew = 1, "pending_new";
         /// In the book.
         New = 2, "new";
-        /// Some of it traded.
+        /// Traded in part.
         PartiallyFilled = 3, "partially_filled";
-        /// All of it traded; also a transfer that was posted.
+        /// Traded in full; also a posted transfer.
         Filled = 4, "filled";
         /// Ended before it was filled.
         Cancelled = 5, "cancelled";
-        /// Never lived.
+        /// Never accepted.
         Rejected = 6, "rejected";
-        /// Ended by time.
+        /// Ended by its deadline.
         Expired = 7, "expired";
     }
 }
 
 impl Status {
-    /// Whether nothing more can happen to the order.
+    /// True if the status cannot change any more.
     pub fn is_terminal(self) -> bool {
         matches!(
             self,
@@ -82,11 +81,11 @@ impl Status {
 }
 
 named_enum! {
-    /// Which part a fill played.
+    /// Role in a fill (FIX LastLiquidityInd, 851).
     Liquidity {
-        /// Rested in the book.
+        /// Resting order.
         Maker = 1, "maker";
-        /// Came to the book.
+        /// Incoming order.
         Taker = 2, "taker";
         /// Traded with the house.
         House = 3, "house";

@@ -1,78 +1,76 @@
-//! A tick before its price counts: whether it fits its listing, and whether it is late. Every part
-//! of the program that looks at ticks looks at them here.
+//! Checks of a tick before its price counts: the tick must fit its listing, and must not be late.
+//! All crates check ticks here.
 //!
-//! Late is what its source had sent before: by `seq` where it has one, else by its own time. But
-//! sources begin their `seq` anew, every day or whenever they start, and one wrong `seq` must not
-//! silence a source for ever. So the numbers are believed for as long as the source goes on: a
-//! lower one that comes later than [`ANEW_MS`] after the last tick that counted begins the source
-//! anew. Where ticks have times of their own, those must go on: what is older by its own word is
-//! sent again.
+//! A tick is late if its source sent an equal or higher `seq` before. A tick without a `seq` is
+//! late if its timestamp is older than the last timestamp of the source. But sources restart their
+//! `seq` every day or at each start, and a single wrong `seq` must not silence a source for ever.
+//! So a lower `seq` restarts the source if the last accepted tick is more than [`ANEW_MS`] ago. If
+//! ticks carry timestamps, the timestamps must still rise: an older timestamp means a repeat.
 
 use super::instrument::Instrument;
 use super::price::{Stale, is_ahead};
 
-/// A tick, as far as it is judged here.
+/// Facts about a tick that decide about its acceptance.
 #[derive(Clone, Copy, Debug)]
 pub struct Tick {
-    /// Its price, if it is one.
+    /// Price, if valid.
     pub price_e4: Option<i64>,
-    /// Its number, rising for each source.
+    /// Sequence number, rising per source.
     pub seq: Option<u64>,
-    /// Its own time.
+    /// Timestamp of the source.
     pub time_ns: Option<i128>,
-    /// The log's.
+    /// Append time of the log.
     pub append_ms: i64,
 }
 
-/// A tick that is no tick of a listed symbol.
+/// Reason why a tick does not fit its listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
     /// No positive price.
     Price,
-    /// Not listed.
+    /// Symbol not listed.
     Symbol,
-    /// Its time lies in the future.
+    /// Timestamp in the future.
     Future,
 }
 
-/// The rules by which prices are told and ticks are late.
+/// Rules for publishing prices and accepting ticks.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Age of prices.
+    /// Maximum age of prices.
     pub stale: Stale,
-    /// The last price of a burst is told when its second is over.
+    /// The last price of a burst is published at the end of its second.
     pub last_is_told: bool,
-    /// Sources may begin their numbers anew.
+    /// Sources may restart their sequence numbers.
     pub begins_anew: bool,
 }
 
-/// The memory of one source of a symbol's ticks.
+/// State of one source of a symbol's ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Source {
-    /// `seq` of the last one that counted.
+    /// `seq` of the last accepted tick.
     pub seq: Option<u64>,
-    /// Its own time, nanoseconds.
+    /// Timestamp of the last accepted tick, in nanoseconds.
     pub time_ns: Option<i128>,
-    /// The append time of the last one with a `seq` that counted.
+    /// Append time of the last accepted tick with a `seq`.
     pub seen_ms: Option<i64>,
-    /// Late ticks since then.
+    /// Number of late ticks since the last accepted tick.
     pub late: u64,
-    /// Its own time when it last began anew: what is not newer is of the numbers before, however
-    /// high its `seq`.
+    /// Timestamp of the source at its last restart. A tick that is not newer belongs to the old
+    /// numbers, however high its `seq`.
     pub before_ns: Option<i128>,
 }
 
-/// A source that was silent for longer than this may begin anew. What comes late by way of a retry
-/// or a second line comes within it: it is the time that Kafka's clients wait for an answer before
-/// they send again. And it is less than the age at which prices are too old by default, so a feed
-/// that starts again stops nobody.
+/// A source that was silent for longer may restart its numbers. Kafka clients wait 30 s for an
+/// answer before they resend, so late copies by a retry or a second line arrive within this time.
+/// The time is below the default maximum age of prices, so a restarted feed stops no trading.
 pub const ANEW_MS: i64 = 30_000;
-/// So many late ticks in a row are told.
+/// Number of late ticks in a row that is reported.
 pub const LATE_TOLD: u64 = 20;
 
 impl Tick {
-    /// The price and the listing, if the tick fits. The listing is looked up for ticks with a price
-    /// only.
+    /// Returns price and listing if the tick fits. `listing` is called only for a tick with a
+    /// price.
     pub fn fit(
         &self,
         listing: impl FnOnce() -> Option<Instrument>,
@@ -93,7 +91,8 @@ impl Tick {
 }
 
 impl Source {
-    /// Whether a tick counts; then it is remembered. `anew`: sources may begin anew.
+    /// Checks that a tick is not late, and updates the source. `anew`: sources may restart their
+    /// numbers.
     pub(super) fn admits(&mut self, tick: &Tick, anew: bool) -> bool {
         let late = self.is_late(tick);
         let begins = anew && self.begins_anew(tick);
@@ -101,7 +100,7 @@ impl Source {
             if anew {
                 self.late = self.late.saturating_add(1);
 
-                // By the rules of before nobody noted when it was seen: from now on.
+                // Old rules kept no append time, so keep one from now on.
                 self.seen_ms = self.seen_ms.or(tick.seq.map(|_| tick.append_ms));
             }
 
@@ -122,7 +121,7 @@ impl Source {
         true
     }
 
-    /// Whether its late ticks are to be told with this one: once for each row of them.
+    /// True if this tick completes a run of late ticks that must be reported; once per run.
     pub fn tells_late(&self) -> bool {
         self.late == LATE_TOLD
     }
@@ -135,12 +134,13 @@ impl Source {
         }
     }
 
-    /// The last own time. One that lies in the future by now was stamped by a clock that was wrong.
+    /// Last timestamp of the source. A timestamp in the future came from a wrong clock, and does
+    /// not count.
     fn past_ns(&self, tick: &Tick) -> Option<i128> {
         self.time_ns.filter(|last| !is_ahead(*last, tick.append_ms))
     }
 
-    /// Whether a tick is one of the numbers before the source began anew, sent again.
+    /// True if a tick repeats a number from before the source's restart.
     fn is_of_before(&self, tick: &Tick) -> bool {
         let before_ns = self
             .before_ns
@@ -148,14 +148,14 @@ impl Source {
         matches!((tick.seq, tick.time_ns, before_ns), (Some(_), Some(time), Some(before)) if time <= before)
     }
 
-    /// Of a late tick: whether the source begins anew with it.
+    /// True if a late tick restarts the source.
     fn begins_anew(&self, tick: &Tick) -> bool {
         let last_ns = self.past_ns(tick);
         let Some(seq) = tick.seq else {
             return last_ns.is_none();
         };
 
-        // The log's clock, too, may have been ahead for a moment.
+        // The log's clock may have been ahead for a moment, too.
         let silent = self
             .seen_ms
             .is_some_and(|seen| tick.append_ms.saturating_sub(seen).saturating_abs() > ANEW_MS);
@@ -198,8 +198,8 @@ mod tests {
         }
     }
 
-    /// Yesterday ended at 900000, today begins at 1: all of today's ticks were ignored, and nobody
-    /// was told.
+    /// Regression: yesterday ended at 900000 and today began at 1. All of today's ticks were
+    /// ignored, without a report.
     #[test]
     fn a_source_that_was_silent_may_begin_anew() {
         for (later, anew, due) in [
@@ -233,7 +233,7 @@ mod tests {
         }
     }
 
-    /// Late ticks do not keep a source from beginning anew, however many there are.
+    /// Late ticks, however many, do not stop a source from restarting.
     #[test]
     fn one_wrong_number_silences_a_source_for_a_while_and_is_told() {
         let mut s = Source::default();
@@ -259,7 +259,7 @@ mod tests {
             );
         }
 
-        // The same number again without a time is sent again; a lower one begins anew.
+        // The same number without a timestamp is a repeat; a lower number restarts the source.
         assert!(!s.admits(&tick(Some(9), None, 200_000), true));
         assert!(s.clone().admits(&tick(Some(8), None, 200_000), true));
         assert!(
@@ -268,8 +268,8 @@ mod tests {
         );
     }
 
-    /// Yesterday's numbers are above those of today, so yesterday's ticks were today's prices, and
-    /// then today's were late.
+    /// Regression: yesterday's numbers are above today's. Repeats of yesterday's ticks became
+    /// today's prices, and today's ticks were late.
     #[test]
     fn what_was_sent_before_a_source_began_anew_stays_late() {
         let mut s = Source::default();
@@ -289,11 +289,11 @@ mod tests {
             "each time that it begins anew"
         );
 
-        // A clock that falls behind what was seen holds nobody off.
+        // A clock that falls behind the last append time stops no source.
         assert!(admits(5, 50, 50_000));
     }
 
-    /// The time that a wrong clock stamped holds nobody off.
+    /// A timestamp from a wrong clock stops no source.
     #[test]
     fn a_time_of_tomorrow_is_outlived() {
         const DAY: i64 = 86_400_000;

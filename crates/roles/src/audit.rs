@@ -1,5 +1,5 @@
-//! `audit`: one hash chain per source partition over everything that is public. It also says what
-//! is wrong with a bad record of `instruments`, which all roles pass over and none of them owns.
+//! `audit`: one hash chain per source partition, over all public topics. The role also writes the
+//! dead letters for bad records of `instruments`, because the other roles skip such records.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,13 @@ use super::ingress::bug;
 
 const VERSION: u8 = 1;
 
-/// Chains with links of version 1 (by the source's full name), and the first offset whose link is
-/// of version 2.
+/// Chains with version 1 links (by the source's full name), and the first offset with a version 2
+/// link.
 pub type EarlyLinks = BTreeMap<String, u64>;
 
-/// The role's logic; see the module.
 #[derive(Default)]
 pub(super) struct AuditRole {
-    /// Only for a replay. What is done for the first time is done in version 2.
+    /// Only for a replay. A first execution always writes version 2.
     links: EarlyLinks,
     key: String,
     source: String,
@@ -45,8 +44,8 @@ impl RoleLogic for AuditRole {
             return Ok(());
         }
 
-        // `topic/partition`: in state without the prefix, so that the state does not depend on it;
-        // in the log in full, as everywhere.
+        // State keys use `topic/partition` without the prefix, so that state does not depend on the
+        // prefix. The log carries the full name, as everywhere.
         let name = ctx.src();
         let full = name.rsplit_once('/').map_or(name, |(source, _)| source);
         self.source.clear();
@@ -125,7 +124,7 @@ impl RoleLogic for AuditRole {
     }
 }
 
-/// The topic's name without the prefix.
+/// Topic name without the prefix.
 fn short_name(record: &Record<'_>) -> &'static str {
     match record.at.topic {
         topics::ORDER_COMMANDS => "order-commands",
@@ -142,7 +141,7 @@ fn short_name(record: &Record<'_>) -> &'static str {
     }
 }
 
-/// State of a chain: version, head, number of entries.
+/// Writes the state of a chain: version, head, number of entries.
 fn write(out: &mut Vec<u8>, head: &Hash, count: u64) {
     out.push(VERSION);
     out.extend_from_slice(head);
@@ -159,7 +158,7 @@ fn read(bytes: &[u8]) -> Option<(Hash, u64)> {
     rest.is_empty().then_some((head.try_into().ok()?, count))
 }
 
-/// State of a chain, readable.
+/// State of a chain as JSON.
 pub(super) fn show(value: &[u8]) -> Option<serde_json::Value> {
     let (head, count) = read(value)?;
     let head: String = head.iter().map(|b| format!("{b:02x}")).collect();
@@ -170,7 +169,7 @@ pub(super) fn show(value: &[u8]) -> Option<serde_json::Value> {
 mod tests {
     use super::*;
 
-    /// Later versions must read what this one wrote.
+    /// Golden bytes: later versions must read the bytes of this version.
     #[test]
     fn golden_bytes() {
         let mut out = Vec::new();

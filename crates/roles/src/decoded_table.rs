@@ -1,5 +1,5 @@
-//! Rows of broadcast tables in decoded form. Every order looks at some of them, so what was decoded
-//! is kept as long as the row's version is the same.
+//! Cache of decoded rows of broadcast tables. Every order reads some rows, so a decoded row is kept
+//! until the row's version changes.
 
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
@@ -27,11 +27,11 @@ impl<T: Copy> DecodedTable<T> {
         }
     }
 
-    /// The row of a key; none if there is none, or none that can be understood.
+    /// Row of a key; `None` if the row is missing or unreadable.
     pub(super) fn get(&mut self, ctx: &mut Ctx<'_>, key: &str) -> Option<T> {
         let row = ctx.lookup(self.table, key.as_bytes())?;
 
-        // Version 0 is not a version: such a row may change without notice.
+        // Version 0 is no version: the row may change without notice.
         if row.version > 0
             && let Some((version, decoded)) = self.seen.get(key.as_bytes())
             && *version == row.version
@@ -46,7 +46,7 @@ impl<T: Copy> DecodedTable<T> {
     }
 }
 
-/// Reference data.
+/// Reference data of symbols.
 pub(super) fn instruments() -> DecodedTable<Instrument> {
     DecodedTable::new(topics::INSTRUMENTS, |key, value| {
         instrument::decode(Some(key), Some(value)).ok().flatten()
@@ -61,8 +61,8 @@ pub(super) fn references() -> DecodedTable<(i64, i64)> {
     })
 }
 
-/// The rows of `controls` by which orders end: what of an account is switched off, where its orders
-/// are not kept.
+/// Rows of `controls` that end orders: the switched-off state of users, unless the row keeps their
+/// orders.
 pub(super) fn ends() -> DecodedTable<Control> {
     DecodedTable::new(topics::CONTROLS, |key, value| {
         control::decode(Some(key), Some(value))
@@ -72,7 +72,7 @@ pub(super) fn ends() -> DecodedTable<Control> {
     })
 }
 
-/// The rows of `controls`: everything that operators have switched off.
+/// Rows of `controls`: all kill switches.
 pub(super) fn controls() -> DecodedTable<Control> {
     DecodedTable::new(topics::CONTROLS, |key, value| {
         Some(control::decode(Some(key), Some(value)).ok()??.state)

@@ -1,11 +1,11 @@
-//! The judgement of a client's record before its value is read.
+//! First checks of a client's record, before its value is decoded.
 
 use engine::context::Ctx;
 use engine::role::Bug;
 use ports::records::{NO_LOG_TIME, Record};
 use wire::topics::INPUT_BYTES_MAX;
 
-/// Key and value of a record that is where it belongs; `None`: it went to `dead-letters`.
+/// Key and value of a valid record; `None` if the record went to `dead-letters`.
 pub(super) fn vet<'r>(ctx: &mut Ctx<'_>, record: &Record<'r>) -> Option<(&'r [u8], &'r [u8])> {
     let value = record.value;
     if record.timestamp_ms == NO_LOG_TIME {
@@ -52,12 +52,12 @@ pub(super) fn vet<'r>(ctx: &mut Ctx<'_>, record: &Record<'r>) -> Option<(&'r [u8
     Some((key, value))
 }
 
-/// An error that names the record it was found at.
+/// Error with the source record's name.
 pub(super) fn bug(ctx: &Ctx<'_>, what: impl std::fmt::Display) -> Bug {
     Bug(format!("{}: {what}", ctx.src()))
 }
 
-/// Value of one of our own records, which always has one.
+/// Value of a record between our roles, which always has a value.
 pub(super) fn own<'r>(ctx: &Ctx<'_>, record: &Record<'r>) -> Result<&'r [u8], Bug> {
     record
         .value

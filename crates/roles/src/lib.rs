@@ -1,6 +1,6 @@
-//! The five roles. Each is a pure function over records and state; what they decide lives in
-//! `domain`, how records look in `wire`, and who calls them and commits is the engine's business.
-// clippy.toml lists what would make a result depend on more than its records.
+//! The five roles. A role is a pure function over records and state. Its rules live in `domain`,
+//! and the format of its records lives in `wire`. The engine calls roles and commits their output.
+// clippy.toml lists the functions that would make a result depend on more than its records.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![warn(unreachable_pub)]
 
@@ -32,11 +32,11 @@ use wire::{control, instrument, topics, trade};
 /// A role by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Role {
-    /// Accounts: checks, duplicates, funds, settlement.
+    /// Accounts: checks, duplicate ids, holds, settlement.
     Orders,
     /// Books and prices.
     Trading,
-    /// Portfolios, folded from order events.
+    /// Portfolios, computed from order events.
     Portfolio,
     /// Messages to users.
     Notifications,
@@ -56,7 +56,7 @@ impl Role {
         ]
     }
 
-    /// The name on the command line and in group names.
+    /// Name on the command line and in consumer group names.
     pub fn name(self) -> &'static str {
         match self {
             Role::Orders => "orders",
@@ -67,7 +67,7 @@ impl Role {
         }
     }
 
-    /// The topics that the role reads, owns and writes.
+    /// Topics that the role reads, owns and writes.
     pub fn spec(self) -> RoleSpec {
         let guarded = |topic| RoleInput {
             topic,
@@ -93,8 +93,8 @@ impl Role {
         };
 
         match self {
-            // Executions first: the money they give back may pay for the orders of the same batch.
-            // Then the desk's deposits, for the same reason.
+            // Executions come first, because cash that they release may pay for orders of the same
+            // batch. Deposits by operators come next, for the same reason.
             Role::Orders => RoleSpec {
                 inputs: vec![
                     guarded(topics::EXECUTIONS),
@@ -111,8 +111,8 @@ impl Role {
                 journal: Some(topics::ORDERS_JOURNAL),
                 ..base
             },
-            // Of the same millisecond, prices come first: an order trades at the latest price that
-            // is here. Then the clock: expired orders are out of the way.
+            // Within one millisecond, prices come first, so an order trades at the latest price.
+            // The clock comes next, so expired orders leave the book before new commands.
             Role::Trading => RoleSpec {
                 inputs: vec![
                     open(topics::MARKET_DATA),
@@ -137,8 +137,8 @@ impl Role {
                 changelog: topics::NOTIFICATIONS_CHANGELOG,
                 ..base
             },
-            // The internal topics are read so that the lag of `audit` says whether everything has
-            // come to rest.
+            // The role reads the internal topics too, so that a lag of 0 of `audit` means that the
+            // whole pipeline is at rest.
             Role::Audit => RoleSpec {
                 inputs: topics::AUDITED
                     .into_iter()
@@ -159,7 +159,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A name that is no role's.
+/// Error for a name that belongs to no role.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "there is no role \"{0}\"; the roles are orders, trading, portfolio, notifications, audit (or all)"
@@ -177,8 +177,8 @@ impl FromStr for Role {
     }
 }
 
-/// Makes the logic of a role. `partitions`: how many partitions the topics with a chosen number
-/// have.
+/// Makes the logic of a role. `partitions` is the partition count of the topics whose count the
+/// operator chooses.
 pub fn factory(
     role: Role,
     settings: RoleSettings,
@@ -195,8 +195,8 @@ pub fn factory(
     })
 }
 
-/// The same to do again what was done before: chains that began under version 1 have links of that
-/// version up to where they went on under version 2.
+/// Like [`factory`], for a replay. Chains that began under version 1 have version 1 links, up to
+/// the entry at which version 2 took over.
 pub fn factory_of_past(
     role: Role,
     settings: RoleSettings,

@@ -1,5 +1,5 @@
-//! `notifications`: tells users what happened, one sentence per event. No state: an event says
-//! everything.
+//! `notifications`: one sentence for the user per event. No state, because an event carries all the
+//! facts.
 
 use std::fmt::Write;
 
@@ -16,7 +16,6 @@ use wire::topics;
 
 use super::ingress::{bug, own};
 
-/// The role's logic; see the module.
 #[derive(Default)]
 pub(super) struct Notifications {
     text: String,
@@ -41,7 +40,7 @@ impl RoleLogic for Notifications {
     }
 }
 
-/// The message to a person.
+/// Writes the sentence for the user.
 fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
     let id = e.order_id.unwrap_or("?");
     let reason = e.text.or(e.reason.map(Reason::text));
@@ -88,7 +87,8 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             let price = Money(e.last_price_e4.unwrap_or(0).into());
             write!(out, "Order {id} is {done}: {} ", did(e))?;
             match traded(e).filter(|(all, ..)| *all > quantity) {
-                // More than one part: who reads this alone must know the whole.
+                // The order filled in several parts. The reader of this sentence alone must learn
+                // the total.
                 Some((all, average, about)) => {
                     of_all(e, all, out)?;
                     write!(
@@ -102,8 +102,8 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
                 }
             }
         }
-        // A command was refused whose id belongs to an earlier one; the event says how that one
-        // stands, and it stands as it did.
+        // A refused command has the id of an earlier command. The event carries the unchanged
+        // status of the earlier command.
         Event::OrderRejected if e.status.is_some_and(|s| s != Status::Rejected) => {
             write!(out, "A command with the id {id} was refused")?;
             reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
@@ -162,8 +162,8 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             before(e, out)?;
         }
         Event::CancelRejected => {
-            // A change is answered so, too, and the event does not say which of both it was. Only a
-            // command that named no order is its own cause.
+            // Refused cancels and refused replaces share this event, which does not name the kind
+            // of command. A command that named no order is its own cause.
             let what = if e.order_id == e.cause_id {
                 "Command"
             } else {
@@ -203,12 +203,12 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// `partially filled`.
+/// Returns for example `partially filled`.
 fn status(e: &OrderEvent<'_>) -> String {
     e.status.map_or("unknown", Status::name).replace('_', " ")
 }
 
-/// ` to buy 10 AAPL at 189.25 USD or better`, as far as it is known.
+/// Writes ` to buy 10 AAPL at 189.25 USD or better`, as far as the event knows.
 fn order(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
     let (Some(side), Some(quantity), Some(symbol)) = (e.side, e.quantity, e.symbol) else {
         return Ok(());
@@ -228,7 +228,7 @@ fn did(e: &OrderEvent<'_>) -> &'static str {
     }
 }
 
-/// `3 of 10 AAPL`, or `10 AAPL` if that is all of the order.
+/// Writes `3 of 10 AAPL`, or `10 AAPL` if that is the whole order.
 fn of_all(e: &OrderEvent<'_>, quantity: i64, out: &mut String) -> std::fmt::Result {
     write!(out, "{quantity}")?;
     if let Some(all) = e.quantity.filter(|all| *all > quantity) {
@@ -238,8 +238,8 @@ fn of_all(e: &OrderEvent<'_>, quantity: i64, out: &mut String) -> std::fmt::Resu
     write!(out, " {}", e.symbol.unwrap_or("?"))
 }
 
-/// The sum of the order's trades so far: quantity, average price (a half rounded up), and a word if
-/// that is not exact. Events of before do not say it.
+/// CumQty, average price (half rounded up), and "about " if the average is not exact. Old events
+/// lack the value.
 fn traded(e: &OrderEvent<'_>) -> Option<(i64, Money, &'static str)> {
     let quantity = e.cum_quantity.filter(|n| *n > 0)?;
     let value = e.cum_value_e4?;
@@ -252,7 +252,7 @@ fn traded(e: &OrderEvent<'_>) -> Option<(i64, Money, &'static str)> {
     ))
 }
 
-/// `; 3 of 10 AAPL were bought before, at 100.00 USD`.
+/// Writes `; 3 of 10 AAPL were bought before, at 100.00 USD`.
 fn before(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
     match (traded(e), e.cum_quantity) {
         (Some((quantity, average, about)), _) => {

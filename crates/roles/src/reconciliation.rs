@@ -1,15 +1,14 @@
-//! Checks that no task can do alone: at rest, trades between users of different tasks have come to
-//! both, and an order is open in `orders` if and only if it is in a book. For `verify` and for
-//! tests.
+//! Checks across tasks. At rest, a trade between users has been settled in the tasks of both users.
+//! An order is open in `orders` if and only if a book contains it. Used by `verify` and by tests.
 
 use ports::StateStore;
 
 use super::{orders, trading};
 
-/// User, order id and what may still trade.
+/// User, order id and LeavesQty.
 pub type OpenOrder = (String, String, i64);
 
-/// The state of all tasks of both roles, as far as it was added.
+/// Collected state of the tasks of both roles.
 #[derive(Default)]
 pub struct AtRest {
     accounts: orders::SharedSums,
@@ -32,7 +31,7 @@ impl AtRest {
         Ok(())
     }
 
-    /// The orders that are open and in a book, sorted; or what is wrong.
+    /// Returns the open orders, sorted; or the first difference.
     pub fn check(self) -> Result<Vec<OpenOrder>, String> {
         let AtRest {
             accounts,

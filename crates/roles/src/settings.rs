@@ -1,126 +1,126 @@
-//! The settings that an operator may choose for the roles' decisions. The roles that decide leave
-//! it in their journals, so that a replay decides as was decided then, whatever is set by now, and
-//! so that `audit find` can say it.
+//! Settings that an operator may choose for decisions of the roles. Deciding roles write them to
+//! their journals. A replay then decides by the settings of that time, and `audit find` can print
+//! them.
 
 use domain::price::Stale;
 use domain::tick::Rules;
 use wire::encode::{self, Encoding, Field};
 use wire::input::read_map;
 
-/// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoleSettings {
-    /// Orders per second and user; 0: no limit.
+    /// Orders per second and user; 0 means no limit.
     pub rate_limit: u32,
-    /// Orders that may come at once.
+    /// Size of the bucket, in orders.
     pub burst: u32,
-    /// Of other commands of a user so many times the rate and the burst may come; 0: no limit.
+    /// Limit for all other commands of a user, as a multiple of rate and burst; 0 means no limit.
     pub message_rate_factor: u32,
-    /// Oldest price that counts as fresh.
+    /// Age of the oldest price that counts as fresh.
     pub stale_ms: u64,
-    /// The cash that a new account begins with, 10^-4; 0: nothing.
+    /// Cash of a new account, in 10^-4; 0 means none.
     pub opening_cash_e4: i64,
-    /// Oldest command that is accepted, if that is limited.
+    /// Age of the oldest command that is accepted; `None` means no limit.
     pub max_command_age_ms: Option<u64>,
-    /// How long an id that has ended is remembered; none: for ever.
+    /// Time for which the id of an ended order is remembered; `None` means for ever.
     pub dedup_window_ms: Option<i64>,
-    /// Orders of one user that may rest or wait at a time.
+    /// Maximum of open orders (resting orders and waiting stops) of one user.
     pub open_orders_max: u64,
-    /// When DAY orders end: so long after midnight UTC, milliseconds.
+    /// End of DAY orders, in milliseconds after midnight UTC.
     pub day_ends_ms: i64,
-    /// The rule of times that fall: a clock that was far ahead for a moment is outlived. Not for
-    /// operators: journals from before it came do not name it, and are replayed without.
+    /// Log time may go backwards, so a clock that was far ahead for a moment does no lasting harm.
+    /// Operators cannot set this field. Old journals do not name the field, and are replayed
+    /// without the rule.
     pub time_may_fall: bool,
-    /// The same of the queue of ids that are to be forgotten: it does not wait for a time that a
+    /// The same rule for the expiry queue of ids. The queue does not wait for a time that only a
     /// wrong clock showed.
     pub marks_may_fall: bool,
-    /// Orders that a mass cancel takes at a time; 0: all at once, as it was before there were
+    /// Orders that a mass cancel ends per record; 0 means all at once, as in versions without
     /// parts.
     pub mass_cancel_part: u64,
-    /// Trades that one record leads to; an order that meets more goes on in parts. 0: all at once,
-    /// as it was before there were parts.
+    /// Maximum of trades per record; an order that meets more continues in later records. 0 means
+    /// no maximum, as in versions without parts.
     pub match_part: u64,
-    /// The rules of the desk, see [`RULES`]. Not for operators: journals of before do not name it,
-    /// and are replayed by rules 0.
+    /// Version of the desk's rules, see [`RULES`]. Operators cannot set this field. Old journals do
+    /// not name the field, and are replayed by rules 0.
     pub rules: u64,
-    /// Whether users themselves may move money, by deposits and withdrawals on `order-commands`.
+    /// Users may move money, by deposits and withdrawals on `order-commands`.
     pub client_transfers: bool,
 }
 
-/// The newest rules of the desk. Each number adds to those before it:
+/// Newest version of the desk's rules. Each version adds one rule to those before:
 ///
 /// 1. the house has a place in the book ([`HOUSE_IN_BOOK`]);
-/// 2. stops are bound by the price that set them off ([`STOPS_BY_TRIGGER`]);
-/// 3. a limit is bound on the side that costs its owner, by a price that is fresh
-///    ([`BANDS_BY_SIDE`]);
-/// 4. protections under a name that is not ours are refused ([`STRICT_FIELDS`]);
-/// 5. what was sold short holds what it brought, and a margin, by the price of now
-///    ([`SHORT_MARGIN`]);
-/// 6. orders of who is stopped or disabled end ([`SWITCHED_OFF_ENDS`]);
-/// 7. of a tick and a trade the last one processed is the price, whatever their clocks say
+/// 2. the collar of a stop counts from its trigger price ([`STOPS_BY_TRIGGER`]);
+/// 3. a fresh price bounds a limit, only on the side that costs the owner ([`BANDS_BY_SIDE`]);
+/// 4. a protective field under an unknown name is refused ([`STRICT_FIELDS`]);
+/// 5. a short position holds its proceeds and a margin, at the current price ([`SHORT_MARGIN`]);
+/// 6. orders of stopped or disabled users end ([`SWITCHED_OFF_ENDS`]);
+/// 7. the price is the last processed tick or trade, and their clocks do not count
 ///    ([`LAST_PROCESSED`]);
-/// 8. the last price of a burst is told when its second is over ([`LAST_IS_TOLD`]);
-/// 9. operators have a topic of their own, and not every command opens an account
+/// 8. the last price of a burst is published at the end of its second ([`LAST_IS_TOLD`]);
+/// 9. operators have a topic of their own, and some refused commands open no account
 ///    ([`OPERATORS_APART`]);
 /// 10. the inputs of a transaction are merged by log time ([`MERGED_BY_LOG_TIME`]);
-/// 11. a trade is taken back as it was, and posted whatever has become of the money
+/// 11. a trade bust uses the recorded trade, and is posted even if cash or shares are gone
 ///     ([`BUST_BY_TRADE`]);
-/// 12. what is no order has a limit of its own, and a command that names no open order leaves its
-///     id free ([`MESSAGES_BOUNDED`]);
-/// 13. a source of ticks that was silent may begin its numbers anew ([`SOURCES_BEGIN_ANEW`]);
-/// 14. a changed order holds what a new one would for what it sells short ([`MARGIN_OF_CHANGES`]);
-/// 15. a quote is owed to the orders that rest by then, and not to later ones
+/// 12. commands other than orders have a rate limit, and a command that names no open order leaves
+///     its id free ([`MESSAGES_BOUNDED`]);
+/// 13. a source of ticks that was silent may restart its sequence numbers ([`SOURCES_BEGIN_ANEW`]);
+/// 14. a replaced order holds as much for its short sale as a new order would
+///     ([`MARGIN_OF_CHANGES`]);
+/// 15. an owed quote is for the orders of that time, and not for later orders
 ///     ([`OWED_TO_WHAT_RESTS`]).
 pub(crate) const RULES: u64 = 15;
-/// From these rules on the house is met at its price, by every order, and trades with what rests at
-/// its next quote. Before, it took what the book left of market orders.
+/// From these rules on, every order meets the house at the house's price, and resting orders meet
+/// its next quote. Before, the house took the remainder that market orders left.
 pub(crate) const HOUSE_IN_BOOK: u64 = 1;
-/// From these rules on the collar of a stop counts from the price that set it off, and a buy whose
-/// cash does not reach that far rests. Before, it counted from the stop price, and what the market
-/// had passed was cancelled.
+/// From these rules on, the collar of a stop counts from the trigger price. A buy whose hold does
+/// not reach that far rests in the book. Before, the collar counted from the stop price, and a stop
+/// that the market had passed was cancelled.
 pub(crate) const STOPS_BY_TRIGGER: u64 = 2;
-/// From these rules on a limit far from the market on the side where it waits is no mistake, and a
-/// price that is too old bounds nothing. Before, the collar bound limits on both sides, also by a
-/// price of any age.
+/// From these rules on, a limit far from the market is valid on the side where the order rests. A
+/// stale price bounds nothing. Before, the collar bound limits on both sides, also by a price of
+/// any age.
 pub(crate) const BANDS_BY_SIDE: u64 = 3;
-/// From these rules on a command with a protection under a name that is not ours is refused.
-/// Before, such a field was ignored like any other.
+/// From these rules on, a command with a protective field under an unknown name is refused. Before,
+/// the field was ignored like any unknown field.
 pub(crate) const STRICT_FIELDS: u64 = 4;
-/// From these rules on a short sale's proceeds are held, with a margin; both follow the reference
-/// price. Before, the price at the collar was held, as it was at the sale, and the proceeds were
+/// From these rules on, the proceeds of a short sale are held, with a margin; both follow the
+/// reference price. Before, the price at the collar was held, as of the sale, and the proceeds were
 /// free.
 pub(crate) const SHORT_MARGIN: u64 = 5;
-/// From these rules on nothing of a user trades who is stopped or disabled, and their orders end.
-/// Before, only what came later was refused.
+/// From these rules on, orders of a stopped or disabled user do not trade, and end. Before, only
+/// later commands were refused.
 pub(crate) const SWITCHED_OFF_ENDS: u64 = 6;
-/// From these rules on no clocks of different topics are compared to find the newer price. Before,
-/// the later append time won.
+/// From these rules on, clocks of different topics are not compared to find the newer price.
+/// Before, the later append time won.
 pub(crate) const LAST_PROCESSED: u64 = 7;
-/// From these rules on a price that was not worth telling at once is told when its second is over.
-/// Before, it waited for the next tick.
+/// From these rules on, a price that was conflated is published at the end of its second. Before,
+/// the price waited for the next tick.
 pub const LAST_IS_TOLD: u64 = 8;
-/// From these rules on `order-commands` carries neither busts nor commands with an operator, and a
-/// command that is refused for its form, its topic or what is switched off opens no account.
+/// From these rules on, `order-commands` carries neither busts nor commands with an operator. A
+/// command that is refused for its form, its topic or a kill switch opens no account.
 pub(crate) const OPERATORS_APART: u64 = 9;
-/// From these rules on the records of a transaction are processed in the order of their log times.
+/// From these rules on, the records of a transaction are processed in the order of their log times.
 /// Before, all prices came first, then the clock, then orders.
 pub const MERGED_BY_LOG_TIME: u64 = 10;
-/// From these rules on orders keep their trades, and a trade is taken back only as it was, in parts
-/// too, and told in `trades`; what is not there any more is owed. Before, the operator's word was
-/// taken for price and fee, and what was not there any more could not be taken back.
+/// From these rules on, orders keep their trades. A bust must match the recorded trade, may be
+/// partial, and is published in `trades`. Missing cash or shares are owed. Before, price and fee
+/// came from the operator's command, and a bust failed if cash or shares were gone.
 pub(crate) const BUST_BY_TRADE: u64 = 11;
-/// From these rules on there is the second bucket, `UNKNOWN_ORDER` leaves the id free, and limits
-/// follow a time that falls by more than a second. Before, only orders were limited, and time had
-/// to fall by more than an empty bucket takes to fill.
+/// From these rules on, the second bucket exists, and `UNKNOWN_ORDER` leaves the id free. Limits
+/// follow a clock that falls by more than a second. Before, only orders were limited, and the clock
+/// had to fall by more than the time to fill an empty bucket.
 pub(crate) const MESSAGES_BOUNDED: u64 = 12;
-/// From these rules on a lower `seq` counts, if its source was silent before it, and late ticks in
-/// a row are told. Before, the highest one silenced all below it.
+/// From these rules on, a lower `seq` counts if its source was silent before, and runs of late
+/// ticks are reported. Before, the highest `seq` silenced all lower numbers.
 pub(crate) const SOURCES_BEGIN_ANEW: u64 = 13;
-/// From these rules on a change to more shares or a lower limit holds for each share sold short
-/// what a new order would, if that is more. Before, each share held what it did at first.
+/// From these rules on, a replace to more shares or a lower limit holds for its short sale the hold
+/// of a new order, if higher. Before, each share kept its first hold.
 pub(crate) const MARGIN_OF_CHANGES: u64 = 14;
-/// From these rules on a quote that is owed to orders which are gone is owed to nobody. Before, an
-/// order that came later and had met the house could be filled by the same quote once more.
+/// From these rules on, an owed quote ends with the orders that the house owed the quote to.
+/// Before, a later order that had already met the house could be filled by the same quote once
+/// more.
 pub(crate) const OWED_TO_WHAT_RESTS: u64 = 15;
 
 impl Default for RoleSettings {
@@ -146,8 +146,8 @@ impl Default for RoleSettings {
 }
 
 impl RoleSettings {
-    /// As JSON, by the names that the command line has for them. What is beyond i64 is as good as
-    /// unlimited, there and here.
+    /// Encodes the settings as JSON, by their names on the command line. A value beyond `i64` is
+    /// clamped, which is as good as unlimited.
     pub fn encode(&self) -> Vec<u8> {
         let int = |n: u64| Field::Int(i64::try_from(n).unwrap_or(i64::MAX));
         let all = [
@@ -197,7 +197,7 @@ impl RoleSettings {
         out
     }
 
-    /// The rules by which ticks count and prices are told.
+    /// Rules for accepting ticks and publishing prices.
     pub fn price_rules(&self) -> Rules {
         Rules {
             stale: Stale::new(self.stale_ms, self.time_may_fall),
@@ -206,8 +206,8 @@ impl RoleSettings {
         }
     }
 
-    /// The same without what came after journals had settings: an entry that does not name it was
-    /// decided without it.
+    /// These settings without the rules that are newer than settings in journals. A journal entry
+    /// that does not name a rule was decided without that rule.
     pub(super) fn before_settings(self) -> RoleSettings {
         RoleSettings {
             time_may_fall: false,
@@ -220,9 +220,9 @@ impl RoleSettings {
         }
     }
 
-    /// From what [`Self::encode`] wrote, in this version or an older one: a setting that came later
-    /// begins with a default under which nothing changes. One that this version does not know is an
-    /// error, since it may have decided something.
+    /// Reads the bytes of [`Self::encode`], of this version or an older one. A setting that is
+    /// missing gets a default that keeps the old behaviour. An unknown setting is an error, because
+    /// that setting may have changed decisions.
     pub fn decode(bytes: &[u8]) -> Result<RoleSettings, String> {
         let mut s = RoleSettings::default().before_settings();
         let mut wrong = None;
@@ -243,7 +243,7 @@ impl RoleSettings {
                 "client_transfers" => on(&mut s.client_transfers, n),
                 "mass_cancel_part" => put(&mut s.mass_cancel_part, n),
                 "match_part" => put(&mut s.match_part, n),
-                // Rules that are not known here may have decided anything.
+                // Unknown rules may have changed any decision.
                 "rules" => (1..=RULES as i64).contains(&n) && put(&mut s.rules, n),
                 _ => false,
             });
@@ -265,13 +265,13 @@ impl RoleSettings {
     }
 }
 
-/// A rule that is on where it is named.
+/// Switches a rule on if the journal names it as 1.
 fn on(rule: &mut bool, n: i64) -> bool {
     *rule = n == 1;
     *rule
 }
 
-/// False: it does not fit there.
+/// Returns false if `n` does not fit the setting's type.
 fn put<T: TryFrom<i64>>(setting: &mut T, n: i64) -> bool {
     T::try_from(n).map(|n| *setting = n).is_ok()
 }

@@ -1,5 +1,5 @@
-//! State for people: keys as `kind/id/id` and values as JSON, for every role. Reading only; what
-//! the bytes mean is said where they are written.
+//! State for people: keys as `kind/id/id`, values as JSON, for every role. Read only. The modules
+//! that write the bytes define their meaning.
 //!
 //! | role | keys |
 //! |---|---|
@@ -7,14 +7,14 @@
 //! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `crossing/SYMBOL`, `waiting/SYMBOL/NUMBER`, `goes-on` |
 //! | `portfolio` | `portfolio/USER`, `sell/USER/ORDER`, `position/USER/SYMBOL` |
 //! | `audit` | `TOPIC/PARTITION` |
-//! | `notifications` | keeps nothing |
+//! | `notifications` | no state |
 
 use serde_json::Value;
 
 use super::{Role, audit, orders, portfolio, trading};
 use ports::partitioner;
 
-/// The names of values, and the beginnings of their keys in state. The words are tried in order.
+/// Kind names, and the first byte of their state keys. Kinds are tried in this order.
 const KINDS: &[(Role, &str, u8)] = &[
     (Role::Orders, "account", b'a'),
     (Role::Orders, "position", b'p'),
@@ -42,11 +42,11 @@ const KINDS: &[(Role, &str, u8)] = &[
     (Role::Trading, "ends-orders", b'k'),
 ];
 
-/// Its second part is 32 bytes and not text.
+/// Key letter whose second part is a 32-byte hash, not text.
 const HASHED: u8 = b'Q';
 
-/// How many separators a key's ids have at most: a source may contain anything, an id nothing that
-/// separates.
+/// Maximum of separators in a key's ids. A source name may contain any byte, an id contains no
+/// separator.
 fn parts(letter: u8) -> usize {
     if [b'q', HASHED].contains(&letter) {
         1
@@ -55,7 +55,7 @@ fn parts(letter: u8) -> usize {
     }
 }
 
-/// A key and its value, readable; none if this version cannot read one of them.
+/// Key and value as text and JSON; `None` if this version cannot read them.
 pub fn show(role: Role, key: &[u8], value: &[u8]) -> Option<(String, Value)> {
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_string);
     match role {
@@ -70,7 +70,7 @@ pub fn show(role: Role, key: &[u8], value: &[u8]) -> Option<(String, Value)> {
             } else if !ids.is_empty() {
                 shown.push('/');
 
-                // A source may be called anything, so only the first zero byte separates.
+                // A source name may contain any byte, so only the first zero byte separates.
                 shown.push_str(&text(ids)?.replacen('\0', "/", parts(letter)));
             }
 
@@ -88,14 +88,14 @@ pub fn show(role: Role, key: &[u8], value: &[u8]) -> Option<(String, Value)> {
     }
 }
 
-/// The beginning that all keys have in state whose readable form begins with `text`; what it finds
-/// still has to be compared with `text`.
+/// Common prefix of all state keys whose printed form starts with `text`. The caller must still
+/// compare the matches with `text`.
 pub fn prefix(role: Role, text: &str) -> Vec<u8> {
     let (word, ids) = text.split_once('/').unwrap_or((text, ""));
     match role {
         Role::Orders | Role::Trading => {
             match KINDS.iter().find(|(r, w, _)| *r == role && *w == word) {
-                // Without a slash it may be the beginning of a longer word.
+                // Without a slash, the word may be the start of a longer word.
                 Some((_, _, letter)) if text.len() > word.len() => {
                     let ids = if *letter == HASHED {
                         ids.split('/').next().unwrap_or_default()
@@ -118,7 +118,7 @@ pub fn prefix(role: Role, text: &str) -> Vec<u8> {
     }
 }
 
-/// The task that a key belongs to, if the key says so: a house and totals are in every task.
+/// Task of a key, if the key determines the task. House positions and totals exist in every task.
 pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
     let mut parts = text.split('/');
     let word = parts.next()?;
@@ -138,7 +138,7 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
     }
 }
 
-/// The words that a person may type.
+/// Kinds that a user may enter.
 pub fn kinds(role: Role) -> &'static str {
     match role {
         Role::Orders => {
@@ -153,7 +153,7 @@ pub fn kinds(role: Role) -> &'static str {
     }
 }
 
-/// A number that JSON can hold exactly, or its digits as text.
+/// A JSON number if JSON holds the value exactly, else a string of digits.
 pub(super) fn number(n: i128) -> Value {
     i64::try_from(n).map_or_else(|_| Value::String(n.to_string()), Value::from)
 }

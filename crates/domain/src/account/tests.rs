@@ -1,4 +1,4 @@
-//! Accounts: each posting, and that nothing is created or lost.
+//! Tests of accounts: each posting, and conservation of cash and shares.
 
 use super::super::hold::Terms;
 use super::*;
@@ -13,7 +13,7 @@ struct World {
 }
 
 impl World {
-    /// Reserves for an order and fills it in parts at these prices; what is left is released.
+    /// Reserves for an order and fills it in parts at these prices; releases the rest.
     fn trade(&mut self, terms: &Terms, fills: &[(i64, i64)], with_house: bool) {
         let mut hold = terms
             .need(0, 0, self.position.sellable())
@@ -154,7 +154,7 @@ fn a_trade_that_is_taken_back_was_not() {
 
         assert_eq!((w.totals.fees_e4, w.totals.rounding_e4), (0, 0));
 
-        // The house stands in for whoever was on the other side, and keeps that.
+        // The house takes the place of the counterparty, and keeps the position.
         let way = if side == Side::Buy { 1 } else { -1 };
         assert_eq!((w.house.quantity, w.house.cash_e4), (5 * way, -500 * way));
     }
@@ -178,7 +178,7 @@ fn a_trade_that_is_taken_back_was_not() {
         Err(Reason::InsufficientFunds)
     );
 
-    // A short sale frees what was held for it.
+    // A short sale frees its collateral.
     let sold = Account {
         reserved_e4: 525,
         ..Default::default()
@@ -250,14 +250,14 @@ fn what_is_not_there_any_more_is_owed() {
     );
     assert_eq!(may_withdraw(&w.account, 1), Err(Reason::DebitBalance));
 
-    // A sale covers it, and so does a deposit.
+    // A sale pays the debt, and so does a deposit.
     w.trade(&terms(Side::Sell, 2, 100), &[(2, 100)], false);
     assert_eq!(w.account.balance_e4(), -500);
     w.account.deposit(&mut w.totals, 600).expect("room");
     assert_eq!((w.account.available_e4, w.account.owed_e4), (100, 0));
 
-    // Two of these shares have been sold since: the price that was paid for them is held until they
-    // are bought back.
+    // Two of these shares have been sold since. Their purchase price is held until they are bought
+    // back.
     back(&mut w, &trade(Side::Buy, 500));
     assert_eq!(
         (w.position.long, w.position.short, w.position.collateral_e4),
@@ -419,8 +419,7 @@ fn bounds() {
 }
 
 proptest! {
-    /// P6, I1, I2: whatever is done in whatever order, everything sums to zero and nothing is
-    /// negative.
+    /// P6, I1, I2: after any postings in any order, all sums are zero and no balance is negative.
     #[test]
     fn conservation(steps in prop::collection::vec((0_u8..8, 1_i64..1_000, 1_i64..10_000, 0_i64..300), 1..200)) {
         let mut w = World::default();

@@ -1,15 +1,15 @@
-//! Orders that rest in the book when the house moves its quote.
+//! Trades between resting orders and a new quote of the house.
 
 use super::super::status::Side;
 use super::matching::reaches;
 use super::{ASKS, BIDS, Book, Party, Quote, StepBudget, Watch};
 
 impl<P: Party> Book<P> {
-    /// Lets the house trade with the orders of one side that its new quote reaches, best price
-    /// first, each at the order's own limit: the order was there first. Each is given `quote.left`
-    /// at most. What of an order remains keeps its place, and is passed over for this quote:
-    /// `passed` counts such orders, and is where another step goes on. False: there was no more
-    /// room, and nobody may touch the book before that step.
+    /// Matches the house's new quote against resting orders of one side, best price first. Each
+    /// trade is at the limit of the resting order, because the order was there first. Each order
+    /// gets at most `quote.left`. An order with quantity left keeps its place and is skipped for
+    /// this quote; `passed` counts such orders for the next step. Returns false if the budget ran
+    /// out: the caller must not change the book before that step.
     pub fn cross(
         &mut self,
         side: Side,

@@ -1,15 +1,14 @@
-//! Sorted prices (or deadlines) of one side, best first, each leading to the list of orders that
-//! stand there.
+//! Sorted keys (prices or deadlines) of one side, best first. Each key leads to the list of its
+//! orders.
 //!
-//! A sorted array in pieces: found by two binary searches, and what an insertion moves is bounded
-//! by one piece. Pieces that become empty are kept for the next one, so that a book at rest
-//! allocates nothing. Most of what happens happens near the best, which lies at the end of the last
-//! piece.
+//! The ladder is a sorted array in pieces. Two binary searches find a key, and an insertion moves
+//! at most one piece. Empty pieces are kept for reuse, so a book at rest allocates nothing. Most
+//! changes are near the best key, at the end of the last piece.
 
-/// Entries of one piece.
+/// Maximum of entries in one piece.
 const PIECE: usize = 128;
 
-/// The index; the greatest key is the best, so sides where less is better put in negated keys.
+/// The index. The greatest key is the best, so sides with the least price first use negated keys.
 #[derive(Debug, Default)]
 pub(super) struct Ladder {
     pieces: Vec<Vec<(i64, u32)>>,
@@ -17,7 +16,7 @@ pub(super) struct Ladder {
 }
 
 impl Ladder {
-    /// The best key and its list.
+    /// Best key and its list.
     pub(super) fn best(&self) -> Option<(i64, u32)> {
         self.pieces.last()?.last().copied()
     }
@@ -32,7 +31,7 @@ impl Ladder {
     }
 
     fn find(&self, key: i64) -> (usize, Result<usize, usize>) {
-        // Most keys are near the best, which is in the last piece.
+        // Most keys are near the best key, in the last piece.
         let last = self.pieces.len().saturating_sub(1);
         let i = match self.pieces.last() {
             Some(p) if p[0].0 <= key => last,
@@ -50,14 +49,14 @@ impl Ladder {
         )
     }
 
-    /// The list of a key.
+    /// List of a key.
     pub(super) fn get(&self, key: i64) -> Option<u32> {
         let (i, at) = self.find(key);
         let at = at.ok()?;
         Some(self.pieces[i][at].1)
     }
 
-    /// The best key that is worse than this one, and its list.
+    /// Best key below this key, and its list.
     pub(super) fn below(&self, key: i64) -> Option<(i64, u32)> {
         let (i, at) = self.find(key);
         let at = at.unwrap_or_else(|at| at);
@@ -67,7 +66,7 @@ impl Ladder {
         }
     }
 
-    /// Adds a key that is not there.
+    /// Adds a new key.
     pub(super) fn insert(&mut self, key: i64, list: u32) {
         let (mut i, at) = self.find(key);
         let Err(mut at) = at else { return };
@@ -77,8 +76,8 @@ impl Ladder {
         } else if self.pieces[i].len() == PIECE {
             let mut upper = self.fresh();
 
-            // At either end the new key begins a piece of its own: prices that only rise or fall
-            // would else leave half-empty pieces behind.
+            // At either end, the new key begins a piece of its own. Otherwise prices that only rise
+            // or fall would leave half-empty pieces behind.
             let keep = if at == PIECE { PIECE } else { PIECE / 2 };
             upper.extend(self.pieces[i].drain(keep..));
             self.pieces.insert(i + 1, upper);
@@ -90,7 +89,7 @@ impl Ladder {
         self.pieces[i].insert(at, (key, list));
     }
 
-    /// Removes a key that is there.
+    /// Removes a key.
     pub(super) fn remove(&mut self, key: i64) {
         let (i, Ok(at)) = self.find(key) else { return };
         self.pieces[i].remove(at);

@@ -1,4 +1,4 @@
-//! The way of an order that comes: checked, matched, and what is left of it put where it belongs.
+//! Matching of an incoming order: check, trade, and placement of the rest.
 
 use super::super::reason::Reason;
 use super::super::status::Side;
@@ -7,41 +7,40 @@ use super::{
     SubmitOutcome, Watch,
 };
 
-/// The effect of a replacement.
+/// Effect of a replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplaceKind {
     /// The order keeps its place.
     InPlace,
-    /// The order leaves its place and comes anew.
+    /// The order loses its place and is matched again.
     Anew,
-    /// There is nothing left to trade: it is filled.
+    /// The new quantity is at or below CumQty, so the order is filled.
     Fills,
 }
 
-/// Why matching ended before the order was filled.
+/// Reason why matching ended before the order was filled.
 enum MatchStop {
-    /// Nobody, or nobody at a price that suits.
+    /// No counterparty is left.
     NoOne,
-    /// Somebody, at a price that does not.
+    /// The best counterparty has no acceptable price.
     TooFar,
-    /// The next one is the same owner.
+    /// The best counterparty is the same owner.
     Oneself,
-    /// There is no more room in this step.
+    /// The step's budget is used up.
     Room,
 }
 
-/// The finding of a look through the book for an order that trades whole or not at all.
+/// Result of the search for a fill-or-kill order.
 enum Looked {
-    /// All of it can trade.
+    /// The whole order can trade.
     Whole,
-    /// The order cannot trade, and why.
+    /// The order cannot trade, with the reason.
     Short(Reason),
-    /// There is no more room in this step; so many orders were passed, and so much is still to be
-    /// found.
+    /// The step's budget is used up: number of passed orders, and quantity still to be found.
     Room(u64, i64),
 }
 
-/// Whether an order of that limit reaches a price on the other side.
+/// True if an order with this limit reaches a price on the other side.
 pub(super) fn reaches(side: Side, limit_e4: i64, price_e4: i64) -> bool {
     if side == Side::Buy {
         price_e4 <= limit_e4
@@ -50,8 +49,8 @@ pub(super) fn reaches(side: Side, limit_e4: i64, price_e4: i64) -> bool {
     }
 }
 
-/// Whether the house comes before a user with that price, for an order of this side. At the same
-/// price, the user comes first.
+/// True if the house trades before a user at this price, for an order of this side. At the same
+/// price, the user trades first.
 fn is_before(side: Side, quote: &Quote, price_e4: i64) -> bool {
     if side == Side::Buy {
         quote.price_e4 < price_e4
@@ -61,10 +60,10 @@ fn is_before(side: Side, quote: &Quote, price_e4: i64) -> bool {
 }
 
 impl<P: Party> Book<P> {
-    /// Puts an order to the book. Every trade is told to `watch` as it happens. `house`: what it
-    /// offers this order; what it gave is taken off. An order that needs more than `room` pauses,
-    /// and [`Book::go_on`] goes on with it: until then nobody may touch the book, and then all is
-    /// as if it had been one step.
+    /// Matches an incoming order. `watch` receives every trade. `house` is the house's offer for
+    /// this order; traded quantity is subtracted. An order that needs more than `room` pauses, and
+    /// [`Book::go_on`] continues. Until then the caller must not change the book. The result is the
+    /// same as in one step.
     pub fn submit(
         &mut self,
         order: Order<P>,
@@ -101,8 +100,8 @@ impl<P: Party> Book<P> {
         self.go_on(order, stage, now_ms, house, room, watch)
     }
 
-    /// Goes on with an order that paused; with the same time as when it came, and with what the
-    /// house still offers it.
+    /// Continues a paused order. The caller passes the time of the order's arrival, and the rest of
+    /// the house's offer.
     pub fn go_on(
         &mut self,
         mut order: Order<P>,
@@ -129,8 +128,8 @@ impl<P: Party> Book<P> {
                 SubmitOutcome::Unfilled(order, Reason::PriceBand)
             }
             Some(_) if order.market => SubmitOutcome::Unfilled(order, Reason::NoLiquidity),
-            // A bid above what the seller's account can take: resting below it would leave the book
-            // crossed.
+            // The best bid is above the maximum price of this sell. Resting below that bid would
+            // cross the book.
             Some(MatchStop::TooFar)
                 if self.would_cross(order.side, order.limit_e4, now_ms, house) =>
             {
@@ -143,7 +142,8 @@ impl<P: Party> Book<P> {
         }
     }
 
-    /// Whether an order of that limit would meet somebody, whatever its owner's account can take.
+    /// True if an order with this limit would meet a counterparty, ignoring the maximum price of a
+    /// sell.
     fn would_cross(&self, side: Side, limit_e4: i64, now_ms: i64, house: &HouseQuote) -> bool {
         let user = self
             .next_maker(side, now_ms)
@@ -154,8 +154,8 @@ impl<P: Party> Book<P> {
             .any(|price_e4| reaches(side, limit_e4, price_e4))
     }
 
-    /// Takes those who come first on the other side and may not trade out of the book, as far as
-    /// there is room.
+    /// Removes resting orders without the right to trade from the front of the other side, within
+    /// the budget.
     pub fn clear_way(
         &mut self,
         side: Side,
@@ -172,8 +172,8 @@ impl<P: Party> Book<P> {
         }
     }
 
-    /// The effect of a replacement by these terms to a live order; an error changes nothing.
-    /// `house`: what it offers the order.
+    /// Effect of a replace on a live order; an error changes nothing. `house` is the house's offer
+    /// for the order.
     pub fn check_replace(
         &self,
         slot: u32,
@@ -201,20 +201,20 @@ impl<P: Party> Book<P> {
         Ok(ReplaceKind::Anew)
     }
 
-    /// Makes an order smaller where it stands.
+    /// Reduces an order's quantity at its place.
     pub fn shrink(&mut self, slot: u32, quantity: i64) {
         let order = self.at_mut(slot);
         order.leaves = quantity - order.cum;
     }
 
-    /// The first order on the other side that is alive.
+    /// First live order of the other side.
     fn next_maker(&self, side: Side, now_ms: i64) -> Option<u32> {
         self.first_live(if side == Side::Buy { ASKS } else { BIDS }, now_ms)
     }
 
-    /// Whether an all-or-nothing order would be filled: looked at before anything is done. `from`:
-    /// how many live and dead orders behind the first live one were passed before, and what was
-    /// left to be found then.
+    /// Checks that a fill-or-kill order would be filled, before any trade. `from` holds the
+    /// progress of earlier steps: the number of passed orders after the first live order (dead
+    /// orders included), and the quantity still to be found.
     fn look(
         &self,
         order: &Order<P>,
@@ -226,8 +226,8 @@ impl<P: Party> Book<P> {
     ) -> Looked {
         let (mut passed, mut left) = from;
 
-        // The quantity that the house gives an order which its price suits, before the turn of a
-        // user at this price.
+        // Quantity that the house gives this order before a user at this price, if the house's
+        // price is acceptable.
         let quote = house.quote().filter(|q| order.accepts(q.price_e4));
         let from_house = |price_e4| {
             quote
@@ -367,7 +367,8 @@ impl<P: Party> Book<P> {
         None
     }
 
-    /// Whether the best live bid is below the best live ask (I6), and the lists hold together.
+    /// Checks that the best live bid is below the best live ask (I6), and that the lists are
+    /// consistent.
     pub fn check(&self, now_ms: i64) -> Result<(), &'static str> {
         for slot in (0..5)
             .filter(|l| *l != super::DEADLINES)

@@ -1,23 +1,23 @@
-//! The matching core: one symbol's orders by price, then by the order of their arrival. Integers
-//! only, no clock, no randomness; the same commands in the same order give the same book to the
-//! byte.
+//! The matching core: one symbol's orders by price, then by time of arrival. Integers only, no
+//! clock, no randomness. The same commands in the same order give the same bytes.
 //!
-//! Every command is decided before anything is changed, so there is no half-done command. Orders
-//! lie in a slab, the orders of one price (and of one deadline) in a list that runs through the
-//! slab: a cancel is a few writes, wherever the order stands. Nothing is allocated per command once
-//! the slab has grown to the book's size.
+//! A command is decided before any change, so no command is ever half done. Orders lie in a slab.
+//! Orders of one price (and of one deadline) form a linked list through the slab. So a cancel is a
+//! few writes at any place in the book. Commands allocate no memory once the slab has grown to the
+//! book's size.
 //!
-//! Orders whose time has come, or that a delisting has doomed, are *dead* from that moment: they
-//! never trade, even while they still wait to be cleared away. So clearing may be spread over many
-//! transactions, and nobody sees a half. Each list of prices remembers its first order that may be
-//! alive, so however many dead wait there, they are passed over once and not by every command.
+//! Expired and doomed (delisted) orders are *dead* at once: they never trade, even before their
+//! removal. So the removal may be spread over many transactions, and no reader sees a half-finished
+//! state. Each ladder remembers its first order that may be alive. So a run of dead orders is
+//! skipped once, and not again by every command.
 //!
-//! An order that would trade with very many others pauses where its step has no more room, and goes
-//! on in the next: see [`StepBudget`].
+//! An order with very many trades pauses at the end of its step's budget, and continues in the next
+//! step: see [`StepBudget`].
 //!
-//! The house is a level of the book that no order stands at: users at its price come first, users
-//! at worse prices after it ([`HouseQuote`]). It has no place in a queue, so nothing of it is kept. What
-//! rests and is reached by its next quote is a matter of [`Book::cross`].
+//! The house is a level of the book without orders. Users at the house's price trade before the
+//! house, and users at worse prices after the house ([`HouseQuote`]). The house has no place in a
+//! queue, so the book stores nothing about the house. [`Book::cross`] handles resting orders that
+//! the next quote reaches.
 
 mod cross;
 mod ladder;
@@ -35,11 +35,11 @@ pub use order::{
 };
 
 const NIL: u32 = u32::MAX;
-/// Which of the two lists an order is in.
+/// Index in [`Node::links`] of the list by price, and of the list by deadline.
 const PLACE: usize = 0;
 const TIME: usize = 1;
 
-/// Ladders.
+/// Indexes of the ladders.
 const BIDS: usize = 0;
 const ASKS: usize = 1;
 const BUY_STOPS: usize = 2;
@@ -61,7 +61,7 @@ const UNLINKED: QueueLinks = QueueLinks {
 
 #[derive(Debug)]
 struct Node<P> {
-    /// None: the slot is free, and `links[0].next` is the next free one.
+    /// `None` marks a free slot; `links[0].next` is then the next free slot.
     order: Option<Order<P>>,
     links: [QueueLinks; 2],
 }
@@ -72,24 +72,24 @@ struct List {
     tail: u32,
 }
 
-/// The first order of a ladder that may be alive: at this time all before it were dead.
+/// First order of a ladder that may be alive: at `now_ms`, all orders before were dead.
 #[derive(Clone, Copy, Debug)]
 struct Front {
     now_ms: i64,
-    /// Its key and slot; none: all in the ladder were dead.
+    /// Key and slot of the order; `None` if all orders of the ladder were dead.
     at: Option<(i64, u32)>,
 }
 
-/// The part of a book that is not in its orders, as its owner keeps it.
+/// State of a book besides its orders; the owner stores it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BookState {
-    /// The next place in the queue.
+    /// Next place in the queue.
     pub next_seq: u64,
-    /// Highest price since stops above the market began to fire and were not done; and lowest.
+    /// Highest price since buy stops began to trigger, until all have triggered.
     pub rose_to: Option<i64>,
-    /// See `rose_to`.
+    /// Lowest price since sell stops began to trigger, until all have triggered.
     pub fell_to: Option<i64>,
-    /// Orders with a place before this one are doomed.
+    /// Orders with a place below this are doomed.
     pub doomed_below: u64,
 }
 
@@ -101,10 +101,10 @@ pub struct Book<P> {
     lists: Vec<List>,
     free_lists: Vec<u32>,
     ladders: [Ladder; 5],
-    /// The orders known to be dead, by ladder: the finding of [`Book::first_live`].
+    /// Known dead orders by ladder: results of [`Book::first_live`].
     fronts: [Cell<Option<Front>>; 4],
-    /// How many orders an all-or-nothing order has passed, and the next one: valid until an order
-    /// comes or goes.
+    /// Number of orders that an all-or-nothing order has passed, and the next slot. The value is
+    /// valid until an order joins or leaves a ladder.
     looked: Cell<Option<(u64, Option<u32>)>>,
     len: usize,
     head: BookState,
@@ -127,7 +127,7 @@ impl<P> Default for Book<P> {
 }
 
 impl<P> Book<P> {
-    /// An empty book that goes on where another one was.
+    /// An empty book that continues from a saved state.
     pub fn new(head: BookState) -> Self {
         Book {
             head,
@@ -135,32 +135,31 @@ impl<P> Book<P> {
         }
     }
 
-    /// The part that is not in the orders.
+    /// State besides the orders.
     pub fn head(&self) -> BookState {
         self.head
     }
 
-    /// Orders in it, waiting stops and dead ones included.
+    /// Number of orders, with waiting stops and dead orders.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no orders.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// An order by its slot.
+    /// Order in a slot.
     pub fn get(&self, slot: u32) -> Option<&Order<P>> {
         self.nodes.get(slot as usize)?.order.as_ref()
     }
 
-    /// Puts an order back where it was. Orders must come in the order of their `seq`.
+    /// Restores an order at its old place. Call in the order of `seq`.
     pub fn restore(&mut self, order: Order<P>) -> u32 {
         self.link(order)
     }
 
-    /// Takes an order out.
+    /// Removes an order.
     pub fn remove(&mut self, slot: u32) -> Option<Order<P>> {
         self.get(slot)?;
         self.goes(slot);
@@ -174,14 +173,13 @@ impl<P> Book<P> {
         order
     }
 
-    /// All orders of one side that can trade, best first, each price in its queue's order; dead
-    /// ones included.
+    /// Orders of one side that can trade, best price first, then by place; with dead orders.
     pub fn side(&self, side: Side) -> impl Iterator<Item = &Order<P>> {
         self.walk(if side == Side::Buy { BIDS } else { ASKS })
             .map(|slot| self.at(slot))
     }
 
-    /// All stops of one side that wait, the next to fire first.
+    /// Waiting stops of one side, the next to trigger first.
     pub fn stops(&self, side: Side) -> impl Iterator<Item = &Order<P>> {
         self.walk(if side == Side::Buy {
             BUY_STOPS
@@ -191,7 +189,7 @@ impl<P> Book<P> {
         .map(|slot| self.at(slot))
     }
 
-    /// The earliest deadline of all orders.
+    /// Earliest deadline of all orders.
     pub fn next_deadline(&self) -> Option<i64> {
         self.ladders[DEADLINES]
             .best()
@@ -199,12 +197,12 @@ impl<P> Book<P> {
             .filter(|d| *d != FOREVER)
     }
 
-    /// Gives every order that is in the book now up for lost; they are cleared with [`Book::dead`].
+    /// Dooms every order that is in the book now; [`Book::dead`] finds them for removal.
     pub fn doom(&mut self) {
         self.head.doomed_below = self.head.next_seq;
     }
 
-    /// Whether a doom is not done yet.
+    /// True if doomed orders may be left.
     pub fn is_doomed(&self) -> bool {
         self.head.doomed_below > 0
     }
@@ -213,13 +211,13 @@ impl<P> Book<P> {
         order.deadline_ms > now_ms && order.seq >= self.head.doomed_below
     }
 
-    /// Whether an order has not expired and is not doomed.
+    /// True if an order has neither expired nor been doomed.
     pub fn is_live(&self, slot: u32, now_ms: i64) -> bool {
         self.get(slot).is_some_and(|o| self.lives(o, now_ms))
     }
 
-    /// Up to `max` dead orders, the doomed and the earliest deadlines first. An answer shorter than
-    /// `max` ends the doom.
+    /// Finds up to `max` dead orders, earliest deadlines first, doomed orders included. A result
+    /// shorter than `max` ends the doom.
     pub fn dead(&mut self, now_ms: i64, max: usize, into: &mut Vec<u32>) {
         into.clear();
         let expired = self.next_deadline().is_some_and(|d| d <= now_ms);
@@ -233,8 +231,7 @@ impl<P> Book<P> {
                 break;
             }
 
-            // Within a deadline, orders stand in the order of their places, so the doomed ones come
-            // first.
+            // Within a deadline, orders are sorted by place, so doomed orders come first.
             let mut slot = self.lists[list as usize].head;
             while slot != NIL
                 && into.len() < max
@@ -275,8 +272,8 @@ impl<P> Book<P> {
         })
     }
 
-    /// The first order of a ladder that is alive. Dead ones are passed over once: they stay dead,
-    /// unless time falls.
+    /// First live order of a ladder. Dead orders are skipped once: they stay dead, unless log time
+    /// falls.
     fn first_live(&self, ladder: usize, now_ms: i64) -> Option<u32> {
         if !self.is_doomed() && self.next_deadline().is_none_or(|d| d > now_ms) {
             return self.ladders[ladder]
@@ -306,7 +303,7 @@ impl<P> Book<P> {
         next
     }
 
-    /// The order behind another one of its ladder.
+    /// Next order of the same ladder.
     fn after(&self, ladder: usize, slot: u32) -> Option<u32> {
         match self.nodes[slot as usize].links[PLACE].next {
             NIL => self.ladders[ladder]
@@ -316,7 +313,7 @@ impl<P> Book<P> {
         }
     }
 
-    /// The order that stands so many places behind another one.
+    /// Order that stands `places` behind another order.
     fn behind(&self, ladder: usize, mut slot: Option<u32>, places: u64) -> Option<u32> {
         for _ in 0..places {
             slot = self.after(ladder, slot?);
@@ -325,7 +322,8 @@ impl<P> Book<P> {
         slot
     }
 
-    /// An order has come into a ladder: among the dead, if it came before the front.
+    /// Updates the known front for an order that joined a ladder: an order before the front becomes
+    /// the front.
     fn came(&self, ladder: usize, key: i64, slot: u32) {
         self.looked.set(None);
         if let Some(front) = self.fronts.get(ladder)
@@ -339,7 +337,7 @@ impl<P> Book<P> {
         }
     }
 
-    /// An order is about to leave its ladder.
+    /// Updates the known front for an order that is about to leave.
     fn goes(&self, slot: u32) {
         self.looked.set(None);
         let (ladder, _) = home(self.at(slot));
@@ -353,7 +351,7 @@ impl<P> Book<P> {
         }
     }
 
-    /// Gives an order the next place.
+    /// Gives an order the next place in the queue.
     fn place(&mut self, mut order: Order<P>) -> u32 {
         order.seq = self.head.next_seq;
         self.head.next_seq += 1;
@@ -443,13 +441,13 @@ impl<P> Book<P> {
     }
 }
 
-/// Where an order stands: which ladder, under which key.
+/// Ladder and key of an order.
 fn home<P>(o: &Order<P>) -> (usize, i64) {
     match (o.stop_e4, o.side) {
         (None, Side::Buy) => (BIDS, o.limit_e4),
         (None, Side::Sell) => (ASKS, -o.limit_e4),
-        // The stop that is reached first is the best: the lowest above the market, the highest
-        // below it.
+        // The best stop is the stop that is reached first: the lowest above the market, the highest
+        // below.
         (Some(stop), Side::Buy) => (BUY_STOPS, -stop),
         (Some(stop), Side::Sell) => (SELL_STOPS, stop),
     }

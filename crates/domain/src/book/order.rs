@@ -1,66 +1,66 @@
-//! An order as a book sees it.
+//! An order in a book, and the types around matching.
 
 use super::super::reason::Reason;
 use super::super::status::Side;
 use crate::named_enum;
 
 named_enum! {
-    /// The fate of the part that does not trade at once.
+    /// Time in force (FIX 59), without the deadline: treatment of the quantity that does not trade
+    /// at once.
     Life {
-        /// The part rests.
+        /// The rest of the order rests in the book.
         Rest = 1, "rest";
-        /// The part is cancelled.
+        /// Immediate or cancel: the rest is cancelled.
         Ioc = 2, "ioc";
-        /// The order trades whole or not at all.
+        /// Fill or kill: the order trades whole or not at all.
         Fok = 3, "fok";
     }
 }
 
-/// Stands for "no deadline".
+/// Deadline of an order without a deadline.
 pub const FOREVER: i64 = i64::MAX;
 
-/// Whose an order is.
+/// Owner of an order.
 pub trait Party {
-    /// Whether two orders have the same owner, and so must not trade.
+    /// True if two orders have the same owner, so must not trade with each other.
     fn same(&self, other: &Self) -> bool;
 }
 
-/// An order, on its way in or in the book. Prices in 10^-4.
+/// An incoming or resting order. Prices in 10^-4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order<P> {
-    /// Whose, and whatever else the book's owner wants to find again.
+    /// Owner, and data by which the book's owner finds the order.
     pub party: P,
-    /// Place in the queue: less is earlier. The book sets it whenever the order takes a place.
+    /// Place in the queue, less is earlier. The book sets the place.
     pub seq: u64,
-    /// Which way.
     pub side: Side,
-    /// A market order: its limit is a collar, and nothing of it ever rests.
+    /// Market order: the limit is a collar, and no quantity ever rests.
     pub market: bool,
-    /// Worst price it trades at.
+    /// Worst acceptable price.
     pub limit_e4: i64,
-    /// A sell's highest price (what its owner's account can take); `i64::MAX` for none.
+    /// Maximum price of a sell, by the bounds of the owner's account; `i64::MAX` for none.
     pub ceiling_e4: i64,
-    /// A stop that has not fired yet.
+    /// Trigger price of a stop that has not triggered.
     pub stop_e4: Option<i64>,
-    /// The quantity that may still trade.
+    /// LeavesQty: quantity that may still trade.
     pub leaves: i64,
-    /// The quantity that has traded.
+    /// CumQty: quantity that has traded.
     pub cum: i64,
-    /// From this moment on it is dead, milliseconds.
+    /// Time from which the order is dead, in milliseconds.
     pub deadline_ms: i64,
-    /// The fate of the rest.
+    /// Time in force.
     pub life: Life,
-    /// Must not trade on arrival.
+    /// The order must not trade on arrival.
     pub post_only: bool,
 }
 
 impl<P> Order<P> {
-    /// The quantity that was ordered.
+    /// Quantity that was ordered.
     pub fn quantity(&self) -> i64 {
         self.cum + self.leaves
     }
 
-    /// Whether it may trade at a price.
+    /// True if the order may trade at this price.
     pub(super) fn accepts(&self, price_e4: i64) -> bool {
         match self.side {
             Side::Buy => price_e4 <= self.limit_e4,
@@ -69,78 +69,76 @@ impl<P> Order<P> {
     }
 }
 
-/// How an order that was put to the book fared.
+/// Outcome of an incoming order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SubmitOutcome<P> {
-    /// The order has a place in the book now (or waits for its stop).
+    /// The order rests in this slot, or waits for its stop price.
     Rests(u32),
-    /// Nothing of it is left.
+    /// The order is filled.
     Filled(Order<P>),
-    /// Its rest is cancelled.
+    /// The rest of the order is cancelled.
     Cancelled(Order<P>, Reason),
-    /// The order did not get in; nothing happened.
+    /// The order was refused and had no trades.
     Rejected(Order<P>, Reason),
-    /// A market order of which the book could not fill the rest, and why.
+    /// Market order with an unfilled rest, and the reason.
     Unfilled(Order<P>, Reason),
-    /// There was no more room in this step: [`super::Book::go_on`] goes on from there.
+    /// The step's budget is used up: [`super::Book::go_on`] continues.
     Pauses(Order<P>, Stage),
 }
 
-/// How far an order has come that pauses.
+/// Progress of a paused order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// All or nothing: nothing was done yet. So many orders were looked at, and so much is still to
-    /// be found.
+    /// An all-or-nothing order examines the book before any trade.
     Looks {
-        /// Orders.
+        /// Number of examined orders.
         passed: u64,
-        /// Quantity.
+        /// Quantity still to be found.
         left: i64,
     },
-    /// The order trades.
+    /// The order is trading.
     Trades,
 }
 
-/// How much one step may do.
+/// Budget of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepBudget {
-    /// Trades.
+    /// Maximum of trades.
     pub fills: usize,
-    /// Orders that an all-or-nothing order looks at.
+    /// Maximum of orders that an all-or-nothing order examines.
     pub looks: usize,
 }
 
 impl StepBudget {
-    /// Everything in one step.
+    /// No bound.
     pub const UNBOUNDED: StepBudget = StepBudget {
         fills: usize::MAX,
         looks: usize::MAX,
     };
 }
 
-/// The house's offer on one side.
+/// Offer of the house on one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quote {
-    /// Its price.
     pub price_e4: i64,
-    /// How much it still gives an order.
+    /// Quantity that the house still offers to one order.
     pub left: i64,
 }
 
-/// The house's place, as an order that comes meets it.
+/// Place of the house for an incoming order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HouseQuote {
     /// The house does not deal.
     Away,
-    /// The house stands outside the book, and would take what is left of a market order. So it was
-    /// before it had a place in the book; that matters for "all or nothing".
+    /// Old rule: the house stands outside the book, and would take the rest of a market order. An
+    /// all-or-nothing order then counts as fillable.
     Outside,
-    /// The house has a place in the book: behind users at the same price.
+    /// The house has a place in the book, behind users at the same price.
     At(Quote),
 }
 
 impl HouseQuote {
-    /// The quote, for as long as the house deals.
+    /// Quote of the house, if quantity is left.
     pub(super) fn quote(&self) -> Option<&Quote> {
         match self {
             HouseQuote::At(quote) if quote.left > 0 => Some(quote),
@@ -149,18 +147,19 @@ impl HouseQuote {
     }
 }
 
-/// Hears what happens at a book, and has a say in who trades.
+/// Observer of a book, with a veto on trades of resting orders.
 pub trait Watch<P> {
-    /// Whether an order that rests may trade. If not, it leaves the book when its turn comes, and
-    /// [`Watch::ended`] has it.
+    /// True if a resting order may trade. Otherwise the order leaves the book before its next
+    /// trade, and [`Watch::ended`] receives it.
     fn may_trade(&mut self, _order: &Order<P>) -> bool {
         true
     }
-    /// An order that may not trade has left the book.
+    /// A resting order without the right to trade has left the book.
     fn ended(&mut self, _order: Order<P>) {}
-    /// An order that came has traded.
+    /// The incoming order has traded.
     fn matched(&mut self, m: Match<'_, P>);
-    /// An order that rests has traded with the house, as it is after the trade; so many.
+    /// A resting order has traded `_quantity` with the house; `_order` is the state after the
+    /// trade.
     fn crossed(&mut self, _order: &Order<P>, _quantity: i64) {}
 }
 
@@ -170,15 +169,14 @@ impl<P, F: FnMut(Match<'_, P>)> Watch<P> for F {
     }
 }
 
-/// One trade of an incoming order, with one that rested or with the house.
+/// One trade of the incoming order, with a resting order or with the house.
 #[derive(Debug)]
 pub struct Match<'a, P> {
-    /// The order that came; as after the trade.
+    /// Incoming order, after the trade.
     pub taker: &'a Order<P>,
-    /// The order that rested; as after the trade. None: the house.
+    /// Resting order, after the trade; `None` for the house.
     pub maker: Option<&'a Order<P>>,
-    /// The price of the maker, or of the house.
+    /// Price of the maker, or of the house.
     pub price_e4: i64,
-    /// How many.
     pub quantity: i64,
 }

@@ -1,15 +1,14 @@
-//! Stops: when they fire, and in which order.
+//! Stops: trigger condition and order.
 //!
-//! A price that passes stops arms them. They fire one by one, the stop that was reached first
-//! before the next, equal stops by their place; what they trade may arm more. How many fire at once
-//! is up to the book's owner: an armed stop stays armed, even if the price goes back before its
-//! turn comes.
+//! A price that passes stops arms them. Stops trigger in the order in which the price reaches them,
+//! equal stops by place. Their trades may arm more stops. The book's owner decides the number that
+//! triggers at once. An armed stop stays armed, even if the price goes back before the trigger.
 
 use super::super::status::Side;
 use super::{BUY_STOPS, Book, Order, Party, SELL_STOPS};
 
 impl<P: Party> Book<P> {
-    /// The market is at this price: arms the stops it has reached.
+    /// Arms the stops that a market price has reached.
     pub fn price(&mut self, price_e4: i64) {
         if self
             .first_stop(Side::Buy)
@@ -26,7 +25,7 @@ impl<P: Party> Book<P> {
         }
     }
 
-    /// Whether a stop would fire at once, with the market at this price.
+    /// True if a stop would trigger at once at this market price.
     pub fn would_fire(&self, side: Side, stop_e4: i64, price_e4: Option<i64>) -> bool {
         match side {
             Side::Buy => price_e4
@@ -40,8 +39,8 @@ impl<P: Party> Book<P> {
         }
     }
 
-    /// The next stop that fires, and the price that the market has reached; taken out of the book,
-    /// and no stop any more. Dead ones are passed over: they are cleared away in their own time.
+    /// Removes the next armed stop from the book, and returns it as a normal order with the price
+    /// that the market has reached. Dead stops are skipped; their removal is a separate step.
     pub fn next_fired(&mut self, now_ms: i64) -> Option<(Order<P>, i64)> {
         for (ladder, side) in [(BUY_STOPS, Side::Buy), (SELL_STOPS, Side::Sell)] {
             let mark = if side == Side::Buy {
@@ -61,7 +60,7 @@ impl<P: Party> Book<P> {
                 })
             };
 
-            // Armed stops come before all others.
+            // Armed stops come before all other stops.
             if let Some(slot) = self
                 .first_live(ladder, now_ms)
                 .filter(|s| armed(self.at(*s)))
@@ -80,7 +79,7 @@ impl<P: Party> Book<P> {
         None
     }
 
-    /// Whether armed stops wait for their turn.
+    /// True if armed stops are waiting.
     pub fn has_fired(&self) -> bool {
         self.head.rose_to.is_some() || self.head.fell_to.is_some()
     }

@@ -1,4 +1,4 @@
-//! The core alone: what each kind of order does to a small book.
+//! Tests of the matching core alone: effects of each kind of order on a small book.
 
 use super::*;
 use crate::reason::Reason;
@@ -190,7 +190,7 @@ fn the_house_comes_behind_users_at_its_price() {
     let order = |party, price, quantity| limit(party, Buy, price, quantity);
     let rest = |leaves| (leaves, Life::Rest);
 
-    // The order, the house's price and most, the fills (party 0: the house), and what is left.
+    // The order, the house's price and maximum, the fills (party 0: the house), and the rest.
     type Case = (&'static str, Order<u32>, i64, i64, Fills, (i64, Life));
     let cases: &[Case] = &[
         (
@@ -411,7 +411,7 @@ fn what_the_house_reaches_is_refused_to_post_only_and_to_accounts_that_cannot_ta
     );
 }
 
-/// What is told, by somebody who lets one party not trade.
+/// Recorder of events that forbids one party to trade.
 #[derive(Default)]
 struct Told {
     off: Option<u32>,
@@ -495,7 +495,7 @@ fn who_may_not_trade_leaves_when_the_turn_comes() {
             (3, vec![(1, 100, 5, 2), (1, 103, 2, 0)], vec![1])
         );
 
-        // They do not count for all or nothing.
+        // These orders do not count for fill or kill.
         let fok = |quantity| Order {
             life: Life::Fok,
             ..limit(2, Buy, 103, quantity)
@@ -768,8 +768,8 @@ fn stops_fire_in_the_order_they_are_reached() {
     );
 }
 
-/// The same orders put to two books, to one of them in steps of few trades and looks: all comes out
-/// the same, whatever dies on the way.
+/// Puts the same orders to two books, to one of them in steps with a small budget. Both results are
+/// equal, even if orders die between steps.
 #[test]
 fn what_goes_on_in_steps_comes_out_as_in_one() {
     let mut seed = 1_u64;
@@ -787,7 +787,7 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
     for n in 0..60_000_u32 {
         now += below(3) as i64;
         if below(200) == 0 {
-            // A clock that was ahead is put right, and some of the dead live again.
+            // A clock that was ahead is corrected, and some dead orders live again.
             now -= below(60) as i64;
         }
 
@@ -880,7 +880,7 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
             );
         }
 
-        // Slots are a book's own business.
+        // Slot numbers are internal to each book.
         let same = matches!(
             (&outcome, &verdict),
             (SubmitOutcome::Rests(_), SubmitOutcome::Rests(_))
@@ -888,8 +888,7 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
         assert!(same, "order {n}: {outcome:?} where {verdict:?} was due");
         assert_eq!((&got, at_parts), (&due, at_whole), "order {n}");
 
-        // Now and then some of the dead are cleared away, and once in a while all are given up for
-        // lost.
+        // Sometimes remove some dead orders, and rarely doom all orders.
         if below(50) == 0 {
             for book in [&mut whole, &mut parts] {
                 let mut dead = Vec::new();
@@ -907,7 +906,8 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
 
         if n % 16 == 0 {
             for book in [&whole, &parts] {
-                // A bid that came while an ask was dead may stand above the ask when time falls.
+                // A bid that came while an ask was dead may stand above the ask after the clock
+                // falls.
                 assert!(
                     matches!(book.check(now), Ok(()) | Err("the book is crossed")),
                     "order {n}: {:?}",
@@ -924,7 +924,7 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
     assert!(pauses.into_iter().all(|n| n > 500), "{pauses:?} pauses");
 }
 
-/// The book as a restart brings it back.
+/// Rebuilds the book as a restart does.
 fn again(book: &Book<u32>) -> Book<u32> {
     let mut orders: Vec<_> = [Buy, Sell]
         .into_iter()

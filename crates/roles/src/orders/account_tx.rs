@@ -1,5 +1,5 @@
-//! One user's account in hand while a record is handled: numbers and stamps the user's events, and
-//! opens the account before the first of them.
+//! One user's account during one record. The type numbers and stamps the user's events, and opens
+//! the account before the first event.
 
 use crate::ingress::bug;
 use domain::account::{Account, Broken, CashTotals, Position};
@@ -23,7 +23,7 @@ pub(super) struct AccountTx<'d, 'c> {
 }
 
 impl<'d, 'c> AccountTx<'d, 'c> {
-    /// The account of a user who must have one.
+    /// Loads the account of a user who must have an account.
     pub(super) fn existing(
         ctx: &'d mut Ctx<'c>,
         buffers: &'d mut OrdersBuffers,
@@ -39,9 +39,9 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         })
     }
 
-    /// The account of a user who is about to get an event. The first command that may open the
-    /// account does: `opening` says with how much cash, or none while the user may not have an
-    /// account.
+    /// Loads the account of a user who is about to get an event. The first command that may open
+    /// the account does so. `opening` returns the opening cash, or `None` if the command may not
+    /// open an account.
     pub(super) fn open(
         ctx: &'d mut Ctx<'c>,
         buffers: &'d mut OrdersBuffers,
@@ -75,7 +75,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         Ok(desk)
     }
 
-    /// A posting between the account and the task's totals.
+    /// Posts between the account and the task's totals.
     pub(super) fn post(
         &mut self,
         posting: impl FnOnce(&mut Account, &mut CashTotals) -> Result<(), Broken>,
@@ -86,7 +86,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         Ok(())
     }
 
-    /// The next event of the user.
+    /// Emits the next event of the user.
     pub(super) fn event(&mut self, mut e: OrderEvent<'_>) {
         self.account.user_seq += 1;
         e.user_seq = self.account.user_seq;
@@ -106,12 +106,12 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         );
     }
 
-    /// Notes what became of an id.
+    /// Saves the record of an id.
     pub(super) fn note(&mut self, order_id: &str, entry: &OrderRecord<'_>) {
         state::save_order(self.ctx, self.buffers, self.user, order_id, entry);
     }
 
-    /// Counts an order that may be open for long, or ceases to.
+    /// Counts an order that may stay open, or removes the order from the count.
     pub(super) fn mark_open(
         &mut self,
         symbol: &str,
@@ -119,7 +119,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         open: bool,
     ) -> Result<(), Bug> {
         if open {
-            // Its first event is the next one.
+            // The order's first event is the next event.
             mass::opened(
                 self.ctx,
                 self.buffers,
@@ -142,16 +142,16 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         Ok(())
     }
 
-    /// Shares of a symbol.
+    /// Loads the position of a symbol.
     pub(super) fn position(&mut self, symbol: &str) -> Result<Position, Bug> {
         state::load_position(self.ctx, self.buffers, self.user, symbol)
     }
 
-    /// Keeps the shares of a symbol, and in mind whether they are owed.
+    /// Saves the position of a symbol, and its marker if the position is short.
     pub(super) fn save_position(&mut self, symbol: &str, position: &Position) -> Result<(), Bug> {
         state::save_position(self.ctx, self.buffers, self.user, symbol, position);
 
-        // By the rules of before nothing is marked, so there is nothing to find.
+        // Old rules set no markers, so none can exist.
         let short = position.short > 0 && self.buffers.margin;
         if (short || self.account.shorts > 0)
             && state::mark_short(self.ctx, self.buffers, self.user, symbol, short)
@@ -169,7 +169,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         Ok(())
     }
 
-    /// Frees so much of what is held for a short position, for an order that covers it.
+    /// Releases a part of a short position's collateral, for an order that covers the position.
     pub(super) fn borrow(&mut self, symbol: &str, amount_e4: i64) -> Result<(), Bug> {
         if amount_e4 > 0 {
             let mut position = self.position(symbol)?;
@@ -182,7 +182,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         Ok(())
     }
 
-    /// Sets aside, or gives back, what an order holds. Only sells touch the position.
+    /// Reserves or releases an order's hold. Only sells touch the position.
     pub(super) fn hold(
         &mut self,
         side: Side,
@@ -214,7 +214,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         Ok(())
     }
 
-    /// Asks the book.
+    /// Sends a command to the book.
     pub(super) fn ask(&mut self, symbol: &str, order_id: &str, ask: Ask<'_>) {
         self.buffers.value.clear();
         BookCommand {
@@ -233,13 +233,14 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         );
     }
 
-    /// Puts the account back.
+    /// Saves the account.
     pub(super) fn close(self) {
         state::save_account(self.ctx, self.buffers, self.user, &self.account);
     }
 }
 
-/// Whether an event says the value of what was traded before it, or has been left of that.
+/// True if an event carries the value of the order's earlier trades (`cum_value_e4`), or, after a
+/// bust, the value that is left.
 fn has_value(event: Event) -> bool {
     matches!(
         event,
@@ -251,7 +252,7 @@ fn has_value(event: Event) -> bool {
     )
 }
 
-/// An event about an order (or transfer) as its entry has it.
+/// Event about an order (or transfer), with the fields of its record.
 pub(super) fn about<'a>(
     event: Event,
     user: &'a str,

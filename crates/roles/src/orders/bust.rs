@@ -1,9 +1,10 @@
-//! Trades that an operator takes back. Only the account of the user who is named is touched, and
-//! the house takes the other side: whoever traded with that user keeps the trade, until it is taken
-//! back there as well. So each side is decided where its account is, and none waits for the other.
+//! Trade busts by an operator (FIX ExecType H). A bust changes only the account of the named user,
+//! and the house takes the other side. The counterparty keeps the trade until a second bust in the
+//! counterparty's account. So each side is decided in the task of its account, and no task waits
+//! for another.
 //!
-//! The command must describe the trade as the order keeps it. An order that traded before trades
-//! were kept has traded more than is kept of it; for that the operator's word counts.
+//! The command must match the trade as the order keeps it. An order that traded before trades were
+//! kept has traded more than its kept trades. For that part the operator's description counts.
 
 use crate::decoded_table::DecodedTable;
 use crate::ingress::bug;
@@ -29,14 +30,14 @@ use super::fills::Fill;
 use super::shorts;
 use super::state::{self, OrderRecord, OrdersBuffers, unreadable};
 
-/// The prices by which a position is marked that owes shares since a trade was taken back.
+/// Tables for revaluing a position that owes shares after a bust.
 pub(super) struct BustMarks<'r> {
     pub instruments: &'r mut DecodedTable<Instrument>,
     pub references: &'r mut DecodedTable<(i64, i64)>,
 }
 
-/// Takes back what an order traded. Refused if there is no such order, while it may still trade
-/// (the id is free then), and if the order has no such trade, or nothing is left of it.
+/// Busts a trade. Refusals: an unknown order, an open order (the id stays free), an unknown trade,
+/// or a trade that is already busted in full.
 pub(super) fn trade(
     desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
@@ -139,7 +140,7 @@ pub(super) fn trade(
         ..entry
     };
 
-    // Less than was ordered has traded, and no more will.
+    // After a bust, CumQty is below the order quantity, and no more trades follow.
     if desk.buffers.keeps_trades && entry.status == Status::Filled {
         (entry.status, entry.reason) = (Status::Cancelled, Some(Reason::Operator));
     }
@@ -158,7 +159,7 @@ pub(super) fn trade(
     Ok(Ok(()))
 }
 
-/// Tells the user, and everybody who follows the trades.
+/// Writes the event for the user, and a record to `trades`.
 fn told(
     desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
@@ -225,7 +226,7 @@ fn busted_key<'a>(
     &b.key
 }
 
-/// Whether a trade that is not kept was taken back.
+/// True if a trade that the order does not keep was busted before.
 fn was_busted(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
@@ -236,7 +237,7 @@ fn was_busted(
     ctx.get(busted_key(b, user, order_id, trade_id)).is_some()
 }
 
-/// Notes that it was. The value is a version and nothing else.
+/// Records the bust of a trade that the order does not keep. The value is a version only.
 fn mark_busted(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
@@ -248,7 +249,7 @@ fn mark_busted(
     ctx.put(busted_key(b, user, order_id, trade_id), &nothing);
 }
 
-/// The text of a reason, where it is another one here.
+/// Text of a reason, if a bust needs another text than other commands.
 pub(super) fn text(reason: Reason) -> Option<&'static str> {
     Some(match reason {
         Reason::UnknownOrder => "there is no such order",
@@ -268,7 +269,7 @@ pub(super) fn text(reason: Reason) -> Option<&'static str> {
     })
 }
 
-/// Whether it can be posted.
+/// Checks that a bust can be posted.
 fn may(
     account: &Account,
     position: &Position,
@@ -282,7 +283,7 @@ fn may(
     }
 }
 
-/// The part of a trade that the command describes, if that is how the trade was.
+/// Returns the busted part, if the command matches the kept trade.
 fn as_it_was(
     c: &Command<'_>,
     entry: &OrderRecord<'_>,
@@ -306,7 +307,7 @@ fn as_it_was(
         .ok_or(Reason::InvalidAmount)?;
     let fee = fill.fee_of(quantity);
 
-    // A fee that is not named is given back as it is due.
+    // Without a fee in the command, return the due part of the fee.
     let fee_e4 = c
         .fee
         .map_or(Some(fee.charged_e4), |fee| fee.not_negative())
@@ -336,7 +337,7 @@ fn as_it_was(
     })
 }
 
-/// A trade that was not kept, as far as the order allows it.
+/// Bust by the operator's description, for a trade that the order does not keep.
 fn by_the_operators_word(c: &Command<'_>, entry: &OrderRecord<'_>) -> Result<Settled, Reason> {
     let side = entry.content.side().ok_or(Reason::UnknownOrder)?;
     let most = entry.cum - entry.fills.stand;
@@ -358,8 +359,8 @@ fn by_the_operators_word(c: &Command<'_>, entry: &OrderRecord<'_>) -> Result<Set
             .ok_or(Reason::InvalidAmount)?,
     };
 
-    // The amount that rounding took beyond the exact fee stays where it was booked: the next fee is
-    // not known to be of the same trade.
+    // The rounding surplus over the exact fee stays where it was posted. The next fee is not known
+    // to belong to the same trade.
     Ok(Settled {
         side,
         quantity,

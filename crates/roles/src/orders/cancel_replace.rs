@@ -1,5 +1,5 @@
-//! Cancels and changes of orders. What they need is set aside here; whether they come in time is
-//! for the book to say.
+//! Cancels and replaces of orders. The role reserves the hold of a replace here. The book decides
+//! if the command is in time.
 
 use crate::ingress::bug;
 use domain::checks::{self, Facts};
@@ -17,8 +17,8 @@ use super::bust;
 use super::commands::{CommandRefusal, Market};
 use super::state::OrderRecord;
 
-/// The command did not reach the book: for most reasons its id is used up, and the order it named
-/// (if there is one) is as it was.
+/// Refuses a command that did not reach the book. Most reasons use up the command's id. The named
+/// order does not change.
 pub(super) fn refuse(
     desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
@@ -60,9 +60,9 @@ pub(super) fn refuse(
     }
 }
 
-/// The order that a command named, if it may still trade.
+/// Returns the order that a command names, if the order may still trade.
 fn open<'a>(named: Option<OrderRecord<'a>>) -> Result<(OrderRecord<'a>, Terms, &'a str), Reason> {
-    // An order that was rejected never was one.
+    // A rejected order never was an order.
     let e = named
         .filter(|e| e.status != Status::Rejected)
         .ok_or(Reason::UnknownOrder)?;
@@ -72,7 +72,7 @@ fn open<'a>(named: Option<OrderRecord<'a>>) -> Result<(OrderRecord<'a>, Terms, &
     }
 }
 
-/// The command went on its way.
+/// Records a command that was sent to the book.
 pub(super) fn sent(desk: &mut AccountTx<'_, '_>, c: &Command<'_>, content: CommandFingerprint<'_>) {
     desk.note(
         &c.order_id,
@@ -80,7 +80,7 @@ pub(super) fn sent(desk: &mut AccountTx<'_, '_>, c: &Command<'_>, content: Comma
     );
 }
 
-/// The reason of an order's end that was asked for.
+/// Reason for an order's end: `Operator` for an operator's command, else `users`.
 pub(super) fn on_whose_word(c: &Command<'_>, users: Reason) -> Reason {
     if c.operator.is_some() {
         Reason::Operator
@@ -159,8 +159,7 @@ pub(super) fn replace(
     desk.borrow(symbol, borrowed_e4)?;
     desk.hold(terms.side, symbol, &more, true)?;
 
-    // Until the book has spoken the order is bound to its old terms, but what it holds is enough
-    // for either.
+    // The old terms bind the order until the book answers. The hold covers both old and new terms.
     let terms = Terms {
         short_unit_e4: new.short_unit_e4,
         ..terms
@@ -195,8 +194,8 @@ pub(super) fn replace(
     Ok(Ok(()))
 }
 
-/// The new terms, what they need beyond what the order holds, and what of that comes from what is
-/// held for a short position; or why they cannot be. `anew`: see
+/// Checks a replace. Returns the new terms, the additional hold, and the part of that hold that
+/// comes from a short position's collateral. Errors are the reason of the refusal. `anew`: see
 /// [`MARGIN_OF_CHANGES`](crate::settings::MARGIN_OF_CHANGES).
 fn changed(
     c: &Command<'_>,
@@ -210,13 +209,14 @@ fn changed(
         None => old.quantity,
     };
 
-    // Whatever ends at once cannot be changed in time; what has no limit cannot get one.
+    // An order that ends at once cannot be replaced in time. An order without a limit cannot get a
+    // limit.
     if !entry.stays {
         return Err(Reason::TooLateToCancel);
     }
 
-    // One change at a time: what an order needs while two are under way depends on which of them
-    // come through. The id may be tried again.
+    // One replace at a time: with two in flight, the needed hold would depend on their outcomes.
+    // The id stays free for a retry.
     if entry.pending > 0 {
         return Err(Reason::SystemBusy);
     }
@@ -236,7 +236,7 @@ fn changed(
     checks::lots(quantity, i)?;
     checks::clip(quantity, has_limit, i)?;
 
-    // An order without a limit of its own counts by its stop, as when it came.
+    // An order without its own limit counts by its stop price, as at its entry.
     checks::notional(
         quantity,
         if has_limit {
@@ -256,7 +256,7 @@ fn changed(
     let reference = f.reference.map(|(price, _)| price);
     let sells = old.side == Side::Sell;
 
-    // The bounds of the account were checked when the order came, and all holds rest on it.
+    // The account's bounds were checked with this ceiling, and all holds depend on that check.
     if sells && limit_e4 > old.ceiling_e4 {
         return Err(Reason::NotionalLimit);
     }
@@ -280,7 +280,7 @@ fn changed(
         }
     }
 
-    // Once a share is promised to the order it stays promised until the change is decided.
+    // Shares that are reserved for the order stay reserved until the book answers.
     let need = old
         .need_until_decided(&new, entry.cum, entry.value_e4, shares)
         .ok_or(Reason::NotionalLimit)?;
@@ -297,7 +297,7 @@ fn changed(
         )?;
     }
 
-    // To sell less than before is never a short sale.
+    // A sell of fewer shares than before is never a short sale.
     let left = old.quantity - entry.cum;
     let more_short = if quantity - entry.cum > left {
         short

@@ -1,5 +1,5 @@
-//! `order-commands` and `operator-commands`: the checks in their fixed order, and what follows from
-//! them.
+//! `order-commands` and `operator-commands`: the checks of a command in their fixed order, and the
+//! effects of an accepted command.
 
 use std::borrow::Cow;
 
@@ -28,18 +28,18 @@ use super::account_tx::{AccountTx, about};
 use super::state::{self, OrderRecord, unreadable};
 use super::{Orders, RoleSettings, bust, cancel_replace, mass, messages, new_order, shorts};
 
-/// Why a command came to nothing.
+/// Refusal of a command.
 #[derive(Clone, Copy)]
 pub(super) struct CommandRefusal {
     pub reason: Reason,
     pub retry_after_ms: Option<i64>,
-    /// The field that is wrong, where it is one.
+    /// The wrong field, if the fault lies in a field.
     pub field: Option<&'static str>,
-    /// Instead of the reason's own.
+    /// Text that replaces the reason's own text.
     pub text: Option<&'static str>,
 }
 
-/// Everything that a decision about an order rests on, besides the account.
+/// Facts that decide about an order, besides the account.
 pub(super) struct Market {
     pub instrument: Option<Instrument>,
     pub reference: Option<(i64, i64)>,
@@ -48,7 +48,7 @@ pub(super) struct Market {
     pub day_ends_ms: i64,
     pub bands: Bands,
     pub margin: bool,
-    /// A changed order holds what a new one would for what it sells short.
+    /// A replaced order holds as much for its short sale as a new order would.
     pub margin_of_changes: bool,
 }
 
@@ -71,7 +71,7 @@ impl CommandRefusal {
         }
     }
 
-    /// One sentence for people.
+    /// Text for people, one sentence.
     pub(super) fn text(&self, c: &Command<'_>) -> Cow<'static, str> {
         self.text.map_or_else(|| c.text(self.reason), Cow::Borrowed)
     }
@@ -118,7 +118,7 @@ impl Orders {
         command_fingerprint::put(&c, &mut self.content);
         let content = CommandFingerprint(&self.content);
 
-        // The order that a cancel, replacement or bust names.
+        // The order that a cancel, replace or bust names (FIX OrigClOrdID).
         let named = match &c.orig_order_id {
             Some(id) => state::load_order(ctx, &mut self.buffers, &c.user_id, id, &mut self.other),
             None => false,
@@ -215,7 +215,7 @@ impl Orders {
 
             let outcome = match (may, c.kind) {
                 (Err(refusal), _) => Err(refusal),
-                // Something was asked for that would not be done.
+                // The command has a protective field that would have no effect.
                 (Ok(()), _) if c.unlike.is_some() => Err(Reason::UnsupportedCharacteristic.into()),
                 (Ok(()), Kind::New | Kind::Replace) => {
                     let symbol = match c.kind {
@@ -226,8 +226,8 @@ impl Orders {
                     let instrument =
                         symbol.and_then(|symbol| self.instruments.get(desk.ctx, symbol));
 
-                    // The price of a symbol that is not listed decides nothing, so it is not looked
-                    // at and not journaled.
+                    // The price of an unlisted symbol decides nothing, so do not read the price,
+                    // and do not journal the row.
                     let reference = instrument.and_then(|_| self.references.get(desk.ctx, symbol?));
                     let RoleSettings {
                         open_orders_max: open_max,
@@ -283,8 +283,8 @@ impl Orders {
         Ok(())
     }
 
-    /// A dead letter; and if it is clear whose order it was, an answer, so that nobody waits in
-    /// vain.
+    /// Writes a dead letter. If user and order id are readable, also answers the command, so that
+    /// the client does not wait in vain.
     fn malformed(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -359,8 +359,8 @@ impl Orders {
 }
 
 impl RoleSettings {
-    /// Whether a command may come by this topic: the right to write a topic is all that brokers can
-    /// tell apart, so it is what an operator shows.
+    /// Checks that a command may come by this topic. Brokers can only check the right to write a
+    /// topic, so that right identifies an operator.
     fn authority(&self, topic: TopicId, c: &Command<'_>) -> Result<(), Reason> {
         let may = match (topic, c.kind) {
             _ if self.rules < OPERATORS_APART => true,
@@ -379,8 +379,8 @@ impl RoleSettings {
     }
 }
 
-/// With a limit on age, a command may be neither older than it nor from the future. Without one, or
-/// without a timestamp, time decides nothing.
+/// With a limit on age, a command must be neither too old nor from the future. Without a limit or a
+/// timestamp, time decides nothing.
 fn check_age(max_ns: Option<i128>, timestamp_ns: Option<i128>, now_ms: i64) -> Result<(), Reason> {
     let (Some(max), Some(timestamp)) = (max_ns, timestamp_ns) else {
         return Ok(());
@@ -397,8 +397,8 @@ fn check_age(max_ns: Option<i128>, timestamp_ns: Option<i128>, now_ms: i64) -> R
     }
 }
 
-/// Whether operators let this user, and everybody, do that. Where nothing is switched off there is
-/// no row: nothing is journaled, and a replay finds none.
+/// Checks that no kill switch of the user, or of everybody, forbids the command. Without a kill
+/// switch no row exists, so nothing is journaled, and a replay finds none.
 fn switched_on(
     controls: &mut DecodedTable<Control>,
     ctx: &mut Ctx<'_>,
@@ -417,9 +417,9 @@ fn switched_on(
     )
 }
 
-/// The id was used before: the same command is told how it stands, another one is refused; neither
-/// does anything. What a cancel did is how the order stands that it named; so is what a replacement
-/// or bust did, unless it was refused.
+/// Answers a command whose id was used before; state does not change. The same command gets the
+/// current status, another command is refused. The status of a cancel is the status of the order
+/// that the cancel named. The same holds for a replace or bust that was not refused.
 fn repeated(
     desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
@@ -451,8 +451,8 @@ fn repeated(
     });
 }
 
-/// A command that is refused before its id is even looked up, while the id belongs to an order:
-/// that order is untouched, and the event says how it stands, so that nobody takes it for ended.
+/// Refuses a command before the lookup of its id, while the id belongs to an order. The order is
+/// untouched. The event carries the order's status, so that no reader takes the order for ended.
 fn refuse_known(
     desk: &mut AccountTx<'_, '_>,
     order_id: &str,

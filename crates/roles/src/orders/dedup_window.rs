@@ -1,14 +1,14 @@
-//! Ids that are forgotten. With a window (`--dedup-window`) what is known of an id goes away that
-//! long after it has ended. A queue holds what has ended, in the order in which it did; every
-//! command marks in it what time it is, and takes up to two due ids off its front. It brings one id
-//! that will end some day, so the queue drains faster than it fills, and no transaction does much
-//! of it. Without a window nothing is queued and nothing costs anything.
+//! The dedup window (`--dedup-window`). The record of an id is deleted one window after the id has
+//! ended. A queue holds ended ids in the order of their ends. A command adds a time mark to the
+//! queue, and deletes up to two due ids from the front. A command brings at most one id that will
+//! end later. So the queue drains faster than it fills, and each transaction does little work.
+//! Without a window, the queue stays empty and costs nothing.
 //!
-//! Time is the log time of commands, unless their own timestamp contradicts it (they are older or
-//! newer than commands may be): so a broker's clock that is ahead for a moment neither forgets ids
-//! too early nor stops the queue until that time comes. That of an execution is its cause's, long
-//! ago when somebody was away for a while, and what ends late must not be forgotten at once:
-//! whatever has ended since the last mark counts from the next one.
+//! Time is the log time of commands, unless the command's own timestamp contradicts log time (too
+//! old or too new). So a broker clock that is ahead for a moment neither deletes ids too early nor
+//! blocks the queue until that time. The time of an execution is the time of its cause, which may
+//! be long ago after an outage. An id that ends late must not be deleted at once. So ids that ended
+//! since the last mark count from the next mark.
 
 use engine::context::Ctx;
 use engine::role::Bug;
@@ -16,33 +16,33 @@ use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 
 use super::state::{self, OrdersBuffers};
 
-/// How many ids a command takes off the queue.
+/// Maximum of ids that one command deletes.
 const AT_ONCE: usize = 2;
-/// Marks are so far apart, or a sixteenth of the window if that is less.
+/// Distance of marks, or a sixteenth of the window if that is less.
 const MARK_MS: i64 = 1_000;
 
-/// The queue's ends, in numbers of rows: those from `first` on are there, `next` excluded.
+/// Ends of both queues, in row numbers: rows from `first` to `next` exist, `next` excluded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ExpiryQueue {
     pub first: u64,
     pub next: u64,
-    /// The same of marks.
+    /// The same ends for the queue of marks.
     pub first_mark: u64,
     pub next_mark: u64,
-    /// Rows below this are behind a mark.
+    /// Rows below this number are covered by a mark.
     pub marked: u64,
     /// Time of the last mark.
     pub marked_ms: i64,
 }
 
-/// One id of the queue.
+/// An ended id in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExpiryRow<'a> {
     pub user: &'a str,
     pub order_id: &'a str,
 }
 
-/// Ids with numbers below this had ended by this time.
+/// Mark: ids with numbers below `below` had ended by `time_ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExpiryMark {
     pub below: u64,
@@ -117,10 +117,9 @@ impl ExpiryMark {
     }
 }
 
-/// After a record: what has ended with it joins the queue, and a little of what is due is
-/// forgotten. `command`: it was one whose time may be believed, so that is the time. `falls`: marks
-/// that are further ahead of it than the window are of a clock that was wrong, and count from now
-/// on.
+/// Runs after each record: queues the ids that ended with the record, and deletes a few due ids.
+/// `command` is true for a command whose log time is trusted. `falls`: a mark more than one window
+/// ahead of now came from a wrong clock, and counts from now on.
 pub(super) fn some(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
@@ -186,7 +185,7 @@ pub(super) fn some(
     Ok(())
 }
 
-/// Forgets the oldest id, if it had ended by then. A mark after `latest_ms` is set to now.
+/// Deletes the oldest id if the id had ended by `by_ms`. A mark after `latest_ms` is set to now.
 fn forget_one(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
@@ -238,7 +237,7 @@ fn forget_one(
     Ok(true)
 }
 
-/// Whether this task has ever forgotten an id.
+/// True if this task has ever deleted an id.
 pub(super) fn has_forgotten(ctx: &mut Ctx<'_>) -> Result<bool, Bug> {
     Ok(load(ctx)?.first > 0)
 }
@@ -251,7 +250,7 @@ fn row_key(b: &mut OrdersBuffers, letter: u8, number: u64) -> &[u8] {
     b.key(letter, &number.to_string(), None)
 }
 
-/// Puts the value in hand.
+/// Writes the value buffer to a row.
 fn put_row(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, letter: u8, number: u64) {
     row_key(b, letter, number);
     ctx.put(&b.key, &b.value);
@@ -261,7 +260,7 @@ fn put_row(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, letter: u8, number: u64) {
 mod tests {
     use super::*;
 
-    /// Later versions must read what this one wrote.
+    /// Golden bytes: later versions must read the bytes of this version.
     #[test]
     fn golden_bytes() {
         let ended = ExpiryQueue {

@@ -1,5 +1,5 @@
-//! `executions`: what the book did is booked. Settlement never refuses; if it cannot be booked, the
-//! system is wrong and stops.
+//! `executions`: the role settles the outcomes of the book. Settlement never refuses an execution.
+//! An execution that cannot be settled is a bug, and stops the task.
 
 use crate::ingress::{bug, own};
 use domain::account::{Books, Settled};
@@ -19,11 +19,11 @@ use super::fills::Fill;
 use super::state::{self, OrderRecord, unreadable};
 use super::{dedup_window, mass};
 
-/// The order that is settled.
+/// The order that is being settled.
 struct OpenOrder<'a> {
     user: &'a str,
     id: &'a str,
-    /// The command that caused what happened.
+    /// Id of the command that caused the execution.
     cause: &'a str,
     symbol: &'a str,
     terms: Terms,
@@ -35,7 +35,7 @@ impl Orders {
         let value = own(ctx, record)?;
         let x = Execution::decode(value).map_err(|fault| bug(ctx, fault))?;
 
-        // No order was ever cancelled by itself: this is how a mass cancel asks to be gone on with.
+        // A cancel never names itself, except here: this refusal tells a mass cancel to continue.
         if x.cause_id == Some(x.order_id) && matches!(x.outcome, OrderOutcome::CancelRefused(_)) {
             return mass::go_on(ctx, &mut self.buffers, x.user_id, x.order_id);
         }
@@ -58,8 +58,8 @@ impl Orders {
             None
         };
 
-        // A cancel is refused because the order has ended. It may be forgotten by now, and its id
-        // may be another command's.
+        // The book refuses a cancel because the order has ended. The id may be forgotten by now,
+        // and may belong to another command.
         if let OrderOutcome::CancelRefused(reason) = x.outcome
             && entry.is_none_or(|e| e.terms.is_none() || e.is_open())
             && dedup_window::has_forgotten(ctx)?
@@ -102,7 +102,8 @@ impl Orders {
 
         let mut desk = AccountTx::existing(ctx, &mut self.buffers, x.user_id)?;
 
-        // Whatever comes first, except a rejection, says that the book has taken the order.
+        // The first execution of an order means that the book has accepted the order, unless the
+        // execution is a rejection or a refusal.
         if open.entry.status == Status::PendingNew
             && !refusal
             && !matches!(x.outcome, OrderOutcome::Rejected(_))
@@ -148,8 +149,8 @@ impl Orders {
                     open.decided(&mut desk)?;
                     desk.note(open.id, &open.entry);
                 } else {
-                    // The order ended with the change on its way, of which there is never more than
-                    // one.
+                    // The order ended while the change was on its way. At most one change is on its
+                    // way at a time.
                     desk.buffers.has_ended(open.user, open.id);
                 }
 
@@ -210,7 +211,7 @@ impl<'a> OpenOrder<'a> {
             .filter(|_| quantity > 0 && quantity <= t.quantity - e.cum);
         let value = value.ok_or_else(|| wrong("it is more than the order"))?;
 
-        // The book's promise, on which all holds rest.
+        // The book promises to trade within these bounds. All holds depend on this promise.
         let kept = house::acceptable(t.side, price_e4, t.limit_e4)
             && (t.side == Side::Buy || price_e4 <= t.ceiling_e4);
         if !kept {
@@ -286,7 +287,7 @@ impl<'a> OpenOrder<'a> {
             last_price_e4: Some(price_e4),
             fee_e4: Some(fee.charged_e4),
             liquidity: Some(liquidity),
-            // Of the first one it is quantity times price.
+            // For the first fill, the value is quantity times price.
             cum_value_e4: Some(self.entry.value_e4).filter(|_| self.entry.cum > quantity),
             ..self.event(if whole {
                 Event::OrderFilled
@@ -300,7 +301,7 @@ impl<'a> OpenOrder<'a> {
         Ok(())
     }
 
-    /// Gives back what the order still holds, and counts it as open no more.
+    /// Releases the rest of the order's hold, and removes the order from the open orders.
     fn close(&mut self, desk: &mut AccountTx<'_, '_>) -> Result<(), Bug> {
         let hold = std::mem::take(&mut self.entry.hold);
         desk.hold(self.terms.side, self.symbol, &hold, false)?;
@@ -330,8 +331,8 @@ impl<'a> OpenOrder<'a> {
         Ok(())
     }
 
-    /// Its stop fired. From now on it is bound by the price that set it off; a buy by what it holds
-    /// at most, so it may only hold too much.
+    /// The stop triggered. From now on the limit of the trigger binds the order. For a buy, the new
+    /// limit is at most the old limit, so the hold may only be too large.
     fn triggered(&mut self, desk: &mut AccountTx<'_, '_>, by: Option<Trigger>) -> Result<(), Bug> {
         if let Some(by) = by {
             self.terms.limit_e4 = by.limit_e4;
@@ -341,7 +342,7 @@ impl<'a> OpenOrder<'a> {
 
         desk.event(OrderEvent {
             trigger_price_e4: by.map(|by| by.price_e4),
-            // Also where it had none of its own.
+            // Also set for an order without its own limit.
             limit_price_e4: by.map(|by| by.limit_e4).or(self.entry.limit_price()),
             ..self.event(Event::OrderTriggered)
         });
@@ -356,7 +357,7 @@ impl<'a> OpenOrder<'a> {
         quantity: i64,
         limit_e4: i64,
     ) -> Result<(), Bug> {
-        // No more than what has traded: then that was all.
+        // A new quantity at or below CumQty fills the order.
         self.terms = Terms {
             quantity: quantity.max(self.entry.cum),
             limit_e4,
@@ -377,7 +378,7 @@ impl<'a> OpenOrder<'a> {
         Ok(())
     }
 
-    /// The book has answered a change.
+    /// Counts down the changes that await the book's answer.
     fn answered(&mut self, ctx: &Ctx<'_>) -> Result<(), Bug> {
         let left = self.entry.pending.checked_sub(1);
         self.entry.pending =
@@ -385,7 +386,7 @@ impl<'a> OpenOrder<'a> {
         Ok(())
     }
 
-    /// When no change is on its way any more, the order holds what its terms need, and no more.
+    /// Reduces the hold to the need of the terms, once no change is on its way.
     fn decided(&mut self, desk: &mut AccountTx<'_, '_>) -> Result<(), Bug> {
         let e = &mut self.entry;
         if e.pending > 0 {
@@ -397,8 +398,8 @@ impl<'a> OpenOrder<'a> {
             .need(e.cum, e.value_e4, e.hold.shares)
             .ok_or_else(|| bug(desk.ctx, "the terms of an order left their bounds"))?;
 
-        // The cash for each share sold short may come from a change that the book has refused, and
-        // was paid for its quantity only.
+        // The cash for each share sold short may stem from a change that the book refused, and
+        // cover only the quantity of that change.
         if self.terms.side == Side::Sell {
             need.cash_e4 = need.cash_e4.min(e.hold.cash_e4);
         }

@@ -1,7 +1,7 @@
-//! The trades of an order, kept for as long as the order is: a trade is taken back only as it was.
-//! The last few lie in the order's entry, where the commonest order, of one trade, costs no row.
-//! When so many have come together they go into a row of their own, so that an entry does not grow
-//! with an order that trades ten thousand times.
+//! The trades of an order. They are kept as long as the order, because a bust must match the
+//! recorded trade. The last few trades lie in the order record, so the most common order, with one
+//! trade, needs no row. A full group moves to a row of its own, so the record does not grow with
+//! ten thousand trades.
 
 use domain::hold::{Fee, part_of};
 use engine::context::Ctx;
@@ -10,12 +10,12 @@ use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 
 use super::state::{self, OrdersBuffers};
 
-/// So many trades lie in an entry, and then in a row.
+/// Trades per group, in the order record or in a row.
 const TOGETHER: usize = 8;
-/// So many rows of an order are deleted with one record.
+/// Rows of an order that one record deletes at most.
 const DELETED_AT_ONCE: u64 = 100;
 
-/// One trade, as it was booked.
+/// A trade, as it was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fill<'a> {
     pub trade_id: &'a str,
@@ -24,18 +24,18 @@ pub(super) struct Fill<'a> {
     pub fee: Fee,
     /// The other side was the house.
     pub with_house: bool,
-    /// So many of it were taken back.
+    /// Quantity that was busted.
     pub back: i64,
 }
 
 impl<'a> Fill<'a> {
-    /// The quantity that was not taken back.
+    /// Quantity that was not busted.
     pub(super) fn stands(&self) -> i64 {
         self.quantity - self.back
     }
 
-    /// The fee that goes back with so many more. All parts together are the fee that was charged:
-    /// each is rounded down, and the last has the rest.
+    /// Fee to return for a bust of `quantity` more shares. Each part is rounded down and the last
+    /// part gets the rest, so all parts sum to the charged fee.
     pub(super) fn fee_of(&self, quantity: i64) -> Fee {
         let part = |fee| {
             part_of(fee, self.back + quantity, self.quantity)
@@ -82,7 +82,7 @@ impl<'a> Fill<'a> {
     }
 }
 
-/// Trades as they lie behind each other; none at the end: they cannot be read.
+/// Decodes consecutive trades; ends with `None` if the bytes are unreadable.
 pub(super) fn each(mut bytes: &[u8]) -> impl Iterator<Item = Option<Fill<'_>>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
@@ -98,24 +98,23 @@ pub(super) fn each(mut bytes: &[u8]) -> impl Iterator<Item = Option<Fill<'_>>> {
     })
 }
 
-/// Those of an order.
+/// Trades of an order.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OrderFills<'a> {
-    /// The last ones.
+    /// Encoded trades of the current group.
     last: &'a [u8],
-    /// The one that joins them.
+    /// New trade, to be appended to `last`.
     new: Option<Fill<'a>>,
-    /// Rows of those before.
+    /// Number of rows with earlier groups.
     rows: u64,
-    /// The quantity of all of them that was not taken back. An order that traded before trades were
+    /// Quantity of all kept trades that was not busted. An order that traded before trades were
     /// kept has traded more.
     pub stand: i64,
-    /// Some of the rows have been deleted: the order is on its way to be forgotten, and its trades
-    /// are no more.
+    /// Some rows are deleted: the order is being forgotten, and its trades are lost.
     pub forgotten: bool,
 }
 
-/// Where a trade lies: with which others, and in which row.
+/// Location of a trade: its group, its row and its number in the group.
 pub(super) struct FillPlace {
     row: Option<u64>,
     bytes: Vec<u8>,
@@ -150,13 +149,13 @@ impl<'a> OrderFills<'a> {
         })
     }
 
-    /// Those in the entry; none at the end: they cannot be read.
+    /// Trades in the order record; ends with `None` if the bytes are unreadable.
     pub(super) fn in_entry(&self) -> impl Iterator<Item = Option<Fill<'a>>> {
         let last: &'a [u8] = self.last;
         each(last)
     }
 
-    /// Adds a trade. Those that have come together go into a row.
+    /// Adds a trade. A full group moves to a row first.
     pub(super) fn add(
         mut self,
         ctx: &mut Ctx<'_>,
@@ -174,7 +173,7 @@ impl<'a> OrderFills<'a> {
         self
     }
 
-    /// Looks a trade up.
+    /// Finds a trade by its id.
     pub(super) fn find(
         &self,
         ctx: &mut Ctx<'_>,
@@ -212,8 +211,8 @@ impl<'a> OrderFills<'a> {
         Ok(None)
     }
 
-    /// Notes that so many of a trade were taken back. `into` holds those of the entry, if the trade
-    /// is one of them.
+    /// Records a bust of `quantity` shares. `into` receives the new group, if the trade is in the
+    /// order record.
     pub(super) fn taken_back<'n>(
         self,
         ctx: &mut Ctx<'_>,
@@ -250,7 +249,8 @@ impl<'a> OrderFills<'a> {
         }
     }
 
-    /// Deletes rows of an order that is to be forgotten. Answers what is left; none: nothing.
+    /// Deletes rows of an order that is being forgotten. Returns the rest, or `None` if no row is
+    /// left.
     pub(super) fn forget(
         mut self,
         ctx: &mut Ctx<'_>,
@@ -268,7 +268,6 @@ impl<'a> OrderFills<'a> {
 }
 
 impl FillPlace {
-    /// The trade.
     pub(super) fn fill(&self) -> Option<Fill<'_>> {
         each(&self.bytes).nth(self.number)?
     }
@@ -305,7 +304,7 @@ mod tests {
         }
     }
 
-    /// Later versions must read what this one wrote.
+    /// Golden bytes: later versions must read the bytes of this version.
     #[test]
     fn golden_bytes() {
         let mut out = Vec::new();

@@ -1,6 +1,6 @@
-//! The books of one task looked at from scratch: every account, position, open order and house
-//! entry added up, and compared with the running totals that the role keeps. For `verify` and for
-//! tests; the role itself checks every posting as it makes it.
+//! Checks the ledger of one task from scratch. The check sums every account, position, open order
+//! and house position, and compares the sums with the role's running totals. Used by `verify` and
+//! by tests; the role itself checks every posting.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,8 +8,8 @@ use super::fills::{self, Fill};
 use super::state::{self, OrderRecord};
 use ports::StateStore;
 
-/// Invariants I1 to I3 over everything in a store. Answers figures for people, or the first thing
-/// that is wrong.
+/// Checks invariants I1 to I3 over a whole store. Returns figures for people, or the first
+/// violation.
 pub fn check_books(store: &dyn StateStore) -> Result<String, String> {
     let mut sums = Sums::default();
     let mut unreadable = None;
@@ -30,20 +30,19 @@ pub fn check_books(store: &dyn StateStore) -> Result<String, String> {
     sums.compare()
 }
 
-/// The sums that one task cannot check alone: its share of what is on its way between users, and
-/// its open orders.
+/// Sums that one task cannot check alone: the task's share of clearing, and its open orders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SharedSums {
-    /// Cash and shares on their way, per symbol. Over all tasks, and at rest, each sums to zero.
+    /// Clearing: cash and shares in flight per symbol. At rest, each sum over all tasks is zero.
     pub clearing: BTreeMap<String, (i128, i128)>,
-    /// User, order id and leaves of all open orders.
+    /// User, order id and LeavesQty of all open orders.
     pub open: Vec<(String, String, i64)>,
-    /// User and id of the mass cancels that are not through. At rest there is none.
+    /// User and id of incomplete mass cancels. None exists at rest.
     pub mass_cancels: Vec<(String, String)>,
 }
 
 impl SharedSums {
-    /// Adds a task's share.
+    /// Adds the share of one task.
     pub(crate) fn add(&mut self, store: &dyn StateStore) -> Result<(), String> {
         let mut unreadable = None;
         let scanned = store.scan(b"", &mut |key, value| {
@@ -92,14 +91,13 @@ impl SharedSums {
 #[derive(Default)]
 struct Sums {
     users: BTreeMap<String, UserSums>,
-    /// Per symbol: what users hold by their positions, and by the house's book.
+    /// Per symbol: shares in users' positions, and users' shares by the house position.
     shares: BTreeMap<String, (i128, i128)>,
     /// Per user and symbol: shares reserved by the position, and by open sells.
     reserved: BTreeMap<(String, String), (i64, i64)>,
-    /// Per user and order: shares of trades that are kept in rows, as the order counts them and as
-    /// they lie there.
+    /// Per user and order: unbusted shares of trades in rows, by the order record and by the rows.
     in_rows: BTreeMap<(String, String), (i64, i64)>,
-    /// Orders some of whose rows are gone.
+    /// Orders with deleted trade rows.
     forgotten: BTreeSet<(String, String)>,
     totals: domain::account::CashTotals,
     house_cash: i128,
@@ -117,15 +115,15 @@ struct UserSums {
     /// Cash that open orders and short positions hold.
     held: i128,
     held_by_sells: i128,
-    /// Orders that may stay: as the account counts them, as they are marked, as they are.
+    /// Orders that may stay open: by the account's count, by index rows, and by order records.
     open: u64,
     marked: u64,
     staying: u64,
-    /// Short positions: as the account counts them, and as they are noted.
+    /// Short positions: by the account's count, and by marker rows.
     shorts: (u64, u64),
 }
 
-/// The shares of trades that were not taken back; none: they cannot be read.
+/// Sum of the unbusted shares; `None` if a trade is unreadable.
 fn standing<'a>(all: impl Iterator<Item = Option<Fill<'a>>>) -> Option<i64> {
     all.map(|fill| fill.map(|fill| fill.stands())).sum()
 }

@@ -1,16 +1,16 @@
-//! Open orders as a mass cancel finds them, and mass cancels, which end them in parts.
+//! Index of open orders for mass cancels, and mass cancels, which end orders in parts (FIX
+//! OrderMassCancelRequest).
 //!
-//! A user may have any number of open orders, and a command must not make a transaction without a
-//! bound. So a mass cancel asks the book to end a part of them, and keeps a row that says where it
-//! stopped. Behind a part it asks the book to cancel the mass cancel itself. That is no order, so
-//! the book refuses, and the refusal is the record by which the next part begins: it comes when the
-//! book has done the part before. No order, no deadline and no other topic is needed for that, and
-//! a user who goes on trading does not delay it.
+//! A user may have any number of open orders, but a transaction needs a bound. So a mass cancel
+//! asks the book to end a part of the orders. A row stores the place where the part stopped. Behind
+//! a part, the mass cancel asks the book to cancel the mass cancel itself. The mass cancel is no
+//! order, so the book refuses. The refusal starts the next part, and arrives after the book has
+//! ended the part before. No order, deadline or other topic is needed for this signal, and new
+//! orders of the user cause no delay.
 //!
-//! Each order has the number of its user's event with which it came, so orders that came after the
-//! command are left alone. What was asked of the book goes from the rows that mass cancels look at
-//! to others: each order is asked about once, however many mass cancels there are, and none looks
-//! at it twice.
+//! Each order has the `user_seq` of its first event, so later orders are left alone. An order that
+//! the book was asked to cancel moves from the rows `n` to the rows `x`. So all mass cancels
+//! together ask once per order, and none examines an order twice.
 
 use crate::ingress::bug;
 use domain::reason::Reason;
@@ -28,23 +28,25 @@ use super::cancel_replace::{self, on_whose_word};
 use super::commands::CommandRefusal;
 use super::state::{self, OrderRecord, OrdersBuffers};
 
-/// Version of a row without a number: [`OpenOrderRow::Before`], or [`OpenOrderRow::Ending`] with one more byte.
+/// Version of a row without a number: [`OpenOrderRow::Before`], or [`OpenOrderRow::Ending`] with
+/// one more byte.
 const PLAIN: u8 = 1;
 const ENDING: u8 = 1;
-/// Version of a row with the number of an event.
+/// Version of a row with an event number.
 const NUMBERED: u8 = 2;
 
 /// User, symbol and id of an order.
 type Named<'a> = (&'a str, &'a str, &'a str);
 
-/// The content of an open order's row.
+/// Value of an open order's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OpenOrderRow {
-    /// The order came before there were numbers.
+    /// The order is older than event numbers in rows.
     Before,
-    /// The same, and its mass cancel is on its way to the book: older versions noted that here.
+    /// The same, and a mass cancel of the order is on its way to the book. Only older versions
+    /// wrote this value.
     Ending,
-    /// The order came with this event of its user.
+    /// `user_seq` of the order's first event.
     Since(u64),
 }
 
@@ -63,7 +65,7 @@ impl OpenOrderRow {
         }
     }
 
-    /// The event it came with; 0: before all that have a number.
+    /// `user_seq` of the order's first event; 0 for an order from before numbers.
     pub(super) fn since(self) -> u64 {
         if let OpenOrderRow::Since(number) = self {
             number
@@ -73,16 +75,16 @@ impl OpenOrderRow {
     }
 }
 
-/// A mass cancel that has more to do.
+/// A mass cancel that is not complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnderWay {
-    /// Only orders of this symbol.
+    /// Restriction to one symbol; `None` means all.
     pub symbol: Option<String>,
-    /// The reason that their ends are to name.
+    /// Reason for the ends of the orders.
     pub reason: Reason,
-    /// Only orders that came with this event of the user or an earlier one.
+    /// Last `user_seq` that counts: younger orders are left alone.
     pub since: u64,
-    /// Symbol and id of the last order that was looked at.
+    /// Symbol and id of the last order that was examined.
     pub after: (String, String),
 }
 
@@ -91,7 +93,7 @@ impl UnderWay {
         put(out, self.reason as u128);
         put(out, self.since);
 
-        // No symbol is empty.
+        // A symbol is never empty, so empty means none.
         let symbol = self.symbol.as_deref().unwrap_or_default();
         [symbol, &self.after.0, &self.after.1]
             .into_iter()
@@ -125,7 +127,7 @@ fn row_key<'b>(
     &b.key
 }
 
-/// An order may be open for long.
+/// Adds the row of an order that may stay open.
 pub(super) fn opened(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>, since: u64) {
     b.value.clear();
     b.value
@@ -138,7 +140,7 @@ pub(super) fn opened(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>,
     ctx.put(&b.key, &b.value);
 }
 
-/// The order is not open any more.
+/// Deletes the row of an order that is not open any more.
 pub(super) fn ended(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) {
     if ctx.get(row_key(b, b'n', order)).is_none() {
         row_key(b, b'x', order);
@@ -147,8 +149,8 @@ pub(super) fn ended(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) 
     ctx.delete(&b.key);
 }
 
-/// Its mass cancel is on its way to the book: asked again before the book has answered, a mass
-/// cancel finds nothing more to do.
+/// Marks an order whose mass cancel is on its way to the book. A second mass cancel before the
+/// book's answer skips the order.
 fn mark(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) {
     row_key(b, b'n', order);
     if b.cancel_part == 0 {
@@ -161,16 +163,16 @@ fn mark(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) {
     ctx.put(&b.key, &[PLAIN]);
 }
 
-/// Some open orders of a user.
+/// Next part of a user's open orders.
 #[derive(Default)]
 struct MassCancelPart {
-    /// Symbols and ids of those that the mass cancel is about.
+    /// Symbols and ids of the orders to cancel.
     orders: Vec<(String, String)>,
-    /// The last one that was looked at, if there are more.
+    /// Last order that was examined, if more orders follow.
     stopped_at: Option<(String, String)>,
 }
 
-/// The keys of a user's open orders, of one symbol or of all.
+/// Key prefix of a user's open orders, of one symbol or of all.
 fn prefix<'b>(b: &'b mut OrdersBuffers, user: &str, symbol: Option<&str>) -> &'b [u8] {
     b.key(b'n', user, Some(symbol.unwrap_or_default()));
     if symbol.is_some() {
@@ -180,8 +182,7 @@ fn prefix<'b>(b: &'b mut OrdersBuffers, user: &str, symbol: Option<&str>) -> &'b
     &b.key
 }
 
-/// Looks at the next part of a user's open orders, without those that a mass cancel has taken
-/// before.
+/// Examines the next part of a user's open orders, without those of an earlier mass cancel.
 fn find(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
@@ -212,7 +213,7 @@ fn find(
             return false;
         };
 
-        // Only an older version has left those here, and no more of them come.
+        // Only older versions left such rows, and no more are written.
         if row == OpenOrderRow::Ending {
             return true;
         }
@@ -238,7 +239,7 @@ fn find(
     }
 }
 
-/// Whether a mass cancel would find an order that none is ending.
+/// True if an open order exists that no mass cancel has claimed.
 pub(super) fn finds(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
@@ -263,7 +264,7 @@ pub(super) fn finds(
     }
 }
 
-/// Asks the book to end a part, and to answer when it has.
+/// Asks the book to end a part, and to answer afterwards.
 fn ask(desk: &mut AccountTx<'_, '_>, cause_id: &str, reason: Reason, part: &MassCancelPart) {
     for (symbol, order_id) in &part.orders {
         mark(desk.ctx, desk.buffers, (desk.user, symbol, order_id));
@@ -281,7 +282,7 @@ fn keep(desk: &mut AccountTx<'_, '_>, cause_id: &str, way: &UnderWay) {
     desk.ctx.put(&desk.buffers.key, &desk.buffers.value);
 }
 
-/// The command: takes the first part.
+/// Handles the command: takes the first part.
 pub(super) fn begin(
     desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
@@ -307,8 +308,8 @@ pub(super) fn begin(
     match part.stopped_at.take() {
         None => cancel_replace::sent(desk, c, content),
         Some(after) => {
-            // Its id is remembered until it is through: the book's answers must not meet another
-            // mass cancel of the same id.
+            // Remember the id until the mass cancel is complete. The book's answers must not meet a
+            // newer mass cancel with the same id.
             desk.note(
                 &c.order_id,
                 &OrderRecord {
@@ -335,7 +336,7 @@ pub(super) fn begin(
     Ok(Ok(()))
 }
 
-/// The book has done a part: takes the next.
+/// Takes the next part, after the book has ended the part before.
 pub(super) fn go_on(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
@@ -389,7 +390,7 @@ pub(super) fn go_on(
 mod tests {
     use super::*;
 
-    /// Later versions must read what this one wrote.
+    /// Golden bytes: later versions must read the bytes of this version.
     #[test]
     fn golden_bytes() {
         let way = UnderWay {

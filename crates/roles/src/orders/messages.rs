@@ -1,23 +1,23 @@
-//! The price of a command for its sender. Orders and replacements take from the first bucket. All
-//! else that `order-commands` carries takes from the second, looser one: cancels, mass cancels,
-//! transfers, repeats, and what is refused for its form, its topic or its age. Operators' own topic
-//! has no limit.
+//! Rate limits for commands. Orders and replacements take from the first bucket. All other commands
+//! on `order-commands` take from the second, looser bucket: cancels, mass cancels, transfers,
+//! repeats, and commands that are refused for form, topic or age. The operators' topic has no
+//! limit.
 //!
-//! A cancel that ends something always gets in, or a limit could keep somebody in the market. It
-//! takes from the bucket what is there, so that cancels as a whole are bounded: what gets in
-//! although the bucket is empty is the first such cancel of each open order, and a mass cancel that
-//! finds an open order which none is ending. An order notes that it has had its cancel: every
-//! cancel of an open order ends it (the book decides in the order of its commands), so a second one
-//! before the book's answer could do nothing more.
+//! A cancel with an effect is always admitted, or a limit could keep a user in the market. The
+//! cancel still takes tokens that the bucket has, so cancels as a whole are bounded. An empty
+//! bucket admits only the first cancel of each open order, and a mass cancel that finds an
+//! unclaimed open order. The order record remembers the cancel. Every cancel of an open order ends
+//! the order, since the book decides in the order of its commands. So a second cancel before the
+//! book's answer would have no effect.
 //!
-//! A command that is refused here has done nothing and left its id free. It is told at most once a
-//! second: an answer is an event, a notification, a portfolio and entries of the audit log, and a
-//! flood of answers would delay all who share the partition, as if nothing had been refused. So the
-//! flood costs one entry of the audit log for each of its commands (of a malformed one also the
-//! dead letter, which is evidence, and the entry of that), and the user's next event says how many
-//! had no answer. The account keeps that number, in the transaction of the commands, so that it is
-//! exact across all restarts. Orders and replacements are always answered, one by one: a trader
-//! must know of each.
+//! A command that is refused here has no effect and leaves its id free. The user gets at most one
+//! answer per second. An answer costs an event, a notification, a portfolio and entries of the
+//! audit log. A flood of answers would delay all users of the partition, as if no command had been
+//! refused. So each command of a flood costs one entry of the audit log. A malformed command also
+//! costs a dead letter, as evidence, with an entry of its own. The user's next event carries the
+//! count of unanswered commands. The account stores the count in the transaction of the commands,
+//! so the count is exact across restarts. Orders and replacements always get an answer each,
+//! because a trader must know the fate of every order.
 
 use domain::rate_limit::{Admission, Limit};
 use domain::reason::Reason;
@@ -32,8 +32,8 @@ use super::state::OrderRecord;
 
 const TEXT: &str = "too many cancels, transfers, repeats or bad commands in a short time";
 
-/// Whether a command that does not take from the first bucket gets in; else its refusal, if that is
-/// to be told.
+/// Takes from the second bucket. Returns the refusal if the bucket is empty, or `None` inside if no
+/// answer is due.
 pub(super) fn admit(
     desk: &mut AccountTx<'_, '_>,
     limit: &Limit,
@@ -50,7 +50,7 @@ pub(super) fn admit(
     }
 }
 
-/// The same of a cancel or mass cancel: what ends something gets in.
+/// Like [`admit`], for a cancel or mass cancel: a cancel with an effect is admitted.
 pub(super) fn admit_cancel(
     desk: &mut AccountTx<'_, '_>,
     limit: &Limit,
@@ -77,7 +77,7 @@ pub(super) fn admit_cancel(
     Ok(if ends { Ok(()) } else { admit(desk, limit) })
 }
 
-/// Append time in the unit of limits.
+/// Log time in microseconds, the unit of limits.
 pub(super) fn now_us(ctx: &Ctx<'_>) -> i64 {
     ctx.time_ms().saturating_mul(1_000)
 }

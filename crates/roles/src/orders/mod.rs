@@ -1,5 +1,5 @@
-//! `orders`: the only owner of money. It checks and reserves what users want, and books what the
-//! book did with it; everything it does is an event.
+//! `orders` alone changes balances. The role checks commands, reserves cash and shares, and settles
+//! executions from the book. Every effect is an event.
 
 mod account_tx;
 mod bust;
@@ -35,11 +35,10 @@ pub use ledger_check::check_books;
 pub(super) use show::show;
 use state::{HoldTally, OrdersBuffers};
 
-/// The role's logic; see the module.
 pub(super) struct Orders {
     settings: RoleSettings,
     limit: Option<Limit>,
-    /// The second bucket.
+    /// Second bucket, for all commands except orders and replacements.
     messages: Option<Limit>,
     stale: Stale,
     max_age_ns: Option<i128>,
@@ -47,13 +46,13 @@ pub(super) struct Orders {
     references: DecodedTable<(i64, i64)>,
     controls: DecodedTable<Control>,
     buffers: OrdersBuffers,
-    /// Content of the command in hand.
+    /// Content of the current command.
     content: Vec<u8>,
-    /// The order entry in hand as it lies in state.
+    /// Bytes of the current order record, as in state.
     entry: Vec<u8>,
-    /// The order that a cancel or replacement names.
+    /// Bytes of the order that a cancel or replace names (FIX OrigClOrdID).
     other: Vec<u8>,
-    /// The command in hand has no time of its own, or one that fits that of the log.
+    /// True if the current command has no timestamp, or its timestamp agrees with log time.
     in_time: bool,
 }
 
@@ -123,8 +122,8 @@ impl RoleLogic for Orders {
         self.settings.rules >= MERGED_BY_LOG_TIME
     }
 
-    /// Every posting was checked as it was made (I1, I2); what only holds between records of state
-    /// is checked here, before anything is committed.
+    /// Every posting was checked when it was made (I1, I2). Sums across state records are checked
+    /// here, before the commit.
     fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
         match std::mem::take(&mut self.buffers.tally) {
             tally if tally == HoldTally::default() => Ok(()),

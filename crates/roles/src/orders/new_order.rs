@@ -1,4 +1,4 @@
-//! New orders: checked, funded, noted, sent to the book.
+//! New orders: check, reserve the hold, save the record, send to the book.
 
 use crate::ingress::bug;
 use domain::account::Position;
@@ -18,7 +18,7 @@ use super::state::OrderRecord;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// The moment from which on an order must not trade.
+/// Time from which an order must not trade.
 fn deadline(until: Until, now_ms: i64, day_ends_ms: i64) -> Option<i64> {
     match until {
         Until::Ended => None,
@@ -30,8 +30,8 @@ fn deadline(until: Until, now_ms: i64, day_ends_ms: i64) -> Option<i64> {
                 .saturating_mul(DAY_MS)
                 .saturating_add(day_ends_ms),
         ),
-        // Rounded up: at the millisecond before, the moment had not come. Whatever a number means
-        // that is too large for a time, it is later than everything; too small, earlier.
+        // Round up, because the deadline has not come at the millisecond before. Clamp:
+        // out-of-range times become `FOREVER` or 0.
         Until::Time(ns) => {
             let ms = ns.saturating_add(999_999).div_euclid(1_000_000);
             Some(i64::try_from(ms).unwrap_or(if ms < 0 { 0 } else { FOREVER }))
@@ -57,7 +57,7 @@ pub(super) fn order(
     let now_ms = desk.ctx.time_ms();
     let deadline_ms = served.and_then(|s| deadline(s.until, now_ms, market.day_ends_ms));
     let position = match side {
-        // A buy may cover what is owed.
+        // A buy may cover a short position.
         Side::Buy if desk.account.shorts == 0 => Position::default(),
         _ => desk.position(symbol)?,
     };

@@ -1,16 +1,17 @@
-//! Prices that `trading` has not told yet. `orders` starts with the reference prices that are in
-//! their topic; ticks that lie in `market-data` but were not handled yet would be missing, and
-//! orders that came after them would be refused for no good reason. So they are read once, at the
-//! start, and fill the gap until the real reference price comes.
+//! Prices that `trading` has not published yet. At a start, `orders` reads the reference prices
+//! from their topic. But `market-data` may hold ticks that `trading` has not processed. Without
+//! their prices, orders behind those ticks would be rejected for no good reason. So the start reads
+//! these ticks once, and uses their prices until the real reference price arrives.
 //!
-//! How far `trading` has come is known by its committed offsets, and these can be visible before
-//! the prices that it told in the same transaction: markers are written one partition at a time,
-//! and with a broker away that takes its time. So the prices are read once more after the offsets
-//! were asked for, up to where their topic ended at that moment, and for as long as that is
-//! undecided it is waited for.
+//! The committed offsets of `trading` tell its progress. Readers may see the offsets before the
+//! prices of the same transaction. The broker writes transaction markers partition by partition,
+//! and a broker outage delays markers. So the start reads the prices once more after the offsets,
+//! up to the end of the topic at that moment. The start waits while transactions before that end
+//! are undecided.
 //!
-//! Brokers forget the offsets of a group that was away for a week. Then `trading` takes them from
-//! its last transaction, and so does this; or all ticks that ever were would be read.
+//! Brokers delete the offsets of a group that was away for a week (KIP-211). Then `trading` takes
+//! the offsets from its last checkpoint, and so does the start. Otherwise the start would read all
+//! ticks from the beginning.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,12 +36,12 @@ const LIMITS: Limits = Limits {
 };
 const WAIT: Duration = Duration::from_millis(200);
 
-/// Longest silence of `trading`'s changelog while its end is read.
+/// Maximum silence of `trading`'s changelog while its end is read.
 const GIVE_UP: Duration = Duration::from_secs(30);
-/// Polls without a record before the log counts as gone.
+/// Polls without a record before the log counts as unavailable.
 const IDLE_MAX: u32 = 300;
 
-/// Rows for the table of reference prices, where ticks are newer than what is loaded.
+/// Rows for the table of reference prices, from ticks that are newer than the loaded rows.
 pub(crate) fn reference_prices(
     log: &dyn Log,
     clock: &dyn Clock,
@@ -104,8 +105,8 @@ pub(crate) fn reference_prices(
     Ok(book.rows())
 }
 
-/// Old ticks may be deleted between the question where they begin and the reading of them. That is
-/// no reason to stop: the next start asks again.
+/// Maps a read error to `Unavailable` if old ticks were deleted between the query of their start
+/// and the read. The next start asks again.
 fn still_there(log: &dyn Log, from: &[(u32, From)], e: LogError) -> LogError {
     let gone = |(partition, from): &(u32, From)| match from {
         From::Offset(offset) => log
@@ -124,11 +125,11 @@ fn still_there(log: &dyn Log, from: &[(u32, From)], e: LogError) -> LogError {
     }
 }
 
-/// Reference prices that are not in the loaded table, complete as of now.
+/// Reference prices that are missing in the loaded table, complete as of now.
 fn told_since(log: &dyn Log, loaded: &Tables) -> Result<BTreeMap<String, Priced>, LogError> {
     let at = TopicPartition::new(topics::REFERENCE_PRICES, 0);
 
-    // A row's version is the offset after its record.
+    // The version of a row is the offset after its record.
     let next = loaded
         .iter(topics::REFERENCE_PRICES)
         .map(|(_, row)| row.version)
@@ -153,7 +154,7 @@ fn told_since(log: &dyn Log, loaded: &Tables) -> Result<BTreeMap<String, Priced>
 
         batch.clear();
 
-        // Only to wait; what comes is read in its place below.
+        // Poll only to wait; the records are read below.
         watch
             .as_mut()
             .map_or(Ok(()), |w| w.poll(WAIT, LIMITS, &mut batch))?;
@@ -197,14 +198,14 @@ fn priced(p: &ReferencePrice<'_>) -> Priced {
 
 #[derive(Default)]
 struct SeedBook {
-    /// Prices told since the table was loaded.
+    /// Prices published since the table was loaded.
     told: BTreeMap<String, Priced>,
     prices: BTreeMap<String, Prices>,
     sources: BTreeMap<(String, String), Source>,
 }
 
 impl SeedBook {
-    /// The same acceptance as in `trading`; what is bad there is dead-lettered there.
+    /// Applies the same checks as `trading`, which writes the dead letters.
     fn take(&mut self, r: &Record<'_>, loaded: &Tables, partitions: u32) {
         let (Some(key), Some(value)) = (r.key, r.value) else {
             return;
@@ -268,7 +269,7 @@ impl SeedBook {
             }
         });
 
-        // Only until `trading` speaks, which decides by the rules of now.
+        // Only a bridge until `trading` publishes the price, by current rules.
         prices.fold(
             &tick,
             price_e4,

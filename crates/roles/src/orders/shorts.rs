@@ -1,7 +1,6 @@
-//! Short positions by the price of now: what is due for them is held whenever their account is
-//! looked at, as far as there is cash. So what is available is what is free. There are no margin
-//! calls: an account that holds less than is due can neither withdraw nor add to its orders, and
-//! that is all.
+//! Margin of short positions at the current price. Each access to an account adjusts the collateral
+//! to the due amount, as far as cash allows, so available cash is free cash. Margin calls do not
+//! exist. An account with too little collateral can neither withdraw nor add to its orders.
 
 use crate::decoded_table::DecodedTable;
 use crate::ingress::bug;
@@ -12,8 +11,8 @@ use engine::role::Bug;
 use super::account_tx::AccountTx;
 use super::state;
 
-/// Marks all short positions of the account in hand. First those that hold more than is due, so
-/// that the others can have that.
+/// Adjusts the collateral of all short positions of the account. Positions with too much collateral
+/// come first, so that the released cash can serve the others.
 pub(super) fn mark(
     desk: &mut AccountTx<'_, '_>,
     instruments: &mut DecodedTable<Instrument>,
@@ -26,7 +25,7 @@ pub(super) fn mark(
     let symbols = state::shorts(desk.ctx, desk.buffers, desk.user);
     for frees in [true, false] {
         for symbol in &symbols {
-            // Without a price there is nothing to mark by.
+            // Without a price, the due amount is unknown.
             let Some((price_e4, _)) = references.get(desk.ctx, symbol) else {
                 continue;
             };

@@ -10,9 +10,9 @@ use crate::show::number;
 use domain::rate_limit::Messages;
 use domain::status::Side;
 
-/// A value by the letter of its key; none if it cannot be read.
+/// A value as JSON, by the letter of its key; `None` if the value is unreadable.
 pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
-    // Fields that came with books are shown where there is something to show.
+    // Fields that are newer than the first version are shown only if set.
     Some(match letter {
         b'a' => {
             let a = state::read_account(value)?;
@@ -114,7 +114,7 @@ pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
     })
 }
 
-/// Adds what is not zero.
+/// Adds the fields that are not zero.
 fn with(mut shown: Value, more: &[(&str, i128)]) -> Value {
     if let Value::Object(map) = &mut shown {
         map.extend(
@@ -127,7 +127,7 @@ fn with(mut shown: Value, more: &[(&str, i128)]) -> Value {
     shown
 }
 
-/// Trades of an order; none if they cannot be read.
+/// Trades of an order; `None` if a trade is unreadable.
 fn trades<'a>(all: impl Iterator<Item = Option<Fill<'a>>>) -> Option<Value> {
     all.map(|fill| {
         let f = fill?;

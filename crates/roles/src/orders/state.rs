@@ -5,17 +5,17 @@
 //! |---|---|
 //! | `a` user | account |
 //! | `p` user 0 symbol | position |
-//! | `s` user 0 symbol | nothing: the position is short, and is marked whenever the account is looked at |
-//! | `o` user 0 order id | what became of that id, and its content |
-//! | `n` user 0 symbol 0 order id | when the order came: it may be open for long, and a mass cancel must find it (see [`super::mass`]) |
-//! | `x` user 0 symbol 0 order id | nothing: the same of an order whose mass cancel is on its way to the book |
-//! | `c` user 0 order id | a mass cancel that is not through yet |
+//! | `s` user 0 symbol | nothing: marks a short position, which is revalued at each access to the account |
+//! | `o` user 0 order id | status of that id, and the command's content |
+//! | `n` user 0 symbol 0 order id | event number of an order that may stay open, for mass cancels (see [`super::mass`]) |
+//! | `x` user 0 symbol 0 order id | nothing: like `n`, while a mass cancel of the order is on its way to the book |
+//! | `c` user 0 order id | a mass cancel that is not complete |
 //! | `f` user 0 order id 0 number | some trades of an order that has many (see [`super::fills`]) |
-//! | `b` user 0 order id 0 trade id | nothing: a trade that was not kept was taken back; also when the order is forgotten, or it could be taken back again |
-//! | `e` number | an id that has ended, waiting to be forgotten (only with a window) |
-//! | `m` number | what time it was when so many ids had ended |
+//! | `b` user 0 order id 0 trade id | nothing: bust of a trade that the order does not keep; the row outlives the order, or the trade could be busted twice |
+//! | `e` number | an ended id in the expiry queue (only with a window) |
+//! | `m` number | time at which that many ids had ended |
 //! | `w` | the ends of both queues |
-//! | `h` symbol | the other sides of the symbol: the house, and what is on its way between users |
+//! | `h` symbol | house position and clearing (trades in flight between users) of the symbol |
 //! | `t` | the task's totals |
 
 mod account;
@@ -36,34 +36,34 @@ use account::put_account;
 pub(super) use account::read_account;
 
 const VERSION: u8 = 1;
-/// Version of order entries: 2 since orders have terms. 1 is read.
+/// Version of order records: 2 since orders have terms. Version 1 is still read.
 const ENTRY_VERSION: u8 = 2;
-/// The same of an order whose trades are kept.
+/// Version of order records that keep their trades.
 const TRADED_VERSION: u8 = 3;
 
-/// Room for a key and a value, used again and again.
+/// Reusable buffers for a key and a value, with settings and sums of the running transaction.
 #[derive(Default)]
 pub(super) struct OrdersBuffers {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
     pub tally: HoldTally,
-    /// Ids are forgotten some day.
+    /// Ids are forgotten after the dedup window.
     pub forgets: bool,
-    /// Orders that a mass cancel takes at a time; 0: all.
+    /// Orders that a mass cancel ends per record; 0 means all.
     pub cancel_part: usize,
-    /// Short sales are held by margin.
+    /// Short sales hold a margin.
     pub margin: bool,
-    /// Trades are kept with their order, and taken back as they were.
+    /// Trades are kept with their order, and busts must match them.
     pub keeps_trades: bool,
-    /// The id of a command that named no open order is used up.
+    /// A command that names no open order uses up its id.
     pub unknown_burns: bool,
-    /// If they are: users and ids that have ended with this record.
+    /// With a dedup window: users and ids that ended with the current record.
     pub ended: Vec<(Box<str>, Box<str>)>,
 }
 
-/// I3 as it goes: what accounts and positions came to hold in this transaction, less what the
-/// orders (and short positions) they hold it for came to hold. The two are written in different
-/// places, so nothing but good bookkeeping makes them equal.
+/// Running check of invariant 3 within one transaction: increase of holds in accounts and
+/// positions, less the increase of holds in orders and short positions. The two sides are written
+/// in different places, so only correct bookkeeping makes them equal.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub(super) struct HoldTally {
     cash: i128,
@@ -102,19 +102,20 @@ impl OrdersBuffers {
         &self.key
     }
 
-    /// Nothing more comes of this id: it may be forgotten some day, if ids are.
+    /// Marks an id as ended, with no more answers to come. With a dedup window, the id is forgotten
+    /// later.
     pub(super) fn has_ended(&mut self, user: &str, order_id: &str) {
         if self.forgets {
             self.ended.push((user.into(), order_id.into()));
         }
     }
 
-    /// Whether a command that is refused for that has used up its id.
+    /// True if a refusal for this reason uses up the command's id.
     pub(super) fn burns_id(&self, reason: Reason) -> bool {
         reason.burns_id() || (reason == Reason::UnknownOrder && self.unknown_burns)
     }
 
-    /// Begins a value.
+    /// Clears the value buffer and writes the version.
     pub(super) fn fresh(&mut self) -> &mut Vec<u8> {
         self.value.clear();
         self.value.push(VERSION);
@@ -122,7 +123,7 @@ impl OrdersBuffers {
     }
 }
 
-/// Splits the version off.
+/// Strips the version byte; `None` for an unknown version.
 pub(super) fn body(bytes: &[u8]) -> Option<&[u8]> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => Some(rest),
@@ -130,15 +131,15 @@ pub(super) fn body(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Reads a value that ends where it should.
+/// Reads a value to its last byte; `None` if bytes are left over.
 pub(super) fn whole<T>(bytes: &[u8], read: impl FnOnce(&mut &[u8]) -> Option<T>) -> Option<T> {
     let mut rest = body(bytes)?;
     let value = read(&mut rest)?;
     rest.is_empty().then_some(value)
 }
 
-/// Fields that came later; left out while all of them are zero, so that what does not use them is
-/// as it always was.
+/// Writes fields of newer versions, unless all are zero. Accounts that use none of these fields
+/// keep their old bytes.
 fn put_later(out: &mut Vec<u8>, fields: &[i128]) {
     if fields.iter().any(|n| *n != 0) {
         fields.iter().for_each(|n| put_signed(out, *n));
@@ -203,30 +204,30 @@ pub(super) fn read_totals(bytes: &[u8]) -> Option<CashTotals> {
     })
 }
 
-/// The fate of an order id.
+/// State of an order id.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OrderRecord<'a> {
     pub status: Status,
-    /// Why it was rejected or cancelled.
+    /// Reason of a rejection or cancel.
     pub reason: Option<Reason>,
-    /// How many traded.
+    /// CumQty: quantity that has traded.
     pub cum: i64,
-    /// For how much. Nothing, if the order ended before trades were kept.
+    /// Traded value. 0 if the order ended before trades were kept.
     pub value_e4: i64,
-    /// In which trades.
+    /// Trades of the order.
     pub fills: OrderFills<'a>,
-    /// The terms that bind the order now; none for an id that is no order's, or was rejected at
-    /// once.
+    /// Current terms; none for an id of a command that is no order, or an order that was rejected
+    /// at once.
     pub terms: Option<Terms>,
-    /// The amount that is set aside for the order.
+    /// Cash and shares that are reserved for the order.
     pub hold: Hold,
-    /// Changes that are on their way to the book.
+    /// Number of cancel/replace requests on their way to the book.
     pub pending: u64,
-    /// The order may be open for long, so it is counted and can be found.
+    /// The order may stay open, so the account counts it, and a mass cancel can find it.
     pub stays: bool,
-    /// A cancel that no bucket had room for is on its way to the book, see [`super::messages`].
+    /// A cancel that found the bucket empty is on its way to the book, see [`super::messages`].
     pub ending: bool,
-    /// The command's content, by which a repeat is told from another command.
+    /// Content of the command; tells a repeat from another command with the same id.
     pub content: CommandFingerprint<'a>,
 }
 
@@ -237,7 +238,7 @@ const FORGOTTEN: u8 = 8;
 const ENDS: u8 = 16;
 
 impl<'a> OrderRecord<'a> {
-    /// Of a command that is no order, or did not become one.
+    /// Record of a command that is no order, or did not become one.
     pub(super) fn plain(
         status: Status,
         reason: Option<Reason>,
@@ -299,7 +300,7 @@ impl<'a> OrderRecord<'a> {
             self.fills.write(out);
         }
 
-        // Ended orders stay for ever, and nobody needs the rest of them.
+        // Ended orders stay for ever, and need no terms or holds any more.
         if let Some(t) = open {
             let h = &self.hold;
             let value_e4 = (!traded).then_some(self.value_e4);
@@ -314,7 +315,7 @@ impl<'a> OrderRecord<'a> {
         out.extend_from_slice(self.content.0);
     }
 
-    /// Reads an entry as [`load_order`] copied it.
+    /// Reads a record as [`load_order`] copied it.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
         let (&version, rest) = bytes.split_first()?;
         let (&status, mut rest) = rest.split_first()?;
@@ -389,8 +390,8 @@ impl<'a> OrderRecord<'a> {
         e.fills.in_entry().all(|fill| fill.is_some()).then_some(e)
     }
 
-    /// The fields that version 1 left out follow from the one kind of order it had: a market order
-    /// that trades whole.
+    /// Derives the fields that version 1 left out. Version 1 had only market orders that trade
+    /// whole.
     fn first_version(&mut self, cum: i64, hold_e4: i64, content: CommandFingerprint<'a>) {
         self.content = content;
         self.cum = cum;
@@ -422,19 +423,19 @@ impl<'a> OrderRecord<'a> {
         }
     }
 
-    /// Whether it is an order that may still trade.
+    /// True if the order may still trade.
     pub(super) fn is_open(&self) -> bool {
         self.terms.is_some() && !self.status.is_terminal()
     }
 
-    /// The quantity that is ordered now.
+    /// Quantity of the current terms.
     pub(super) fn quantity(&self) -> Option<i64> {
         self.terms
             .map(|t| t.quantity)
             .or_else(|| self.content.quantity())
     }
 
-    /// The limit, as it stands now.
+    /// Limit of the current terms, if the command had a limit.
     pub(super) fn limit_price(&self) -> Option<i64> {
         let asked = self.content.limit_price();
         self.terms
@@ -443,7 +444,7 @@ impl<'a> OrderRecord<'a> {
             .or(asked)
     }
 
-    /// The quantity that has not traded and still may.
+    /// LeavesQty: quantity that may still trade.
     pub(super) fn leaves(&self) -> i64 {
         if self.status.is_terminal() {
             0
@@ -469,7 +470,7 @@ pub(super) fn load<T>(
     }
 }
 
-/// A value that this version cannot read.
+/// Error for a value that this version cannot read.
 pub(super) fn unreadable(ctx: &Ctx<'_>, what: &str) -> Bug {
     bug(
         ctx,
@@ -547,7 +548,7 @@ pub(super) fn shorts(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, user: &str) -> Ve
     all
 }
 
-/// Notes whether a position is short; answers whether that is new.
+/// Marks a position as short or not; returns true if the mark changed.
 pub(super) fn mark_short(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
@@ -566,7 +567,7 @@ pub(super) fn mark_short(
     changes
 }
 
-/// Copies the entry of an order id into `into`; false if the id was never used.
+/// Copies the record of an order id into `into`; false if the id was never used.
 pub(super) fn load_order(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
@@ -601,14 +602,15 @@ pub(super) fn save_order(
     b.tally.order(&e.hold, 1);
     ctx.put(&b.key, &b.value);
 
-    // With a change on its way it is remembered until the book has answered that: an answer must
-    // never meet another order of the same id.
+    // With a change on its way, the record stays until the book has answered. An answer must never
+    // meet a newer order with the same id.
     if lived && !e.is_open() && e.pending == 0 {
         b.has_ended(user, order_id);
     }
 }
 
-/// Forgets an id that has ended. False: it had too many trades to be forgotten at once.
+/// Deletes the record of an ended id. Returns false if the order had too many trades to delete at
+/// once.
 pub(super) fn delete_order(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
@@ -680,7 +682,7 @@ mod tests {
     use domain::rate_limit::{Messages, UserBucket};
     use proptest::prelude::*;
 
-    /// Later versions must read what this one wrote.
+    /// Golden bytes: later versions must read the bytes of this version.
     #[test]
     fn golden_bytes() {
         let mut b = OrdersBuffers::default();
@@ -821,8 +823,8 @@ mod tests {
             Some(10)
         );
         for e in [e, ended] {
-            // A row of trades, 4 of whose shares have not been taken back; and one in the entry
-            // itself.
+            // One order has a row of trades, of which 4 shares are not busted. The other has a
+            // trade in its record.
             let fills =
                 OrderFills::read(&mut &[1, 8, 11, 3, b'3', b'-', b'1', 6, 200, 1, 8, 6, 1, 2][..])
                     .expect("trades");

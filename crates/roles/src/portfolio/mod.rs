@@ -1,11 +1,11 @@
-//! `portfolio`: folds order events into portfolios. A projection and nothing else; losing it can
-//! lose no money.
+//! `portfolio`: computes portfolios from order events. The role is a projection: its loss loses no
+//! money.
 //!
-//! A busy user has many events in a transaction, and only the last portfolio counts. So portfolios
-//! are kept in hand while a batch lasts, with those rows (open sells; positions of a large
-//! portfolio) that events came for, and written once at its end: users in the order in which they
-//! came up, each with the rows that changed. What is in hand has a bound: where it is reached, all
-//! of it is written at once, and the batch goes on.
+//! A busy user has many events in a transaction, but only the last portfolio counts. So the role
+//! caches portfolios during a batch, with the rows that the events touch (open sells; positions of
+//! a large portfolio). The end of the batch writes each portfolio once: users in the order of their
+//! first event, each with the changed rows. The cache is bounded. At the bound, the role writes the
+//! whole cache, and the batch continues.
 
 mod state;
 
@@ -27,30 +27,29 @@ use super::ingress::{bug, own};
 use state::{PortfolioRow, PortfolioRows, PortfolioState, Sell, position_key, sell_key};
 pub(super) use state::{prefix, show};
 
-/// The role's logic; see the module.
 #[derive(Default)]
 pub(super) struct PortfolioRole {
-    /// Portfolios touched by the batch, with the cause of the last event of each.
+    /// Portfolios that the batch touched, each with the cause of its last event.
     touched: IndexMap<Box<str>, (Cause, PortfolioState), FxBuildHasher>,
-    /// About so many bytes will be written for them.
+    /// Estimated bytes that the cached portfolios will write.
     pending: usize,
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
-/// Said of a record that the role cannot read.
+/// Error for a state record that the role cannot read.
 const UNREADABLE: &str =
     "state of a portfolio cannot be read; it was written by a newer version or is damaged";
 
-/// So much is kept in hand, counted in bytes that are to be written.
+/// Bound of the cache, in bytes to be written.
 const PENDING_MAX: usize = 8 << 20;
-/// Bytes that a user, a position of theirs in the record, and a row take at most, in state and
-/// topic together; about.
+/// Estimated maximum of bytes per user, per position in the user's record, and per row; state and
+/// topic together.
 const USER_BYTES: usize = 400;
 const INLINE_BYTES: usize = 120;
 const ROW_BYTES: usize = 500;
 
-/// Rows in state, of one user.
+/// Reads one user's rows from state.
 struct StoredRows<'s, 'c> {
     ctx: &'s mut Ctx<'c>,
     user: &'s str,
@@ -128,7 +127,7 @@ impl RoleLogic for PortfolioRole {
             ));
         }
 
-        // An event is about one or two rows, or moves what was in the record.
+        // An event touches one or two rows, or moves positions out of the record or back.
         self.pending += ROW_BYTES * (1 + inline.abs_diff(state.portfolio.positions.len()));
         if self.pending > PENDING_MAX {
             self.write(ctx)
@@ -143,7 +142,7 @@ impl RoleLogic for PortfolioRole {
 }
 
 impl PortfolioRole {
-    /// Writes and publishes all that is in hand.
+    /// Writes and publishes all cached portfolios.
     fn write(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
         #[cfg(feature = "faults")]
         if mutants::on(mutants::Mutant::HashOrder) {
@@ -165,7 +164,7 @@ impl PortfolioRole {
 
             let user_seq = state.portfolio.user_seq;
 
-            // The user's record comes last: it says that the positions before it belong together.
+            // The user's record comes last: it marks the positions before it as one consistent set.
             for (symbol, stored, now) in state.changed_positions() {
                 position_key(&user, symbol, &mut self.key);
                 put_row(ctx, &self.key, now, &mut self.value);
@@ -212,7 +211,7 @@ fn put_row<T: PortfolioRow>(ctx: &mut Ctx<'_>, key: &[u8], row: Option<&T>, valu
     }
 }
 
-/// For a fold outside the role: from the first event on, everything is in hand.
+/// For a fold outside the role: all rows are cached from the first event on.
 struct NoRows;
 
 impl PortfolioRows for NoRows {
@@ -229,28 +228,28 @@ impl PortfolioRows for NoRows {
     }
 }
 
-/// A portfolio folded event by event outside the role, to look back at what it was.
+/// A portfolio that is computed event by event outside the role, to show past states.
 pub struct History(PortfolioState);
 
 impl History {
-    /// Of a user who has no events yet.
+    /// History of a user without events.
     pub fn of(user: &str) -> History {
         History(PortfolioState::in_memory(user))
     }
 
-    /// Folds the user's next event in; answers the portfolio after it.
+    /// Applies the user's next event; returns the portfolio after the event.
     pub fn fold(&mut self, e: &OrderEvent<'_>) -> Result<&PortfolioRecord, &'static str> {
         fold(&mut self.0, e, &mut NoRows)?;
         Ok(&self.0.portfolio)
     }
 
-    /// The portfolio after the last event.
+    /// Portfolio after the last event.
     pub fn portfolio(&self) -> &PortfolioRecord {
         &self.0.portfolio
     }
 }
 
-/// Folds one event in. An error: the events cannot be what `orders` wrote.
+/// Applies one event. An error means that `orders` cannot have written these events.
 fn fold(
     s: &mut PortfolioState,
     e: &OrderEvent<'_>,
@@ -290,7 +289,7 @@ fn fold(
                 return Err(INCOMPLETE);
             };
 
-            // As if it had been traded back at its own price.
+            // Reverse the trade at its own price.
             s.trade(
                 symbol,
                 side.opposite(),
@@ -299,8 +298,9 @@ fn fold(
             )?;
         }
         Event::OrderCancelled | Event::OrderExpired | Event::OrderRejected => {
-            // A reject at the first hop never held anything; one in the book did. A refused command
-            // whose id belongs to an open order says that order's status, and ends nothing.
+            // An order that `orders` rejected never had a hold; an order that the book rejected had
+            // a hold. A refused command with the id of an open order carries that order's status,
+            // and ends no order.
             if let (Some(order_id), true) = (e.order_id, e.status.is_some_and(Status::is_terminal))
             {
                 s.release(order_id, None, rows)?;

@@ -1,13 +1,13 @@
-//! The state of `portfolio`: one record per user, one row per open sell, which says how many shares
-//! it holds, and in a large portfolio one row per position.
+//! The state of `portfolio`: one record per user, one row per open sell with its reserved shares,
+//! and in a large portfolio one row per position.
 //!
-//! Rows, because a user may have ten thousand open sells or positions and one event is about one of
-//! them: kept in the user's record, they were written again with every batch, and enough of them
-//! made a record that the changelog does not take. A small portfolio stays in the user's record:
-//! one read and one write for all of it is less work than a row each, and its size has a bound.
+//! A user may have ten thousand open sells or positions, and an event touches one of them. In the
+//! user's record, all would be rewritten with every batch, and a large record would exceed the
+//! limit of the changelog. A small portfolio stays in the user's record. One bounded read and write
+//! costs less than a row each.
 //!
-//! Which form a portfolio has follows from its user's events alone, never from the batches that
-//! they came in: so a replay ends with the same state.
+//! The form of a portfolio depends only on its user's events, not on the batches. So a replay ends
+//! with the same state.
 
 use std::collections::BTreeMap;
 
@@ -18,29 +18,29 @@ use domain::status::Side;
 use ports::varint::{put, put_bytes, put_signed, take, take_bytes, take_i64, take_u64};
 use wire::portfolio::PortfolioRecord;
 
-/// Versions of a user's record: with the open sells in it; with all positions in it; with rows of
-/// positions besides, or with sells of version 1 that are not rows yet.
+/// Versions of a user's record: with the open sells inside; with all positions inside; with
+/// positions in rows, or with version 1 sells that are not rows yet.
 const WITH_SELLS: u8 = 1;
 const WHOLE: u8 = 2;
 const APART: u8 = 3;
 
-/// Version of the row of an open sell, and of a position.
+/// Version of rows of open sells and positions.
 const ROW_VERSION: u8 = 1;
 
-/// Between user and order in the key of a sell, and between user and symbol in that of a position.
-/// Ids are printable, so the key of a user's record has none.
+/// Separator in row keys: between user and order for a sell, between user and symbol for a
+/// position. Ids are printable, so the key of a user's record contains no separator.
 const SELL: u8 = 0;
 const POSITION: u8 = 1;
 
-/// A portfolio has rows when it gets more positions than this, ...
+/// Positions move to rows above this number, ...
 pub(super) const WHOLE_MAX: usize = 256;
-/// ... and none any more when so many are left; in between it stays as it is, so that a user who
-/// goes back and forth does not move everything each time.
+/// ... and return to the record at this number. The gap between both keeps a user near the bound
+/// from moving all positions again and again.
 const WHOLE_AGAIN: u64 = 128;
-/// Positions that an older version kept in one record move to rows so many at an event.
+/// Positions that one event moves to rows, from a record of an older version.
 pub(super) const MOVED_AT_ONCE: usize = 500;
 
-/// Reads rows of the user.
+/// Reads the user's rows.
 pub(super) trait PortfolioRows {
     fn sell(&mut self, order_id: &str) -> Result<Option<Sell>, &'static str>;
     fn position(&mut self, symbol: &str) -> Result<Option<Holding>, &'static str>;
@@ -54,7 +54,7 @@ pub(super) struct Sell {
     leaves: i64,
 }
 
-/// A value that lies in a row.
+/// Value that can be a row.
 pub(super) trait PortfolioRow: Sized + Clone + PartialEq {
     fn put(&self, out: &mut Vec<u8>);
     fn take(bytes: &mut &[u8]) -> Option<Self>;
@@ -111,42 +111,42 @@ fn key(user: &str, separator: u8, id: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(id.as_bytes());
 }
 
-/// The key of an open sell's row.
+/// Key of an open sell's row.
 pub(super) fn sell_key(user: &str, order_id: &str, out: &mut Vec<u8>) {
     key(user, SELL, order_id, out);
 }
 
-/// The key of a position's row; without a symbol, the beginning of all of them.
+/// Key of a position's row; an empty symbol gives the common prefix.
 pub(super) fn position_key(user: &str, symbol: &str, out: &mut Vec<u8>) {
     key(user, POSITION, symbol, out);
 }
 
-/// A row for which events have come since the state was read.
+/// A cached row that events have touched.
 #[derive(Debug, PartialEq, Eq)]
 struct InHand<T> {
-    /// Its row, as it is in the store.
+    /// Row in the store.
     stored: Option<T>,
-    /// The row's present value; none once the order has ended.
+    /// Current value; `None` after the end of the order or position.
     now: Option<T>,
 }
 
-/// A row that differs from the store: as it is there, and as it is now.
+/// Id, stored value and current value of a row that differs from the store.
 type Changed<'a, T> = (&'a str, Option<&'a T>, Option<&'a T>);
 
-/// One user's state, as far as it is needed: of the rows only those that something happened to.
+/// One user's state, with only the rows that events have touched.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PortfolioState {
-    /// Figures, and the positions that are no rows.
+    /// Figures, and the positions in the record.
     pub portfolio: PortfolioRecord,
-    /// How many positions are rows.
+    /// Number of positions in rows.
     rows: u64,
-    /// Positions that are rows, by symbol.
+    /// Cached position rows, by symbol.
     positions: BTreeMap<String, InHand<Holding>>,
-    /// By order.
+    /// Cached sell rows, by order id.
     sells: BTreeMap<String, InHand<Sell>>,
-    /// Sells that version 1 had in the record and that are not rows yet.
+    /// Sells of a version 1 record that are not rows yet.
     kept_sells: BTreeMap<String, Sell>,
-    /// More positions than this do not lie in the record.
+    /// Maximum of positions in the record.
     whole_max: usize,
 }
 
@@ -165,7 +165,7 @@ impl PortfolioState {
         }
     }
 
-    /// One that is kept nowhere, and stays whole.
+    /// State of a fold outside the role, without rows.
     pub(super) fn in_memory(user: &str) -> Self {
         PortfolioState {
             whole_max: usize::MAX,
@@ -173,7 +173,7 @@ impl PortfolioState {
         }
     }
 
-    /// The position, if there is one.
+    /// Position of a symbol, if it exists.
     fn position(
         &mut self,
         symbol: &str,
@@ -202,7 +202,7 @@ impl PortfolioState {
             .and_then(|in_hand| in_hand.now.as_mut()))
     }
 
-    /// The position, which begins with nothing if there was none.
+    /// Position of a symbol; a missing position starts at zero.
     fn position_or_new(
         &mut self,
         symbol: &str,
@@ -234,7 +234,7 @@ impl PortfolioState {
         self.rows += 1;
     }
 
-    /// A position of nothing is left out.
+    /// Removes a position that is zero.
     pub(super) fn drop_empty(&mut self, symbol: &str) {
         let nothing = Holding::default();
         if self.portfolio.positions.get(symbol) == Some(&nothing) {
@@ -253,7 +253,7 @@ impl PortfolioState {
         }
     }
 
-    /// Takes a sell in hand; false if there is none.
+    /// Caches the row of a sell; returns false if the sell does not exist.
     fn sell(&mut self, order_id: &str, rows: &mut dyn PortfolioRows) -> Result<bool, &'static str> {
         if self.sells.contains_key(order_id) {
             return Ok(true);
@@ -277,7 +277,7 @@ impl PortfolioState {
         Ok(true)
     }
 
-    /// An open sell holds shares (or will owe them, if it sells short).
+    /// Reserves shares for an open sell; a short sale reserves shares that it will owe.
     pub(super) fn hold(
         &mut self,
         order_id: &str,
@@ -312,7 +312,8 @@ impl PortfolioState {
         Ok(())
     }
 
-    /// So much of a sell's hold ends (all of it: none). Orders without a hold are passed over.
+    /// Releases `quantity` of a sell's hold; `None` releases all. Orders without a hold are
+    /// ignored.
     pub(super) fn release(
         &mut self,
         order_id: &str,
@@ -335,8 +336,8 @@ impl PortfolioState {
         if left == 0 {
             in_hand.now = None;
 
-            // The order came and went: no row has to be told, and a fold of a long history does not
-            // keep its dead.
+            // The row was never stored, so drop the entry. A fold of a long history then keeps no
+            // ended orders.
             if in_hand.stored.is_none() {
                 self.sells.remove(order_id);
             }
@@ -353,7 +354,7 @@ impl PortfolioState {
         Ok(())
     }
 
-    /// Folds a trade in.
+    /// Applies a trade.
     pub(super) fn trade(
         &mut self,
         symbol: &str,
@@ -372,8 +373,9 @@ impl PortfolioState {
         Ok(())
     }
 
-    /// After each event: what is to lie apart moves to rows, so many at an event; what has become
-    /// small comes together again.
+    /// Runs after each event. Moves positions of a large portfolio, and sells of version 1 records,
+    /// to rows: a bounded number per event. Moves the positions of a portfolio that became small
+    /// back to the record.
     pub(super) fn settle(&mut self, rows: &mut dyn PortfolioRows) -> Result<(), &'static str> {
         let inline = self.portfolio.positions.len();
         if self.rows > 0 && self.rows + inline as u64 <= WHOLE_AGAIN {
@@ -419,7 +421,7 @@ impl PortfolioState {
         Ok(())
     }
 
-    /// Sells that differ from the store, by order.
+    /// Sells that differ from the store, by order id.
     pub(super) fn changed_sells(&self) -> impl Iterator<Item = Changed<'_, Sell>> {
         changed(&self.sells)
     }
@@ -429,7 +431,8 @@ impl PortfolioState {
         changed(&self.positions)
     }
 
-    /// Before the record is written: how many positions are published in records of their own.
+    /// Runs before the record is written: updates the count of positions that are published in
+    /// records of their own.
     pub(super) fn count_apart(&mut self) {
         let shown = |h: Option<&Holding>| u64::from(h.is_some_and(|h| h.quantity != 0));
         let apart = self.portfolio.positions_apart;
@@ -463,7 +466,7 @@ impl PortfolioState {
         }
     }
 
-    /// From a record of any version.
+    /// Reads a record of any version.
     pub(super) fn read(user: &str, bytes: &[u8]) -> Option<PortfolioState> {
         let (&version, mut rest) = bytes.split_first()?;
         if ![WITH_SELLS, WHOLE, APART].contains(&version) {
@@ -525,7 +528,7 @@ fn text(r: &mut &[u8]) -> Option<String> {
     String::from_utf8(take_bytes(r)?.to_vec()).ok()
 }
 
-/// A key and its value, readable; none if they cannot be read.
+/// Key and value as text and JSON; `None` if unreadable.
 pub(crate) fn show(key: &str, value: &[u8]) -> Option<(String, Value)> {
     let sell = |s: &Sell| json!({"symbol": s.symbol, "leaves_quantity": s.leaves});
     let position = |h: &Holding| json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis_e4": h.cost_basis_e4});
@@ -570,8 +573,7 @@ pub(crate) fn show(key: &str, value: &[u8]) -> Option<(String, Value)> {
     Some((format!("portfolio/{key}"), shown))
 }
 
-/// The state key that a readable one stands for, or the beginning of it: `word` and what follows
-/// its slash.
+/// Converts a printed key, or its start, to a state key: `word` and the ids after its slash.
 pub(crate) fn prefix(word: &str, ids: &str) -> Vec<u8> {
     let separated = |by: u8| {
         ids.replacen('/', char::from(by).encode_utf8(&mut [0]), 1)

@@ -1,5 +1,5 @@
-//! One symbol's book at work: every step changes the book, the state that it is rebuilt from, and
-//! tells the owners, all three together.
+//! One symbol's book during one record. Each step changes the book in memory and its rows in state,
+//! and writes executions to the owners.
 
 use std::ops::Range;
 
@@ -25,33 +25,33 @@ use super::state::{
     self, ArrivalMoment, BookHead, Crossing, Dealer, Rest, Taker, TradingBuffers, WaitingAct,
 };
 
-/// Stops that fire at once by one tick or command, before and after it; the rest go on in later
-/// transactions.
+/// Maximum of stops that trigger together, for one tick or command, before and after it. The rest
+/// trigger in later transactions.
 const FIRE_MAX: usize = 64;
-/// Stops that fire, and commands and prices whose turn comes, in one record.
+/// Maximum of steps per record: triggered stops, and commands and prices that leave the waiting
+/// line.
 const STEPS_MAX: usize = 1_000;
-/// Orders that all-or-nothing orders look at in one record, for each trade that it may lead to: a
-/// look is that much cheaper.
+/// Orders that an all-or-nothing order may examine per record, for each trade in the budget. An
+/// examination costs less than a trade.
 const LOOKS: usize = 20;
 
-/// A symbol's book in memory. It is a copy of what is in state, made when the symbol is first
-/// looked at.
+/// A symbol's book in memory: a copy of the state, loaded at the first access to the symbol.
 pub(super) struct Stand {
     pub book: Book<OrderKey>,
     pub slots: IndexMap<Box<[u8]>, u32, FxBuildHasher>,
-    /// The last trade between users by which stops went.
+    /// Last trade between users that stops have compared their prices with.
     pub trade: Option<Priced>,
-    /// The house owes what rests a quote.
+    /// The house owes resting orders a quote.
     pub owed: bool,
-    /// The order that is on its way through the book, if it met more than one record may lead to.
+    /// Order whose matching continues in later records, because it used up the record's budget.
     rest: Option<Rest<OrderKey>>,
-    /// Numbers of what waits behind it, in state.
+    /// Numbers of the acts that wait behind `rest`, in state.
     line: Range<u64>,
     saved: BookHead,
 }
 
 impl Stand {
-    /// Brings the book back as it was, queues included.
+    /// Rebuilds the book from state, queues included.
     pub(super) fn load(
         ctx: &mut Ctx<'_>,
         b: &mut TradingBuffers,
@@ -79,8 +79,8 @@ impl Stand {
         Ok(stand)
     }
 
-    /// Whether an order is on its way, or something waits for its turn: whatever comes now waits
-    /// behind that.
+    /// True if an order is still matching or an act is waiting. New commands and prices then join
+    /// the line.
     pub(super) fn is_busy(&self) -> bool {
         self.rest.is_some() || !self.line.is_empty()
     }
@@ -99,7 +99,7 @@ impl Stand {
     }
 }
 
-/// The bounds of one record's consequences, at whatever books.
+/// Budget for the consequences of one record, over all books.
 #[derive(Clone, Copy)]
 pub(super) struct RecordBudget {
     pub book: book::StepBudget,
@@ -107,7 +107,7 @@ pub(super) struct RecordBudget {
 }
 
 impl RecordBudget {
-    /// For so many trades; 0: for all there are.
+    /// Budget for `fills` trades; 0 means no bound.
     pub(super) fn new(fills: u64) -> RecordBudget {
         match usize::try_from(fills).unwrap_or(usize::MAX) {
             0 => RecordBudget {
@@ -125,18 +125,18 @@ impl RecordBudget {
     }
 }
 
-/// A book with what its decisions rest on.
+/// A book with the facts that its decisions depend on.
 pub(super) struct BookSession<'o, 'c> {
     pub stand: &'o mut Stand,
     pub out: Out<'o, 'c>,
     pub instrument: Option<Instrument>,
-    /// The last accepted tick.
+    /// Last accepted tick.
     pub tick: Option<Priced>,
     pub now_ms: i64,
     pub stale: Stale,
-    /// The rules of the desk.
+    /// Version of the desk's rules.
     pub rules: u64,
-    /// Users who are switched off, if that ends orders.
+    /// Switched-off users, if the rules end their orders.
     pub gate: &'o mut Gate,
     pub room: &'o mut RecordBudget,
 }
@@ -146,7 +146,7 @@ impl BookSession<'_, '_> {
         self.instrument.is_some_and(|i| i.is_open())
     }
 
-    /// Why nothing new may enter now.
+    /// Reason why new orders may not enter now.
     fn closed(&self) -> Option<Reason> {
         match self.instrument.filter(Instrument::is_listed) {
             None => Some(Reason::UnknownSymbol),
@@ -154,7 +154,7 @@ impl BookSession<'_, '_> {
         }
     }
 
-    /// The book has the last word on whether the symbol trades and the price is fresh.
+    /// Last check of an order: the symbol must be open and, for a market order, the price fresh.
     fn may_enter(&self, n: &NewOrder) -> Result<(), Reason> {
         if let Some(reason) = self.closed() {
             return Err(reason);
@@ -183,14 +183,14 @@ impl BookSession<'_, '_> {
     pub(super) fn enter(&mut self, user_id: &str, order_id: &str, n: &NewOrder) {
         let party = OrderKey::new(user_id, order_id);
 
-        // The order may have come before the tick by which it was let in: topics have no common
-        // clock.
+        // The order may arrive before the tick that admitted it, because topics share no clock. So
+        // the order carries the reference price of its check.
         let reference = n
             .reference
             .filter(|p| !is_beyond(p.time_ms, self.now_ms, self.stale));
 
-        // Where times may fall, a reference that is ahead of the order says nothing against a fresh
-        // tick: it may be from before the fall.
+        // Log time may fall, so a reference price ahead of the order may be older than the fall. A
+        // fresh tick then wins over the reference price.
         let ahead =
             self.stale.ahead_ms != i64::MAX && reference.is_some_and(|p| p.time_ms > self.now_ms);
         let own = ahead || self.rules >= LAST_PROCESSED;
@@ -205,7 +205,7 @@ impl BookSession<'_, '_> {
                 .max_by_key(|p| p.time_ms);
         }
 
-        // An owner who was switched off while the order was on its way is told so.
+        // Tell an owner who was switched off while the order was on its way.
         let off = self.gate.closed(self.out.ctx, party.user_id());
         if let Err(reason) = off.map_or(Ok(()), Err).and_then(|()| self.may_enter(n)) {
             self.out.tell(&party, None, OrderOutcome::Rejected(reason));
@@ -230,7 +230,7 @@ impl BookSession<'_, '_> {
         self.put(order, true);
     }
 
-    /// Puts an order to the book. `new`: its owner has not heard of it yet.
+    /// Matches an order against the book. `new`: the owner has had no execution for the order yet.
     fn put(&mut self, order: Order<OrderKey>, new: bool) {
         let dealer = self.dealer(&order);
         self.meet(
@@ -245,10 +245,10 @@ impl BookSession<'_, '_> {
         );
     }
 
-    /// Lets an order trade, and deals with what becomes of it. `stage`: how far it had come, if it
-    /// goes on.
+    /// Matches an order, and handles the outcome. `stage` is the progress of an order that
+    /// continues from an earlier record.
     fn meet(&mut self, order: Order<OrderKey>, stage: Option<Stage>, taker: Taker) {
-        // An order that goes on is asked again, since its owner may be switched off by now.
+        // Check a continuing order again, since an operator may have stopped its owner meanwhile.
         if let Some(reason) =
             stage.and_then(|_| self.gate.closed(self.out.ctx, order.party.user_id()))
         {
@@ -312,8 +312,8 @@ impl BookSession<'_, '_> {
             return;
         }
 
-        // An order trades at one price after the other, up or down: the first and the last reach
-        // every stop that any of them does.
+        // The trades of one order move in one direction. Their first and last price therefore reach
+        // every stop that any price between reaches.
         if let (Some(from), Some(price_e4), Dealer::Outside(_)) = (first, last, dealer) {
             self.stand.trade = Some(Priced {
                 price_e4,
@@ -344,12 +344,12 @@ impl BookSession<'_, '_> {
                     && self.rules >= OWED_TO_WHAT_RESTS
                     && sides.take(2).count() == 1
                 {
-                    // The quote was owed to orders that are gone.
+                    // The owed quote was for orders that are gone.
                     self.stand.owed = false;
                 }
 
-                // The order came while there was no house, or while that had no place in the book:
-                // the next quote may reach it.
+                // The order rested without a house in the book, so the next quote may reach the
+                // order.
                 self.stand.owed |= order.stop_e4.is_none()
                     && matches!(dealer, Dealer::Outside(_))
                     && self.rules >= HOUSE_IN_BOOK;
@@ -380,7 +380,7 @@ impl BookSession<'_, '_> {
         }
     }
 
-    /// The slot of an order that is in the book and alive. A dead one is cleared away on the spot.
+    /// Slot of a live order in the book. A dead order is removed at once.
     pub(super) fn find(&mut self, owner: &OrderKey) -> Option<u32> {
         let slot = self.stand.slots.get(&owner.key).copied()?;
         if self.stand.book.is_live(slot, self.now_ms) {
@@ -493,7 +493,7 @@ impl BookSession<'_, '_> {
             .check_replace(slot, quantity, limit_e4, self.now_ms, &house)
     }
 
-    /// Takes an order out of book, index and state.
+    /// Removes an order from book, index and state.
     pub(super) fn take(&mut self, slot: u32) -> Option<Order<OrderKey>> {
         let order = self.stand.book.remove(slot)?;
         self.stand.slots.swap_remove(&order.party.key);
@@ -501,7 +501,7 @@ impl BookSession<'_, '_> {
         Some(order)
     }
 
-    /// Clears a dead order away, and says what it died of.
+    /// Removes a dead order, and writes the reason of its end: expired or delisted.
     fn bury(&mut self, slot: u32) {
         if let Some(o) = self.take(slot) {
             let outcome = if o.deadline_ms <= self.now_ms {
@@ -514,14 +514,14 @@ impl BookSession<'_, '_> {
         }
     }
 
-    /// Clears away up to `max` dead orders; answers how many there were.
+    /// Removes up to `max` dead orders; returns their number.
     pub(super) fn bury_dead(&mut self, max: usize, slots: &mut Vec<u32>) -> usize {
         self.stand.book.dead(self.now_ms, max, slots);
         slots.iter().for_each(|slot| self.bury(*slot));
         slots.len()
     }
 
-    /// The market is at a price: arms stops, unless nothing may trade.
+    /// Arms the stops that a market price reaches, unless the symbol is closed.
     pub(super) fn arm(&mut self, price_e4: Option<i64>) {
         if self.is_open()
             && let Some(price) = price_e4
@@ -530,7 +530,7 @@ impl BookSession<'_, '_> {
         }
     }
 
-    /// Lets up to `max` armed stops fire, as far as there is room; answers how many did.
+    /// Triggers up to `max` armed stops within the budget; returns their number.
     pub(super) fn fire(&mut self, max: usize) -> usize {
         let mut fired = 0;
         while fired < max.min(self.room.steps)
@@ -563,16 +563,16 @@ impl BookSession<'_, '_> {
         fired
     }
 
-    /// A stop at the price that has set it off. Without a limit of its own, it is bound by the
-    /// collar from that price. A buy has set cash aside up to the collar from its stop price: where
-    /// the market has gone further, it waits there instead of being nothing.
+    /// Sets the terms of a stop at its trigger price. A stop without a limit gets the collar around
+    /// the trigger price as its limit. A buy holds cash up to the collar around its stop price. If
+    /// the market has gone further, the buy rests at that limit, and is not cancelled.
     fn set_off(
         &self,
         mut order: Order<OrderKey>,
         price_e4: i64,
     ) -> (Order<OrderKey>, Option<Trigger>) {
         if let Some(i) = self.instrument.filter(|_| order.market) {
-            // No bound: beyond all prices.
+            // `None` means no bound, so take the highest price.
             let worst = house::worst_price(order.side, price_e4, i.collar_bps).unwrap_or(i64::MAX);
             if order.side == Side::Buy && worst > order.limit_e4 {
                 order.market = false;
@@ -590,7 +590,7 @@ impl BookSession<'_, '_> {
         (order, Some(Trigger { price_e4, limit_e4 }))
     }
 
-    /// A symbol that is not listed has lost its orders.
+    /// Marks all orders of an unlisted symbol as dead.
     pub(super) fn doom(&mut self) {
         if !self.stand.book.is_empty()
             && !self.instrument.is_some_and(|i| i.is_listed())
@@ -600,7 +600,8 @@ impl BookSession<'_, '_> {
         }
     }
 
-    /// Does what came for the symbol, or lets it wait for its turn. Whatever waits goes on.
+    /// Executes an act for the symbol, or appends the act to the waiting line and continues the
+    /// line.
     pub(super) fn take_in(&mut self, act: WaitingAct<'_>) -> Result<(), Bug> {
         let moment = ArrivalMoment {
             time_ms: self.now_ms,
@@ -630,7 +631,8 @@ impl BookSession<'_, '_> {
         Ok(())
     }
 
-    /// Answers what is not done of it; all of it, if something must come first that is not done.
+    /// Executes an act. Returns the unfinished part, or the whole act if earlier work must finish
+    /// first.
     fn act<'a>(&mut self, act: WaitingAct<'a>) -> Result<Option<WaitingAct<'a>>, Bug> {
         self.doom();
         match act {
@@ -655,8 +657,8 @@ impl BookSession<'_, '_> {
             WaitingAct::Command(value) => {
                 let c = BookCommand::decode(value).map_err(|fault| bug(self.out.ctx, fault))?;
 
-                // Stops that were armed before come before the present order, as far as one record
-                // goes.
+                // Trigger stops that are already armed before this command: at most `FIRE_MAX` at
+                // once, and within the record's budget.
                 self.fire(FIRE_MAX);
                 let cut_short =
                     self.room.book.fills == 0 && self.stand.book.has_fired() && self.is_open();
@@ -688,8 +690,8 @@ impl BookSession<'_, '_> {
         Ok(None)
     }
 
-    /// The market is at a price: stops that it reaches fire. Answers what is left to do: all of
-    /// them fire before anything else comes, by the house's quote at that price.
+    /// Triggers stops that a market price reaches. Returns the leftover work, if stops are left:
+    /// all of them trigger before the next act, with the house's quote at that price.
     fn reached(&mut self, price_e4: i64) -> Option<WaitingAct<'static>> {
         self.arm(Some(price_e4));
         self.fire(FIRE_MAX);
@@ -703,9 +705,9 @@ impl BookSession<'_, '_> {
         }))
     }
 
-    /// Goes on with the order that is on its way, and then with what waits behind it, as far as
-    /// there is room. Each is decided by the moment at which it came, so nothing depends on how
-    /// much of it one record takes.
+    /// Continues the unfinished order, then the waiting line, within the budget. Each act is
+    /// decided at its arrival moment, so results do not depend on the share that one record
+    /// executes.
     pub(super) fn go_on(&mut self) -> Result<(), Bug> {
         let now = ArrivalMoment {
             time_ms: self.now_ms,
@@ -763,7 +765,7 @@ impl BookSession<'_, '_> {
                     state::delete_act(self.out.ctx, self.out.buffers, self.out.symbol, number);
                     self.stand.line.start += 1;
                     if self.stand.line.is_empty() {
-                        // As it is found after a restart.
+                        // Same value as after a restart.
                         self.stand.line = 0..0;
                     }
                 }
@@ -786,7 +788,7 @@ impl BookSession<'_, '_> {
         (self.now_ms, self.out.now_ms, self.tick) = (moment.time_ms, moment.time_ms, moment.tick);
     }
 
-    /// Whether work is left that a later record must go on with.
+    /// True if leftover work needs another record.
     pub(super) fn has_more(&self) -> bool {
         let book = &self.stand.book;
         self.stand.is_busy()

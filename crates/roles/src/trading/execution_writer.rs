@@ -1,4 +1,4 @@
-//! Messages to the owners of orders and to the world, and the rows in which orders are kept.
+//! Writes executions, trades, and the state rows of orders.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use wire::trade::{TRADE, Trade};
 
 use super::state::{self, TradingBuffers};
 
-/// Whose an order is: user and order id, as they stand in the order's key.
+/// User and order id, as in the order's state key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OrderKey {
     pub(super) key: Box<[u8]>,
@@ -53,19 +53,19 @@ impl Party for OrderKey {
     }
 }
 
-/// Tells the owners and the world.
+/// Writes executions and trades.
 pub(super) struct Out<'o, 'c> {
     pub ctx: &'o mut Ctx<'c>,
     pub buffers: &'o mut TradingBuffers,
     pub symbol: &'o str,
     pub text: &'o mut Texts,
-    /// When what is told came to the book.
+    /// Arrival time of the current act at the book.
     pub now_ms: i64,
-    /// A trade's number could not be had.
+    /// Error of the trade counter.
     pub failed: Option<Bug>,
 }
 
-/// Room for texts, used again and again.
+/// Reusable buffers for texts.
 #[derive(Default)]
 pub(super) struct Texts {
     trade_id: String,
@@ -94,7 +94,7 @@ impl Out<'_, '_> {
             .emit(topics::EXECUTIONS, user_id.as_bytes(), EXECUTION, value);
     }
 
-    /// A fill of `owner`'s order by the trade in hand.
+    /// Writes a fill of `owner`'s order by the current trade.
     fn filled(&mut self, owner: &OrderKey, price_e4: i64, quantity: i64, liquidity: Liquidity) {
         let id = std::mem::take(&mut self.text.trade_id);
         self.tell(
@@ -122,7 +122,7 @@ impl Out<'_, '_> {
         }
     }
 
-    /// A trade of an order with somebody. `rested`: the order did, and the other came to it.
+    /// Writes a trade. `rested`: `order` was the maker.
     fn trade(
         &mut self,
         order: &Order<OrderKey>,
@@ -182,7 +182,7 @@ impl Out<'_, '_> {
         self.left(maker);
     }
 
-    /// A trade of an order with the house.
+    /// Writes a trade of an order with the house.
     pub(super) fn with_house(
         &mut self,
         order: &Order<OrderKey>,
@@ -199,7 +199,7 @@ impl Out<'_, '_> {
         self.filled(&order.party, price_e4, quantity, Liquidity::House);
     }
 
-    /// Keeps the rest of an order that rested and has traded.
+    /// Saves the rest of a resting order that has traded.
     pub(super) fn left(&mut self, order: &Order<OrderKey>) {
         if order.leaves == 0 {
             self.forget(&order.party)

@@ -1,5 +1,5 @@
-//! Users who may not trade because an operator has switched them off. Their orders end: each when
-//! its turn comes, before it trades, and all of them by and by.
+//! Users that an operator has switched off. Their orders end: each order before it would trade, and
+//! all orders over time.
 
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
@@ -16,9 +16,9 @@ use wire::topics;
 use super::book_session::BookSession;
 use super::execution_writer::{OrderKey, Out};
 
-/// Users who are switched off.
+/// Switched-off users.
 pub(super) struct Gate {
-    /// None: by the rules of before that ends no orders.
+    /// `None` under old rules, which end no orders.
     rows: Option<DecodedTable<Control>>,
 }
 
@@ -29,7 +29,7 @@ impl Gate {
         }
     }
 
-    /// Why nothing of a user may trade. Where nobody is switched off there is no row: nothing is
+    /// Reason why a user may not trade. Without a kill switch no row exists, so nothing is
     /// journaled, and a replay finds none.
     pub(super) fn closed(&mut self, ctx: &mut Ctx<'_>, user: &str) -> Option<Reason> {
         let rows = self.rows.as_mut()?;
@@ -43,12 +43,12 @@ impl Gate {
     }
 }
 
-/// Hears what happens at a book and tells the owners.
+/// Observer of the matching core that writes executions to the owners.
 pub(super) struct Ears<'e, 'o, 'c> {
     pub out: &'e mut Out<'o, 'c>,
     pub slots: &'e mut IndexMap<Box<[u8]>, u32, FxBuildHasher>,
     pub gate: &'e mut Gate,
-    /// Prices of the first and the last trade of the order that came.
+    /// Prices of the first and last trade of the incoming order.
     pub first: Option<i64>,
     pub last: Option<i64>,
 }
@@ -91,7 +91,7 @@ impl Watch<OrderKey> for &mut Ears<'_, '_, '_> {
 }
 
 impl BookSession<'_, '_> {
-    /// An order of who is switched off ends, whatever was asked of it.
+    /// Ends the order of a switched-off user, before any command to the order.
     pub(super) fn end_if_off(&mut self, owner: &OrderKey) {
         let Some(slot) = self.find(owner) else { return };
         if let Some(reason) = self.gate.closed(self.out.ctx, owner.user_id()) {
@@ -100,9 +100,9 @@ impl BookSession<'_, '_> {
         }
     }
 
-    /// Ends up to `max` orders of those who are switched off: each side by price and place, then
-    /// those that wait for their stop. Answers how many, and whether there are more. While an order
-    /// is on its way nobody touches the book, so it is only looked at.
+    /// Ends up to `max` orders of switched-off users: each side by price and place, then waiting
+    /// stops. Returns the number of ended orders, and true if more remain. While an order is still
+    /// matching, the book must not change, so the function only looks.
     pub(super) fn end_switched_off(&mut self, max: usize) -> (usize, bool) {
         if self.out.ctx.is_empty(topics::CONTROLS) {
             return (0, false);

@@ -1,5 +1,5 @@
-//! `trading`: the last price of each symbol, the books, and the fills. Where there is a house, it
-//! has a place in the book (`quote`).
+//! `trading`: the last price of each symbol, the books, and the fills. If a symbol has a house, the
+//! house has a place in the book (`quote`).
 
 mod book_session;
 mod execution_writer;
@@ -33,14 +33,13 @@ pub(super) use state::show;
 use state::{TradingBuffers, WaitingAct};
 use untold::Untold;
 
-/// Orders that one record of the clock clears away or fires.
+/// Maximum of orders that one clock record ends or triggers.
 const WORK_MAX: usize = 1_000;
-/// Value of the clock's records that go on with what is left over: a map of one field.
+/// Value of a clock record that continues leftover work: a map of one field.
 const CONTINUE: &[u8] = b"\x81\xa8continue\xc3";
-/// Reason of the dead letter that says that a source is not listened to.
+/// Dead-letter reason for a source whose ticks are ignored as late.
 const LATE_TICKS: &str = "LATE_TICKS";
 
-/// The role's logic; see the module.
 pub(super) struct Trading {
     settings: RoleSettings,
     rules: Rules,
@@ -48,12 +47,12 @@ pub(super) struct Trading {
     gate: Gate,
     buffers: TradingBuffers,
     texts: Texts,
-    /// Books that were looked at: copies of state. Sorted, because the order in which the clock
-    /// visits them must not depend on which was looked at first.
+    /// Books that were loaded: copies of state. The map is sorted, because the clock must visit the
+    /// books in an order that does not depend on loading.
     stands: BTreeMap<Box<str>, Stand>,
-    /// All books of the state are in `stands`.
+    /// True if `stands` holds all books of the state.
     all_open: bool,
-    /// No deadline is before this.
+    /// Lower bound of the deadlines in all books.
     alarm_ms: Option<i64>,
     untold: Untold,
 }
@@ -165,7 +164,7 @@ impl Trading {
         Ok(())
     }
 
-    /// Tells the rest of the system the price of a symbol.
+    /// Publishes the price of a symbol in `reference-prices`.
     fn told(&mut self, ctx: &mut Ctx<'_>, symbol: &str, price: Priced) {
         let value = self.buffers.fresh();
         ReferencePrice {
@@ -191,7 +190,7 @@ impl Trading {
         })
     }
 
-    /// The bounds of one record's consequences.
+    /// Budget for the consequences of one record.
     fn room(&self) -> RecordBudget {
         RecordBudget::new(self.settings.match_part)
     }
@@ -205,7 +204,7 @@ impl Trading {
         Ok(())
     }
 
-    /// Does something with a symbol's book. `tick`: the last tick, if the caller has it at hand.
+    /// Runs `act` on a symbol's book. `tick` is the last tick, if the caller has loaded it.
     fn on_floor(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -265,8 +264,8 @@ impl Trading {
         Ok(())
     }
 
-    /// Asks for another record, so that what is left over is done in another transaction. One at a
-    /// time, for all symbols of the task.
+    /// Emits a clock record, so that another transaction continues the leftover work. At most one
+    /// such record is in flight, for all symbols of the task.
     fn go_on(&mut self, ctx: &mut Ctx<'_>, symbol: &str) {
         if !state::goes_on(ctx) {
             state::set_goes_on(ctx, true);
@@ -274,8 +273,8 @@ impl Trading {
         }
     }
 
-    /// Something about time or listings may have changed, or work is left over: goes through all
-    /// books, and does so much.
+    /// Visits all books after a wake-up, a change of listings or controls, or leftover work. The
+    /// work has a bound; the rest waits for a later record.
     fn clock(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         if record.value == Some(CONTINUE) {
             state::set_goes_on(ctx, false);
@@ -292,8 +291,8 @@ impl Trading {
         let mut slots = Vec::new();
         let mut room = self.room();
 
-        // Whether somebody was switched off is looked at when a table may have changed, and until
-        // it is done.
+        // Look for switched-off users when the controls may have changed, and until all their
+        // orders have ended.
         let looks = self.settings.rules >= SWITCHED_OFF_ENDS
             && (record.value != Some(CONTINUE) || state::ends_orders(ctx));
         let mut unended = None;
@@ -304,7 +303,7 @@ impl Trading {
             .filter(|(_, s)| !s.book.is_empty() || s.book.has_fired() || s.is_busy());
         let mut symbols: Vec<Box<str>> = busy.map(|(symbol, _)| symbol.clone()).collect();
 
-        // Books at which somebody waits share the room by turns.
+        // Books with waiting orders or commands take turns at the budget.
         let waits: Vec<usize> = (0..symbols.len())
             .filter(|i| self.stands[&symbols[*i]].is_busy())
             .collect();
@@ -353,8 +352,8 @@ impl Trading {
     }
 }
 
-/// The text about a source whose ticks are late one after the other: the fault, and how the source
-/// goes on.
+/// Text about a source whose ticks are late several times in a row: the fault, and the condition
+/// under which the source counts again.
 fn silent(name: Option<&str>, source: &Source) -> String {
     let name = name.map_or_else(
         || "ticks without a source".to_string(),

@@ -1,4 +1,4 @@
-//! The house at the book: its place, its quote, and the orders that its next quote reaches.
+//! The house in a book: its place, its quote, and the resting orders that its next quote reaches.
 
 use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED};
 use domain::book::{HouseQuote, Order, Quote};
@@ -14,7 +14,7 @@ use super::gate::Ears;
 use super::state::{Crossing, Dealer};
 
 impl Dealer {
-    /// The house as the book must know it.
+    /// House quote for the matching core.
     pub(super) fn house(self) -> HouseQuote {
         match self {
             Dealer::Outside(Ok(_)) => HouseQuote::Outside,
@@ -23,7 +23,7 @@ impl Dealer {
         }
     }
 
-    /// The same after it has given the order something.
+    /// Place of the house after a trade with the order.
     pub(super) fn after(self, house: HouseQuote) -> Dealer {
         if let HouseQuote::At(quote) = house {
             Dealer::InBook(Some(quote))
@@ -34,13 +34,13 @@ impl Dealer {
 }
 
 impl BookSession<'_, '_> {
-    /// The listing, if the house has a place in this symbol's book.
+    /// Instrument, if the house has a place in this symbol's book.
     fn with_house(&self) -> Option<Instrument> {
         self.instrument
             .filter(|i| i.house && self.rules >= HOUSE_IN_BOOK)
     }
 
-    /// The house's offer to orders of this side now.
+    /// Current offer of the house to orders of a side.
     fn quote(&self, side: Side) -> Option<Quote> {
         let i = self.with_house().filter(Instrument::is_open)?;
         let last = self
@@ -52,7 +52,7 @@ impl BookSession<'_, '_> {
         })
     }
 
-    /// The house's place, as an order meets it.
+    /// Place of the house, as an order meets it.
     pub(super) fn dealer(&self, o: &Order<OrderKey>) -> Dealer {
         match self.with_house() {
             Some(_) => Dealer::InBook(self.quote(o.side)),
@@ -63,7 +63,7 @@ impl BookSession<'_, '_> {
         }
     }
 
-    /// The house's price for a market order now, where the house stands outside the book.
+    /// Current price of the house for a market order, if the house stands outside the book.
     fn price_outside(&self, side: Side, limit_e4: i64, ceiling_e4: i64) -> Result<i64, Reason> {
         let i = self
             .instrument
@@ -81,14 +81,14 @@ impl BookSession<'_, '_> {
             .ok_or(Reason::PriceBand)
     }
 
-    /// The price that stops look at: where the house has a place in the book, the last tick; else
-    /// that or the last trade between users, whichever was processed later.
+    /// Price that stops compare with: the last tick if the house has a place in the book. Otherwise
+    /// the last tick or the last trade between users, whichever was processed later.
     pub(super) fn market_price(&self) -> Option<i64> {
         let trade = self.stand.trade.filter(|_| self.with_house().is_none());
         let last = match (self.tick, trade) {
-            // A tick takes the place of the trade before it.
+            // A tick replaces the trade before it.
             _ if self.rules >= LAST_PROCESSED => trade.or(self.tick),
-            // A trade that a wrong clock stamped would be the last word until that time comes.
+            // A trade with a wrong future timestamp would win until that time.
             (Some(tick), Some(trade))
                 if tick.time_ms > trade.time_ms
                     || is_beyond(trade.time_ms, self.now_ms, self.stale) =>
@@ -101,8 +101,8 @@ impl BookSession<'_, '_> {
         last.map(|p| p.price_e4)
     }
 
-    /// The quote that a tick at this price makes: it is put to what rests before anything else is.
-    /// Without one (no house, or a halt) it is owed.
+    /// Quote after a tick at this price. The quote meets resting orders before any other act.
+    /// Without a quote (no house, or a halt), the house owes the quote.
     pub(super) fn quote_anew(&mut self, price_e4: i64) -> Option<Crossing> {
         if self.rules < HOUSE_IN_BOOK || self.stand.book.is_empty() {
             return None;
@@ -120,8 +120,8 @@ impl BookSession<'_, '_> {
         })
     }
 
-    /// The quote by the last tick that the house owes what rests, if it can make one now. The tick
-    /// is no new one: a trade since then is still the later price.
+    /// Quote that the house owes resting orders, made from the last tick if possible now. The tick
+    /// is not new, so a trade after the tick is still the later price.
     pub(super) fn owed(&mut self) -> Option<Crossing> {
         let price_e4 = self
             .tick
@@ -130,8 +130,8 @@ impl BookSession<'_, '_> {
         self.quote_anew(price_e4)
     }
 
-    /// The house trades with what its new quote reaches. False: there was no more room, and a later
-    /// record goes on.
+    /// Matches the house's new quote against resting orders. Returns false if the budget ran out; a
+    /// later record continues.
     pub(super) fn cross(&mut self, c: &mut Crossing) -> bool {
         loop {
             let buys = c.side == Side::Buy;

@@ -1,4 +1,4 @@
-//! The books of one task as they lie in state, for `verify`, for people and for tests.
+//! The books of one task as stored in state, for `verify`, for people and for tests.
 
 use domain::status::Side;
 use ports::StateStore;
@@ -6,28 +6,25 @@ use ports::StateStore;
 use super::execution_writer::OrderKey;
 use super::state;
 
-/// One order in a book.
+/// An order in a book.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BookLine {
-    /// Which stock.
     pub symbol: String,
-    /// Its place among all orders of the symbol.
+    /// Place among all orders of the symbol.
     pub place: u64,
-    /// Which way.
     pub side: Side,
-    /// A stop that has not fired.
+    /// The order is a stop that has not triggered.
     pub waits: bool,
-    /// Worst price.
+    /// Worst price, in 10^-4.
     pub limit_e4: i64,
-    /// The quantity that may still trade.
+    /// LeavesQty: quantity that may still trade.
     pub leaves: i64,
-    /// Whose.
+    /// Owner.
     pub user_id: String,
-    /// Which order.
     pub order_id: String,
 }
 
-/// All orders in the books of a task: by symbol, then by their places.
+/// All orders in the books of a task, by symbol, then by place.
 pub fn read_books(store: &dyn StateStore) -> Result<Vec<BookLine>, String> {
     let mut all = Vec::new();
     let mut wrong = None;

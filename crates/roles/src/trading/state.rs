@@ -3,14 +3,14 @@
 //! | key | value |
 //! |---|---|
 //! | `s` symbol | prices |
-//! | `q` symbol 0 source | what was last seen of a source (`Q`: the hash of a source with a long name) |
+//! | `q` symbol 0 source | last sequence number and time of a source (`Q`: the hash of a source with a long name) |
 //! | `t` | number of the last trade |
-//! | `b` symbol | head of the book: the next place in the queue, armed stops, the last trade, whether the house owes it a quote |
-//! | `o` symbol 0 user 0 order id | an order in the book; its place in the queue is in it, so the queues come back as they were |
-//! | `u` symbol | an order that met more than one record may lead to, and how far it has come |
-//! | `w` symbol 0 number | what came meanwhile and waits for its turn, in the order of the numbers |
-//! | `c` | there is a record under way that goes on with what is left over |
-//! | `k` | there are orders of users who are switched off, which are to end |
+//! | `b` symbol | head of the book: the next place in the queue, armed stops, the last trade, and the flag for an owed quote of the house |
+//! | `o` symbol 0 user 0 order id | an order in the book, with its place, from which a restart rebuilds the queues |
+//! | `u` symbol | an order that used up its record's budget, and its progress |
+//! | `w` symbol 0 number | an act that waits behind the order in `u`, by number |
+//! | `c` | flag: a clock record that continues leftover work is in flight |
+//! | `k` | flag: orders of switched-off users have yet to end |
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -33,10 +33,10 @@ pub(super) use line::{
 };
 
 const VERSION: u8 = 1;
-/// Names of sources up to here are keys as they are.
+/// Longest source name that is a key itself; a longer name is hashed.
 const SOURCE_BYTES_MAX: usize = 64;
 
-/// Room for a key and a value, used again and again.
+/// Reusable buffers for a key and a value.
 #[derive(Default)]
 pub(super) struct TradingBuffers {
     key: Vec<u8>,
@@ -44,7 +44,7 @@ pub(super) struct TradingBuffers {
 }
 
 impl TradingBuffers {
-    /// An empty value.
+    /// Clears the value buffer.
     pub(super) fn fresh(&mut self) -> &mut Vec<u8> {
         self.value.clear();
         &mut self.value
@@ -267,7 +267,7 @@ pub(super) fn save_source(
     ctx.put(&b.key, &b.value);
 }
 
-/// Takes the next trade number of the task; they start at 1.
+/// Takes the task's next trade number; numbers start at 1.
 pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut TradingBuffers) -> Result<u64, Bug> {
     let next = load(ctx, b"t", "the trade counter", |bytes| {
         whole(bytes, take_u64)
@@ -277,14 +277,14 @@ pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut TradingBuffers) -> Result<u6
     Ok(next)
 }
 
-/// The part of a book that is not in its orders.
+/// State of a book besides its orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BookHead {
     pub head: BookState,
-    /// The last trade between users by which stops went.
+    /// Last trade between users that stops have compared their prices with.
     pub trade: Option<Priced>,
-    /// The house owes what rests a quote: it was not there (or the symbol not open) when an order
-    /// came to rest, or a tick came. Said only if it is so.
+    /// The house owes resting orders a quote: the house was absent, or the symbol was not open,
+    /// when an order came to rest or a tick came. Written only if true.
     pub owed: bool,
 }
 
@@ -398,7 +398,7 @@ pub(super) fn save_head(ctx: &mut Ctx<'_>, b: &mut TradingBuffers, symbol: &str,
     ctx.put(&b.key, &b.value);
 }
 
-/// Orders of a symbol in the order of their places, each with its owner's part of the key.
+/// Orders of a symbol by place, each with the owner's part of the key.
 pub(super) fn load_orders<P>(
     ctx: &mut Ctx<'_>,
     b: &mut TradingBuffers,
@@ -447,7 +447,7 @@ pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut TradingBuffers, symbol: &s
     ctx.delete(&b.key);
 }
 
-/// The prices of all symbols; what cannot be read is found where it is used.
+/// Prices of all symbols. Unreadable rows are skipped here, and reported at their next use.
 pub(super) fn all_prices(ctx: &mut Ctx<'_>) -> Vec<(String, Prices)> {
     let mut all = Vec::new();
     ctx.scan(b"s", &mut |key, value| {
@@ -462,7 +462,7 @@ pub(super) fn all_prices(ctx: &mut Ctx<'_>) -> Vec<(String, Prices)> {
     all
 }
 
-/// Symbols that have a book.
+/// Symbols with a book.
 pub(super) fn symbols(ctx: &mut Ctx<'_>) -> Vec<String> {
     let mut all = Vec::new();
     ctx.scan(b"b", &mut |key, _| {
@@ -472,7 +472,7 @@ pub(super) fn symbols(ctx: &mut Ctx<'_>) -> Vec<String> {
     all
 }
 
-/// Whether a record is under way that goes on with what is left over.
+/// True if a clock record that continues leftover work is in flight.
 pub(super) fn goes_on(ctx: &mut Ctx<'_>) -> bool {
     ctx.get(b"c").is_some()
 }
@@ -485,7 +485,7 @@ pub(super) fn set_goes_on(ctx: &mut Ctx<'_>, on: bool) {
     }
 }
 
-/// Whether orders of users who are switched off are still to end.
+/// True if orders of switched-off users have yet to end.
 pub(super) fn ends_orders(ctx: &mut Ctx<'_>) -> bool {
     ctx.get(b"k").is_some()
 }
@@ -513,7 +513,7 @@ fn order<P>(o: &Order<P>) -> Value {
     })
 }
 
-/// A value by the letter of its key, readable; none if it cannot be read.
+/// A value as JSON, by the letter of its key; `None` if the value is unreadable.
 pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
     let priced =
         |p: Option<Priced>| p.map(|p| json!({"price_e4": p.price_e4, "time_ms": p.time_ms}));
@@ -568,7 +568,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// An order with another value in each field.
+    /// Sample order with a different value in each field.
     pub(super) fn sample<P>(party: P) -> Order<P> {
         Order {
             party,
@@ -586,7 +586,7 @@ mod tests {
         }
     }
 
-    /// Later versions must read what this one wrote.
+    /// Golden bytes: later versions must read the bytes of this version.
     #[test]
     fn golden_bytes() {
         let mut b = TradingBuffers::default();

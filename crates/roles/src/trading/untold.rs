@@ -1,6 +1,6 @@
-//! Prices that were not worth telling when they came. A burst of ticks is told by its first one,
-//! and by those that move the price; its last one waits, and when no tick follows, nobody would
-//! ever learn of it. So the clock wakes the task when the second is over.
+//! Conflated prices that are not published yet. Of a burst of ticks, only the first tick and larger
+//! moves are published. The last price would stay unpublished if no tick follows. So the clock
+//! wakes the task at the end of the second.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use engine::role::Bug;
 
 use super::{Trading, WORK_MAX, state};
 
-/// Symbols whose last price nobody has been told, by the time when they must be.
+/// Symbols with an unpublished last price, by the time when publication is due.
 #[derive(Default)]
 pub(super) struct Untold {
     due: BTreeMap<Box<str>, i64>,
     by_time: BTreeSet<(i64, Box<str>)>,
-    /// Whether the symbols in state were read.
+    /// True if the symbols in state were read.
     read: bool,
 }
 
 impl Untold {
-    /// Notes how a symbol's prices stand.
+    /// Updates the due time of a symbol.
     pub(super) fn note(&mut self, symbol: &str, prices: &Prices, stale: Stale) {
         let due = prices.due_ms(stale);
         if self.due.get(symbol).copied() == due {
@@ -38,14 +38,14 @@ impl Untold {
         }
     }
 
-    /// When the first of them is due.
+    /// Earliest due time.
     pub(super) fn next_ms(&self) -> Option<i64> {
         self.by_time.first().map(|(due, _)| *due)
     }
 }
 
 impl Trading {
-    /// Tells what is due, so much at a time; the rest is still due then, and wakes the task again.
+    /// Publishes due prices, with a bound per record. The rest stays due, and wakes the task again.
     pub(super) fn tell_untold(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
         if self.settings.rules < LAST_IS_TOLD {
             return Ok(());

@@ -1,4 +1,4 @@
-//! An account, byte by byte.
+//! Encoding of an account.
 
 use super::{put_later, whole};
 use domain::account::Account;
@@ -14,7 +14,7 @@ pub(super) fn put_account(out: &mut Vec<u8>, a: &Account) {
     put_signed(out, i128::from(a.clock.tat_us));
     put_signed(out, i128::from(a.clock.last_seen_us));
 
-    // Each of them came after the one before.
+    // Fields of newer versions, in the order in which versions added them.
     let m = a.messages;
     let later: [i128; 8] = [
         a.open_orders.into(),

@@ -7,7 +7,7 @@ fn bytes(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-/// A store in memory that says what it was asked for.
+/// In-memory store that records its queries.
 #[derive(Default)]
 struct Store {
     sells: BTreeMap<String, Sell>,
@@ -36,7 +36,7 @@ impl PortfolioRows for Store {
     }
 }
 
-/// Puts the rows that changed there, and the record, and reads it again.
+/// Writes the changed rows and the record, and reads the state again.
 fn stored(mut s: PortfolioState, store: &mut Store) -> PortfolioState {
     for (id, _, now) in s.changed_sells() {
         store.sells.remove(id);
@@ -63,7 +63,7 @@ fn sell(leaves: i64) -> Sell {
     }
 }
 
-/// A position with a sell of 2 open.
+/// A position with an open sell of 2.
 fn state(in_store: Option<Sell>) -> PortfolioState {
     let mut s = PortfolioState::new("u");
     s.portfolio.user_seq = 3;
@@ -88,7 +88,7 @@ fn state(in_store: Option<Sell>) -> PortfolioState {
     s
 }
 
-/// Later versions must read what this one wrote.
+/// Golden bytes: later versions must read the bytes of this version.
 #[test]
 fn golden_bytes() {
     let s = state(None);
@@ -251,7 +251,7 @@ fn a_portfolio_goes_apart_above_256_positions_and_comes_together_at_128() {
         (0, 257, 257, 257)
     );
 
-    // From now on an event is about the rows it names, and no other.
+    // From now on an event touches only the rows that the event names.
     store.asked.clear();
     buy(&mut s, &name(7), &mut store);
     buy(&mut s, &name(1_000), &mut store);
@@ -266,7 +266,7 @@ fn a_portfolio_goes_apart_above_256_positions_and_comes_together_at_128() {
     close(&mut s, &name(1_000), &mut store);
     assert_eq!(s.changed_positions().count(), 0, "as before");
 
-    // Half of it goes, and it stays apart; then one more.
+    // Half of the positions go, and the rows stay; then one position more goes.
     for n in 0..129 {
         s = stored(s, &mut store);
         assert_eq!(s.rows, 257 - n as u64);
@@ -308,7 +308,7 @@ fn what_an_older_version_kept_whole_moves_in_parts_and_nothing_is_lost_on_the_wa
     assert_eq!(old[0], 2);
     let mut s = PortfolioState::read("u", &old).expect("readable");
     for (inline, rows) in [(700, 500), (200, 1_000), (0, 1_200), (0, 1_200)] {
-        // An event about one that is still in the record, and at last about one that is not.
+        // First an event about a position in the record, last about a position in a row.
         let holding = s
             .position("1199", &mut store)
             .expect("readable")
@@ -327,7 +327,7 @@ fn what_an_older_version_kept_whole_moves_in_parts_and_nothing_is_lost_on_the_wa
     assert_eq!(store.positions["0003"].quantity, 4);
 }
 
-/// A published portfolio leaves positions of nothing out, rows or not.
+/// A published portfolio omits zero positions, in rows or in the record.
 #[test]
 fn a_position_of_nothing_that_sells_hold_is_a_row_and_is_not_counted() {
     let mut s = PortfolioState::new("u");

@@ -1,5 +1,5 @@
-//! An order that goes on in a later record, because it meets more than one record may lead to, and
-//! what waits behind it.
+//! An order that used up its record's budget, so matching continues in later records. Also the acts
+//! that wait behind that order.
 
 use std::io::Write;
 
@@ -18,55 +18,54 @@ use engine::context::Ctx;
 use engine::role::Bug;
 use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 
-/// The circumstances in which an order came, or a price: it is decided by that, whenever its turn
-/// comes.
+/// Time and price at which an act arrived. The act is decided by these values, even if its turn
+/// comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::trading) struct ArrivalMoment {
     pub time_ms: i64,
-    /// The last tick then.
+    /// Last tick at that time.
     pub tick: Option<Priced>,
 }
 
-/// The facts about an order on its way through the book.
+/// Progress of an order that is matching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::trading) struct Taker {
-    /// Its owner has not heard of it yet.
+    /// The owner has had no execution for the order yet.
     pub new: bool,
-    /// The house's place, as the order met it.
+    /// Place of the house, as the order met it.
     pub dealer: Dealer,
-    /// Prices of its first and last trade on its way.
+    /// Prices of the first and last trade of this order.
     pub first: Option<i64>,
     pub last: Option<i64>,
 }
 
-/// The house's place when an order came.
+/// Place of the house at the arrival of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::trading) enum Dealer {
-    /// The house takes the rest that the book leaves of a market order, at this price; or the
-    /// reason why not. So it was before it had a place in the book, and so it is where there is
-    /// none.
+    /// The house stands outside the book. It takes the remainder of a market order at this price,
+    /// or does not, for this reason. Used by old rules, and for symbols without a house.
     Outside(Result<i64, Reason>),
-    /// The house has a place in the book, with the offer that is left; none, for as long as there
-    /// is no fresh price. Stops go by ticks alone.
+    /// The house has a place in the book, with the rest of its offer; `None` while no price is
+    /// fresh. Stops compare with ticks only.
     InBook(Option<Quote>),
 }
 
-/// The house's new quote on its way through what rests.
+/// A new quote of the house, while it trades with resting orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::trading) struct Crossing {
-    /// The tick that moved the quote: stops look at it afterwards.
+    /// Price of the tick that moved the quote; stops compare with it afterwards.
     pub price_e4: i64,
-    /// Whose orders have their turn: first those who buy, then those who sell.
+    /// Side of the resting orders in turn: first buys, then sells.
     pub side: Side,
-    /// The house's price for users who buy.
+    /// The house's price for buyers.
     pub ask: Option<Quote>,
-    /// The house's price for users who sell.
+    /// The house's price for sellers.
     pub bid: Option<Quote>,
-    /// Orders at the front that have had all that this quote gives them.
+    /// Resting orders at the front that have received their whole share of this quote.
     pub passed: u64,
 }
 
-/// An order that goes on in a later record.
+/// An order whose matching continues in a later record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::trading) struct Rest<P> {
     pub order: Order<P>,
@@ -75,14 +74,14 @@ pub(in crate::trading) struct Rest<P> {
     pub moment: ArrivalMoment,
 }
 
-/// A command or a price that waits for its turn behind such an order.
+/// A command or price that waits behind an unfinished order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::trading) enum WaitingAct<'a> {
-    /// The market is at a price.
+    /// Market price.
     Price(i64),
-    /// A command to the book, as it came.
+    /// Book command, in its encoded form.
     Command(&'a [u8]),
-    /// A price that has begun to move the house's quote and to reach stops.
+    /// Price that has begun to move the house's quote and to trigger stops.
     Crossing(Crossing),
 }
 
@@ -240,7 +239,7 @@ impl TradingBuffers {
         self.key.extend_from_slice(symbol.as_bytes());
     }
 
-    /// The place with a number in a symbol's line; none: the beginning of all of them.
+    /// Key of an act in a symbol's line; without a number, the common prefix.
     fn place(&mut self, symbol: &str, number: Option<u64>) {
         self.key.clear();
         self.key.push(b'w');
@@ -252,7 +251,7 @@ impl TradingBuffers {
     }
 }
 
-/// The order of a symbol that goes on, if there is one.
+/// The unfinished order of a symbol.
 pub(in crate::trading) fn load_rest<P>(
     ctx: &mut Ctx<'_>,
     b: &mut TradingBuffers,
@@ -292,8 +291,7 @@ pub(in crate::trading) fn delete_rest(ctx: &mut Ctx<'_>, b: &mut TradingBuffers,
     ctx.delete(&b.key);
 }
 
-/// Numbers of what waits in a symbol's line: the first, and the one behind the last. An empty line
-/// begins at 0.
+/// Range of act numbers in a symbol's waiting line. An empty line is `0..0`.
 pub(in crate::trading) fn load_line(
     ctx: &mut Ctx<'_>,
     b: &mut TradingBuffers,
@@ -327,7 +325,7 @@ pub(in crate::trading) fn save_act(
     ctx.put(&b.key, &b.value);
 }
 
-/// Puts what has a place in a line into `value`, as it lies in state; [`read_waiting`] reads it.
+/// Copies the state bytes of a waiting act into `value`, for [`read_waiting`].
 pub(in crate::trading) fn load_act(
     ctx: &mut Ctx<'_>,
     b: &mut TradingBuffers,
@@ -390,7 +388,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Later versions must read what this one wrote.
+    /// Golden bytes: later versions must read the bytes of this version.
     #[test]
     fn golden_bytes() {
         let mut b = TradingBuffers::default();
