@@ -228,7 +228,7 @@ pub struct JournalEntry {
     /// Number of the task's transaction.
     pub transaction: u64,
     /// Next offsets after the transaction. The records between the previous entry's offsets and
-    /// these offsets are the input of the transaction, in the order of [`super::merge`].
+    /// these offsets are the input of the transaction, in the order of `merge`.
     pub offsets: Vec<(TopicPartition, u64)>,
     /// Digest of the state after the transaction.
     pub digest: Digest,

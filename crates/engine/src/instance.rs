@@ -287,7 +287,7 @@ impl Instance {
         }
     }
 
-    /// Sets the period of scrubbing ([`super::scrub`]). Without this call nothing is scrubbed.
+    /// Sets the period of scrubbing (`scrub`). Without this call nothing is scrubbed.
     pub fn scrub_every(&mut self, every: Option<Duration>) {
         self.scrubber.set(every, self.clock.now_us());
     }

@@ -40,7 +40,7 @@ pub struct RoleSettings {
     /// Maximum of trades per record; an order that meets more continues in later records. 0 means
     /// no maximum, as in versions without parts.
     pub match_part: u64,
-    /// Version of the desk's rules, see [`RULES`]. Operators cannot set this field. Old journals do
+    /// Version of the desk's rules, see `RULES`. Operators cannot set this field. Old journals do
     /// not name the field, and are replayed by rules 0.
     pub rules: u64,
     /// Users may move money, by deposits and withdrawals on `order-commands`.
