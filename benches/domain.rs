@@ -1,4 +1,4 @@
-//! The pure parts: what one command, one link of a chain, one event cost without log and store.
+//! Cost of the pure parts: one command, one link of a chain, one event, without log and store.
 
 #[path = "support/desk.rs"]
 mod desk;
@@ -113,7 +113,8 @@ fn deciding(c: &mut Criterion) {
                 .settle(books, &trade, &r.hold)
                 .expect("the books balance");
 
-            // Or the cash, and at last the turnover of a life, would end before the measurement.
+            // Refill the cash and reset the turnover: otherwise both would reach their limits
+            // before the end of the measurement.
             account.deposit(&mut totals, value).expect("within bounds");
             account.turnover_e4 = 0;
         });
@@ -185,8 +186,8 @@ fn writing(c: &mut Criterion) {
     });
 }
 
-/// The matching core. The machine may be busy with other things, so what counts is also measured in
-/// the thread's own processor time.
+/// The matching core. The machine may be busy, so the bench also measures the processor time of the
+/// thread.
 mod book {
     use super::*;
     use crate::desk::Desk;

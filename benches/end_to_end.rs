@@ -1,9 +1,8 @@
-//! The system from end to end on a real local broker, and embedded, in one run that prints one
-//! table.
+//! The whole system on a real local broker, and embedded, in one run that prints one table.
 //!
-//! Broker, roles and clients share the machine, so figures mean something beside each other and on
-//! an idle machine only. CPU is this process's, clients included where they run meanwhile; it
-//! depends less on what else the machine does. `E2E_SCALE=10` makes everything ten times as long.
+//! Broker, roles and clients share the machine, so compare figures of one run only, on an idle
+//! machine. The CPU figure is for this process, including clients that run meanwhile; it depends
+//! less on the machine's load. `E2E_SCALE=10` makes every part ten times longer.
 
 #[path = "../tests/support/broker.rs"]
 mod broker;
@@ -90,7 +89,7 @@ fn main() {
     }
 }
 
-/// Whether this part was asked for by name; all are, when none is.
+/// True if this part was named on the command line, or if no part was.
 fn wanted(part: &str) -> bool {
     let mut names = std::env::args()
         .skip(1)
@@ -103,8 +102,8 @@ fn row(what: &str, figure: &str, beside: &str) {
     println!("| {what} | {figure} | {beside} |");
 }
 
-/// Our loop against the bare client: same input, same batches, one output and one changelog record
-/// for each; ours keeps a store besides.
+/// The engine's loop against a bare client: same input, same batches, one output record and one
+/// changelog record per input record. The engine also writes a store.
 fn copies(brokers: &str, dir: &Path, records: u64) {
     let table = loop_copy::table("copy-");
     let log = KafkaLog::new(KafkaSettings::new(brokers), table.clone());
@@ -116,7 +115,7 @@ fn copies(brokers: &str, dir: &Path, records: u64) {
     copy::fill(&log, records);
     let log: Arc<dyn Log> = Arc::new(log);
 
-    // Once for nothing: the broker compiles its hot paths.
+    // Warm-up: the broker compiles its hot paths.
     copy::bare(
         brokers,
         &table,
@@ -170,7 +169,7 @@ fn system(log: Arc<dyn Log>, topics: Arc<ports::topics::TopicTable>, state: &Pat
     system
 }
 
-/// How fast `orders` alone works off what has piled up.
+/// Throughput of `orders` alone on a backlog.
 fn drain(system: &Installation, count: u64) {
     load::orders(&*system.log, count);
     let before = cpu_us();
@@ -191,7 +190,7 @@ fn drain(system: &Installation, count: u64) {
     );
 }
 
-/// How fast all roles together bring commands that have piled up to their end, in commands/s.
+/// Throughput of all roles together on a backlog of commands, in commands/s.
 fn pipeline(system: &Installation, what: &str, count: u64, send: fn(&dyn Log, u64)) -> f64 {
     let events = count_records(system, topics::ORDER_EVENTS);
     let trades = count_records(system, topics::TRADES);
@@ -224,7 +223,8 @@ fn pipeline(system: &Installation, what: &str, count: u64, send: fn(&dyn Log, u6
     count as f64 / took.as_secs_f64()
 }
 
-/// From sending an order to what its user can read, at a rate that leaves everybody time.
+/// Latency from sending an order to each record that the user can read, at a rate below the
+/// system's capacity.
 fn latency(system: &Installation, per_second: u64, during: Duration) {
     let running = Running::start(system, &Role::all());
     let stop = Arc::new(AtomicBool::new(false));
@@ -238,7 +238,7 @@ fn latency(system: &Installation, per_second: u64, during: Duration) {
         let due = Duration::from_micros(n * 1_000_000 / per_second);
         std::thread::sleep(due.saturating_sub(began.elapsed()));
 
-        // Noted before it is sent, or an answer might come first.
+        // Store the time before the send: an answer might come first.
         sent.lock()
             .expect("no thread panics with it")
             .insert(orders.next_id(), Instant::now());
@@ -285,8 +285,8 @@ struct Seen<'a> {
 
 type Times = BTreeMap<String, Histogram<u64>>;
 
-/// Reads a topic as a client would and times what belongs to the orders sent; microseconds by kind
-/// of record.
+/// Reads a topic as a client would, and measures the records of the sent orders. Returns
+/// microseconds by kind of record.
 fn watch(
     system: &Installation,
     topic: TopicId,
@@ -315,7 +315,7 @@ fn watch(
                 let seen: Seen<'_> =
                     rmp_serde::from_slice(r.value.expect("a value")).expect("a record of ours");
 
-                // An event is named by its header, a notification by its kind.
+                // The header of an event gives its kind; a notification has a field for its kind.
                 let kind = seen.kind.or(r.headers.text("type")).unwrap_or_default();
                 let at = seen.order_id.and_then(|id| {
                     sent.lock()
@@ -342,7 +342,7 @@ fn watch(
     })
 }
 
-/// The demo in one process at full speed, as `processor demo --orders-per-second 0` runs it.
+/// The demo in one process at full speed, like `processor demo --orders-per-second 0`.
 fn embedded(dir: &Path, during: Duration) {
     let table = Arc::new(topics::table(""));
     let log = LocalLog::open(dir, &table, LocalOptions::default()).expect("an embedded log");
@@ -410,7 +410,7 @@ fn per_second(count: u64, took: Duration) -> String {
     format!("{:.0}", count as f64 / took.as_secs_f64())
 }
 
-/// CPU time of this process so far.
+/// CPU time of this process so far, in microseconds.
 fn cpu_us() -> u64 {
     // SAFETY: all zeros is a valid rusage, and getrusage only writes into the one it is given.
     let usage = unsafe {

@@ -1,8 +1,7 @@
-//! The engine and the roles without network: each role over a log in memory, and all of them in one
-//! thread.
+//! Engine and roles without a network: each role over a log in memory, and all roles in one thread.
 //!
-//! A role's input is what the others wrote in a run before. Figures are orders, so that they
-//! compare; `orders` alone sees commands only.
+//! The input of a role comes from an earlier run of all roles. All figures are per order, so that
+//! they are comparable; `orders` reads commands only.
 
 #[path = "support/load.rs"]
 mod load;
@@ -38,8 +37,8 @@ fn system(state: &Path) -> Installation {
     system
 }
 
-/// A role that does not linger: here nothing comes from outside, so waiting for company would only
-/// be waiting.
+/// A role with a linger of zero. No input comes from outside, so lingering would only add waiting
+/// time.
 struct Eager(Box<dyn RoleFactory>, RoleSpec);
 
 impl RoleFactory for Eager {
@@ -113,7 +112,7 @@ fn drained(system: &Installation, role: Role) -> bool {
     })
 }
 
-/// Runs to rest; the time from when all had their tasks.
+/// Runs until all input is processed. Returns the time since all members had their tasks.
 fn run(system: &Installation, members: &mut [(Role, Instance)]) -> Duration {
     while members.iter().any(|(_, i)| i.phase() != "running") {
         for (_, instance) in members.iter_mut() {
@@ -155,7 +154,7 @@ fn read(log: &dyn Log, topic: TopicId) -> Records {
     all
 }
 
-/// Everything that any role read in a run of all of them.
+/// All records that any role read in a run of all roles.
 fn history(state: &Path) -> Vec<Records> {
     let system = system(state);
     load::prepare(&system);
@@ -173,7 +172,7 @@ fn run_all(system: &Installation) -> Duration {
     run(system, &mut Role::all().map(memory))
 }
 
-/// A log that holds a role's input and nothing else.
+/// A log that contains the input of one role only.
 fn before(state: &Path, role: Role, history: &[Records]) -> Installation {
     let system = system(state);
     let mut appender = system.log.appender().expect("a writer");
@@ -185,7 +184,7 @@ fn before(state: &Path, role: Role, history: &[Records]) -> Installation {
         .chain(spec.broadcasts)
         .collect();
 
-    // Executions answer what this run has not sent yet.
+    // Leave out executions: they answer book commands that this run has not sent yet.
     wanted.retain(|t| role != Role::Orders || *t != topics::EXECUTIONS);
     for topic in wanted {
         history[topic.0 as usize]

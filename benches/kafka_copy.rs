@@ -1,6 +1,6 @@
-//! What the adapter costs: a transactional copy of a topic through [`Member`] against the same copy
-//! written straight with rdkafka's safe interface (poll, send, drain, offsets, commit), on a broker
-//! started for it. Absolute numbers belong to the machine; the ratio is what counts.
+//! Cost of the adapter: a transactional copy of a topic through [`Member`], against the same copy
+//! with rdkafka's safe interface (poll, send, drain, offsets, commit). The bench starts its own
+//! broker. Absolute figures depend on the machine; the ratio is the result.
 //!
 //! `cargo bench --bench kafka_copy` prints a table. `COPY_RECORDS` sets the number of records
 //! (default 300000).
@@ -45,7 +45,7 @@ fn main() {
 
     fill(&log, records);
 
-    // Both once for nothing: the broker compiles its hot paths.
+    // Run both copies once to warm up: the broker compiles its hot paths.
     bare(
         &broker.address,
         &table,

@@ -1,10 +1,10 @@
-//! Fairness as ratios: one partition beside a backlog of another, a healthy task beside restores,
-//! and many tasks that begin anew with few open files. On the embedded log and on a real local
-//! broker.
+//! Fairness, as ratios: one partition beside another partition's backlog, a healthy task beside
+//! restores, and many tasks that rejoin with few open files. Runs on the embedded log and on a real
+//! local broker.
 //!
-//! Each figure is compared with the same thing alone, in the same run, so that it says something on
-//! a busy machine, too. `make bench ARGS="--bench live -- backlog restore rejoin"`;
-//! `LIVE_RECORDS=200000` is a smaller backlog.
+//! Each figure is compared with the same load alone, in the same run, so the ratio is valid on a
+//! busy machine, too. `make bench ARGS="--bench live -- backlog restore rejoin"`;
+//! `LIVE_RECORDS=200000` makes a smaller backlog.
 
 #[path = "../tests/support/broker.rs"]
 mod broker;
@@ -39,14 +39,14 @@ use roles::{Role, RoleSettings};
 use wire::encode::{Encoding, MarketOrder};
 use wire::topics;
 
-/// Partitions of the backlog's topics: of one role on one machine.
+/// Partitions of the backlog's topics, for one role on one machine.
 const PARTITIONS: u32 = 6;
-/// One healthy task, and 24 that are restored.
+/// Number of restored tasks, beside one healthy task.
 const RESTORED: u32 = 24;
-/// Tasks that begin anew, and the limit of open files meanwhile.
+/// Number of tasks that rejoin, and the limit of open files meanwhile.
 const MANY: u32 = 200;
 const FILES: u64 = 1024;
-/// Orders that are timed, at most and at least.
+/// Largest and smallest number of measured orders.
 const SAMPLES: usize = 400;
 const ENOUGH: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -115,7 +115,7 @@ fn main() {
     }
 }
 
-/// Whether a part, or a log, was asked for by name; all parts and logs are, when none is.
+/// True if a part (or a log) was named on the command line, or if no part (or log) was.
 fn wanted(name: &str) -> bool {
     let logs = ["embedded", "kafka"];
     let mut same_kind = std::env::args()
@@ -126,7 +126,7 @@ fn wanted(name: &str) -> bool {
 }
 
 fn system(log: Arc<dyn Log>, topics: &Arc<TopicTable>, state: &Path) -> Installation {
-    // Prices of this run never get too old for it.
+    // Prices of this run never become stale.
     let roles = RoleSettings {
         stale_ms: 1_000_000_000,
         ..RoleSettings::default()
@@ -138,7 +138,8 @@ fn system(log: Arc<dyn Log>, topics: &Arc<TopicTable>, state: &Path) -> Installa
     }
 }
 
-/// One partition has a backlog; an order of another one must not feel it.
+/// One partition has a backlog. Orders of another partition must stay as fast as without the
+/// backlog.
 fn backlog(on: &str, system: &Installation, records: u64) {
     load::prepare_with(system, PARTITIONS);
     let mut probe = Probe::new(system, PARTITIONS, 1);
@@ -150,7 +151,7 @@ fn backlog(on: &str, system: &Installation, records: u64) {
     let running = Running::start(system);
     running.wait_for(PARTITIONS);
 
-    // The first seconds belong to the start.
+    // Skip the start of the roles.
     std::thread::sleep(Duration::from_millis(500));
     let beside = probe.times(|| left(system, 0) > records / 20);
     let left = left(system, 0);
@@ -168,7 +169,8 @@ fn backlog(on: &str, system: &Installation, records: u64) {
     );
 }
 
-/// 24 tasks are restored from nothing; the healthy one beside them must not feel it.
+/// 24 tasks are restored from an empty store. Orders of the healthy task must stay as fast as
+/// without the restores.
 fn restore(on: &str, system: &Installation, records: u64) {
     load::prepare_with(system, RESTORED + 1);
     let others: Vec<u32> = (1..=RESTORED).collect();
@@ -213,15 +215,14 @@ fn restore(on: &str, system: &Installation, records: u64) {
     );
 }
 
-/// A role looks again, with all of its tasks, in the same process and with the usual limit of open
-/// files.
+/// A role rejoins with all of its tasks, in the same process, with the usual limit of open files.
 fn rejoin(on: &str, log: &Arc<dyn Log>, table: &Arc<TopicTable>, state: &Path) {
     for topic in table.iter() {
         log.create_topic(topic, table.spec(topic), MANY)
             .expect("the topic can be made");
     }
 
-    // The broker has its own limit: that of the time when it was started.
+    // The broker keeps the limit from its own start.
     let limit = libc::rlimit {
         rlim_cur: FILES,
         rlim_max: FILES,
@@ -286,7 +287,7 @@ fn rejoin(on: &str, log: &Arc<dyn Log>, table: &Arc<TopicTable>, state: &Path) {
             );
             instance.step().expect("a turn");
 
-            // Restores begin when the group has given the instance its partitions.
+            // Restores start when the group has assigned the partitions to the instance.
             if instance.counters().recoveries == u64::from(round)
                 && joined.len() < round as usize
                 && !instance.tasks().is_empty()
@@ -311,7 +312,7 @@ fn rejoin(on: &str, log: &Arc<dyn Log>, table: &Arc<TopicTable>, state: &Path) {
     );
 }
 
-/// Times of orders, sorted.
+/// Sorted latencies of orders.
 type Times = Vec<Duration>;
 
 fn row(what: &str, alone: &Times, beside: &Times, note: &str) {
@@ -327,7 +328,7 @@ fn row(what: &str, alone: &Times, beside: &Times, note: &str) {
     }
 }
 
-/// Records of commands that a task has not taken in yet.
+/// Command records that a task has not processed yet.
 fn left(system: &Installation, partition: u32) -> u64 {
     let at = TopicPartition::new(topics::ORDER_COMMANDS, partition);
     let next = system
@@ -343,7 +344,7 @@ fn left(system: &Installation, partition: u32) -> u64 {
         .saturating_sub(next)
 }
 
-/// Sends market orders of users of some partitions.
+/// Sends market orders of users in some partitions.
 struct Sender {
     commands: KeyedAppender,
     users: Vec<String>,
@@ -357,7 +358,7 @@ impl Sender {
             .map(|n| format!("trader-{n}"))
             .filter(|u| partitions.contains(&partitioner::partition(u.as_bytes(), count)));
 
-        // Each of them below the rate limit, and above zero.
+        // Enough users to keep each one below the rate limit, and each balance above zero.
         let users = all.take(50_000).collect();
         let commands = KeyedAppender::new(&*system.log, topics::ORDER_COMMANDS).expect("a writer");
         Sender {
@@ -398,8 +399,8 @@ impl Sender {
     }
 }
 
-/// One order at a time, of one partition, timed from its sending to its first event, as its user
-/// sees it.
+/// Sends one order at a time in one partition. Measures the time from the send to the first event,
+/// as the user sees it.
 struct Probe {
     sender: Sender,
     events: Box<dyn Reader>,
@@ -420,11 +421,11 @@ impl Probe {
         }
     }
 
-    /// As many as are timed, while something holds.
+    /// Measures up to [`SAMPLES`] orders, as long as `goes_on` returns true.
     fn times(&mut self, mut goes_on: impl FnMut() -> bool) -> Times {
         let mut times = Times::new();
 
-        // The first ones find everything cold.
+        // The first 20 orders are a warm-up, and are not measured.
         for n in 0..SAMPLES + 20 {
             let id = self.sender.queue("p");
             let began = Instant::now();
@@ -445,7 +446,7 @@ impl Probe {
                 times.push(took);
             }
 
-            // Not in step with anything.
+            // Wait for varying times, so that the orders follow no rhythm of the system.
             std::thread::sleep(Duration::from_micros(
                 3_000 + self.sender.sent * 7_919 % 10_000,
             ));
@@ -467,7 +468,7 @@ impl Probe {
     }
 }
 
-/// `orders` in a thread of its own.
+/// `orders` in a separate thread.
 struct Running {
     stop: Arc<AtomicBool>,
     tasks: Arc<AtomicU64>,

@@ -1,5 +1,5 @@
-//! RocksDB behind the store port: what the engine waits for after every commit, and for every key
-//! that is not in its cache.
+//! RocksDB behind the store port: the waits of the engine, after every commit and for every key
+//! outside its cache.
 
 use std::hint::black_box;
 use std::time::Duration;

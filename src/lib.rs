@@ -1,6 +1,6 @@
 //! `processor`: the event-sourced back office of a trading platform. This crate is the program: the
-//! command line and the running system. The rooms behind it are the crates in `crates/`;
-//! `ARCHITECTURE.md` has the map.
+//! command line and the runtime. The other parts are the crates in `crates/`; the code map is in
+//! `ARCHITECTURE.md`.
 #![warn(unreachable_pub)]
 
 #[cfg(feature = "rocks")]

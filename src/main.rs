@@ -1,4 +1,4 @@
-//! The `processor` program: everything it does is in [`processor::cli`].
+//! The `processor` program; the code is in [`processor::cli`].
 
 fn main() -> std::process::ExitCode {
     processor::cli::main(std::env::args_os())

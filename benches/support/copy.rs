@@ -1,5 +1,5 @@
-//! A topic copied in transactions straight with rdkafka's safe interface: what any loop of ours is
-//! measured against.
+//! Copies a topic in transactions with rdkafka's safe interface: the baseline for the engine's
+//! loops.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ pub fn topic(name: &'static str, cleanup: Cleanup) -> TopicSpec {
     }
 }
 
-/// Fills the input.
+/// Writes the input records.
 pub fn fill(log: &KafkaLog, records: u64) {
     let mut appender = log.appender().expect("a writer");
     for i in 0..records {
@@ -53,9 +53,9 @@ pub fn fill(log: &KafkaLog, records: u64) {
         .expect("flushing works");
 }
 
-/// The copy, as somebody would write it who knows rdkafka well: drained before the commit, offsets
-/// last, explicit partitions. With a `changelog`, each record also leaves its key and offset there,
-/// as a loop with state does.
+/// The copy as an expert in rdkafka would write it: explicit partitions, a drain before the commit,
+/// offsets last. With a `changelog`, each record's key and offset are also written there, as in a
+/// loop with state.
 pub fn bare(
     brokers: &str,
     table: &TopicTable,

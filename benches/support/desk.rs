@@ -1,6 +1,6 @@
-//! The matching core under the mix of a published test of another core: of 100 commands 9 are
-//! immediate-or-cancel, 3 market-like, 6 replacements, and the rest cancels and adds. The book's
-//! size stays about the same.
+//! The matching core, under the mix of a published test of another core. Of 100 commands, 9 are
+//! immediate-or-cancel, 3 market-like, 6 replacements; the rest are cancels and adds. The size of
+//! the book stays about the same.
 
 use std::hint::black_box;
 
@@ -32,7 +32,7 @@ pub enum Command {
     Replace(u64, i64),
 }
 
-/// A small generator of numbers, so that every run does the same.
+/// A small random number generator with a fixed seed, so that every run is equal.
 struct Dice(u64);
 
 impl Dice {
@@ -44,7 +44,7 @@ impl Dice {
     }
 }
 
-/// A book with its owner's index from order ids to slots.
+/// A book with the owner's index from order ids to slots.
 pub struct Desk {
     book: Book<Id>,
     slots: IndexMap<u64, u32, FxBuildHasher>,
@@ -73,7 +73,7 @@ impl Desk {
         desk
     }
 
-    /// The next command; it depends on what is in the book.
+    /// The next command; depends on the content of the book.
     pub fn choose(&mut self) -> Command {
         let d = &mut self.dice;
         let side = if d.roll(2) == 0 {
@@ -82,7 +82,7 @@ impl Desk {
             Side::Sell
         };
 
-        // Prices lie around 1000000, closer to the middle more often.
+        // Prices are around 1000000, and are denser near the middle.
         let away = (d.roll(60) * d.roll(60) / 20) as i64 * 100;
         let passive = if side == Side::Buy {
             1_000_000 - 100 - away
@@ -129,13 +129,13 @@ impl Desk {
         }
     }
 
-    /// The next command of the mix; what choosing it costs is part of what is measured.
+    /// Runs the next command of the mix. The measurement includes the choice of the command.
     pub fn step(&mut self) {
         let command = self.choose();
         self.run(command);
     }
 
-    /// Does it.
+    /// Runs a command.
     pub fn run(&mut self, command: Command) {
         let book = &mut self.book;
         let slots = &mut self.slots;
@@ -156,7 +156,7 @@ impl Desk {
                     return;
                 };
 
-                // A buy stays a buy: the price is moved to its own side.
+                // A replacement keeps the side: move the price to the order's side of the middle.
                 let limit_e4 = match order.side {
                     Side::Buy => price.min(999_900),
                     Side::Sell => price.max(1_000_100),

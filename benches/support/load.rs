@@ -1,5 +1,5 @@
-//! What benches give the roles to do: listings, one price each, market buys that the house fills,
-//! and orders that meet in books.
+//! Input for the roles: listings, one price per symbol, market buys that the house fills, and
+//! orders that match in books.
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
@@ -15,16 +15,16 @@ use wire::topics;
 
 pub const PARTITIONS: u32 = 6;
 const SYMBOLS: u64 = 8;
-/// Reference price of the books' symbols, in cents.
+/// Reference price of the symbols with books, in cents.
 const MIDDLE: u64 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Topics, listings, prices.
+/// Creates topics, listings and prices.
 pub fn prepare(system: &Installation) {
     prepare_with(system, PARTITIONS);
 }
 
-/// The same with so many partitions.
+/// Like [`prepare`], with this number of partitions.
 pub fn prepare_with(system: &Installation, partitions: u32) {
     system
         .create_topics(partitions, &mut |_, _| {})
@@ -67,7 +67,7 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// `run` begins every id: another one for each run on the same log.
+    /// `run` is the prefix of every id; use another prefix for each run on the same log.
     pub fn new(log: &dyn Log, users: u64, run: &'static str) -> Orders {
         let commands = KeyedAppender::new(log, topics::ORDER_COMMANDS).expect("a writer");
         Orders {
@@ -80,12 +80,12 @@ impl Orders {
         }
     }
 
-    /// Id of the order that is sent next.
+    /// Id of the next order.
     pub fn next_id(&self) -> String {
         format!("{}{}", self.run, self.sent + 1)
     }
 
-    /// Queues the next one.
+    /// Queues the next order.
     pub fn send(&mut self) {
         let id = self.next_id();
         let user = format!("trader-{}", self.rng.below(self.users));
@@ -113,7 +113,8 @@ impl Orders {
     }
 }
 
-/// `count` orders of as many users as keep each below the rate limit and above zero.
+/// Sends `count` orders. The number of users keeps each user below the rate limit, and each balance
+/// above zero.
 pub fn orders(log: &dyn Log, count: u64) {
     let mut orders = Orders::new(log, count / 20 + 1, "o");
     for _ in 0..count {
@@ -123,9 +124,9 @@ pub fn orders(log: &dyn Log, count: u64) {
     orders.flush();
 }
 
-/// `count` commands of as many users, for books: of a hundred, 44 limit orders near the middle of
-/// which most are to rest, 38 cancels and 6 replacements of one's own, 9 IOC and 3 market orders
-/// (the shares of exchange-core's published test).
+/// Sends `count` commands for books, of many users. Of a hundred, 44 are limit orders near the
+/// middle; most limit orders rest. 38 are cancels and 6 replacements of the user's own orders. 9
+/// are IOC and 3 market orders. The shares are from exchange-core's published test.
 pub fn book_orders(log: &dyn Log, count: u64) {
     let mut commands = KeyedAppender::new(log, topics::ORDER_COMMANDS).expect("a writer");
     let mut rng = Rng::new(2);
@@ -151,7 +152,8 @@ pub fn book_orders(log: &dyn Log, count: u64) {
                 let buys = rng.below(2) == 0;
                 let distance = 1 + rng.below(30);
 
-                // Whoever waits keeps their distance from the middle, whoever takes goes beyond it.
+                // A resting order keeps its distance from the middle; a taking order crosses the
+                // middle.
                 let takes = roll >= 88;
                 let price = cents(if buys == takes {
                     MIDDLE + 40

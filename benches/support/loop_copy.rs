@@ -1,5 +1,5 @@
-//! The same copy through the engine's whole loop: a role that writes each record on and remembers
-//! its key.
+//! The same copy through the engine's whole loop. The role writes each record to the output, and
+//! stores its key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::copy::{INPUT, OUTPUT, PARTITIONS, topic};
 
 const CHANGELOG: TopicId = TopicId(2);
 const DEAD_LETTERS: TopicId = TopicId(3);
-/// The bare copy's changelog; the loop would refuse one that somebody else wrote.
+/// Changelog of the bare copy. The loop would refuse a changelog that another program wrote.
 pub const BARE_CHANGELOG: TopicId = TopicId(4);
 
 /// Topics of both copies.
@@ -38,7 +38,8 @@ pub fn table(prefix: &str) -> Arc<TopicTable> {
     Arc::new(TopicTable::new(prefix, topics))
 }
 
-/// The next record looks impossible once, so that its instance looks again, as a new incarnation.
+/// Set to raise one doubt: the next record fails, and the instance rechecks the record in a new
+/// incarnation.
 pub static DOUBT: AtomicBool = AtomicBool::new(false);
 
 struct Copy;
@@ -129,7 +130,7 @@ pub fn instance(
     )
 }
 
-/// Records per second.
+/// Copies all records. Returns records per second.
 pub fn run(
     log: &Arc<dyn Log>,
     table: &Arc<TopicTable>,

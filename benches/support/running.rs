@@ -1,4 +1,4 @@
-//! Instances in threads of their own, and when they were last busy.
+//! Instances in separate threads, and the time of their last work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,18 +10,18 @@ use ports::topics::{TopicId, TopicPartition};
 use processor::runtime::system::Installation;
 use roles::Role;
 
-/// After this long without anything to do everywhere, nothing is on its way any more.
+/// If no role had work for this long, the system is at rest.
 const REST: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Default)]
 struct Gauge {
     running: AtomicBool,
-    /// When the last turn that did something ended, since the start.
+    /// End of the last turn with work, in microseconds since the start.
     busy_us: AtomicU64,
 }
 
-/// Some roles at work.
+/// Some running roles.
 pub struct Running {
     began: Instant,
     stop: Arc<AtomicBool>,
@@ -30,7 +30,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts an instance of each role and waits until all have their tasks.
+    /// Starts an instance of each role, and waits until all have their tasks.
     pub fn start(system: &Installation, roles: &[Role]) -> Running {
         let mut all = Running {
             began: Instant::now(),
@@ -43,7 +43,7 @@ impl Running {
         all
     }
 
-    /// Starts more.
+    /// Starts more instances.
     pub fn add(&mut self, system: &Installation, roles: &[Role]) {
         for role in roles {
             let member = system.member(*role);
@@ -86,7 +86,7 @@ impl Running {
         );
     }
 
-    /// Waits until all that was sent is handled; the moment when the last role was busy.
+    /// Waits until all sent commands are processed. Returns the time of the last work of any role.
     pub fn rest(&self, system: &Installation) -> Instant {
         let asked = Instant::now();
         loop {
@@ -108,7 +108,6 @@ impl Running {
         }
     }
 
-    /// Ends the threads.
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         self.threads
@@ -117,7 +116,7 @@ impl Running {
     }
 }
 
-/// Whether a role has committed all of a topic that clients write.
+/// True if a role has committed all of a topic that clients write.
 fn consumed(system: &Installation, role: Role, topic: TopicId) -> bool {
     let count = system
         .log

@@ -1,4 +1,4 @@
-//! An installation as all benches have it.
+//! The installation that all benches use.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use processor::runtime::system::Installation;
 use roles::RoleSettings;
 use store::rocks::SharedMemory;
 
-/// Bounds of a transaction's input.
+/// Limits of one transaction's input.
 pub const LIMITS: Limits = Limits {
     records: 10_000,
     bytes: 8 << 20,
     age: Duration::from_millis(50),
 };
 
-/// The installation on this log.
+/// The installation on `log`.
 pub fn system(log: Arc<dyn Log>, topics: Arc<TopicTable>, state: &Path) -> Installation {
     Installation {
         log,

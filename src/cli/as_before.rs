@@ -1,6 +1,6 @@
-//! Commands that run the roles for a moment, on an embedded log, decide as the installation did
-//! that they find: by the settings in its journals, unless a flag, the environment or a file says
-//! otherwise.
+//! Settings for commands that run the roles for a short time on an embedded log. Such a command
+//! decides by the settings in the installation's journals. A flag, the environment or a file
+//! overrides them.
 
 use super::config::{Config, Origin};
 use super::output;
@@ -10,7 +10,7 @@ use client::decimal;
 use ports::LogError;
 use roles::{Role, RoleSettings};
 
-/// One setting: its name in the configuration, how it is taken over, and how it is shown.
+/// One setting: its name in the configuration, how to copy the value, and how to show the value.
 struct KeptSetting {
     name: &'static str,
     take: fn(&mut RoleSettings, &RoleSettings),
@@ -69,7 +69,7 @@ const SETTINGS: &[KeptSetting] = &[
     KeptSetting {
         name: "day_end",
         take: |to, from| to.day_ends_ms = from.day_ends_ms,
-        // As it is typed: a day that ends at midnight ends at 24:00.
+        // Show the end of day as typed: midnight is 24:00.
         show: |s| {
             let minutes = if s.day_ends_ms == 0 {
                 24 * 60
@@ -81,8 +81,8 @@ const SETTINGS: &[KeptSetting] = &[
     },
 ];
 
-/// Takes over what the installation last ran with, and says on stderr what is not the default, or
-/// not what it was.
+/// Copies the settings of the installation's last run. Notes on stderr each setting that differs
+/// from the default or from the last run.
 pub(super) fn take_over(config: &Config, system: &mut Installation) -> Result<(), LogError> {
     let last = match settings::last_used(system, Role::Orders)? {
         Some(last) => Some(last),
@@ -100,7 +100,7 @@ pub(super) fn take_over(config: &Config, system: &mut Installation) -> Result<()
     Ok(())
 }
 
-/// Joins the settings in hand with the last ones. Answers those that differ, with what to say about
+/// Merges the current settings with the last ones. Returns the settings to report, with a text for
 /// each.
 fn merge(
     now: &mut RoleSettings,

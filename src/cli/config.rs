@@ -1,6 +1,5 @@
-//! Flags, environment, file and defaults joined once into a [`Config`] that needs no further
-//! checks. Everything that can be checked without the cluster is checked here, and each complaint
-//! names the place the value came from.
+//! Merges flags, environment, configuration file and defaults into one checked [`Config`]. All
+//! checks that need no cluster are made here. Each error names the origin of the bad value.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,16 +15,15 @@ use engine::restore::Standby;
 use log_local::Durability;
 use roles::Role;
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The command line.
     Flag,
-    /// This environment variable.
+    /// An environment variable, by name.
     Env(String),
-    /// This file.
+    /// A configuration file, by path.
     File(PathBuf),
-    /// Built in.
+    /// The built-in default.
     Default,
 }
 
@@ -40,7 +38,6 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// The log to work on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
     /// A Kafka cluster.
@@ -50,78 +47,74 @@ pub enum LogTarget {
     },
     /// The embedded log.
     Embedded {
-        /// Its directory.
+        /// Directory of the embedded log.
         dir: PathBuf,
     },
-    /// Neither was named.
+    /// The configuration names no log.
     Unset,
 }
 
-/// Everything that is configured, checked and typed.
+/// The whole configuration, checked and typed.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The log to work on.
     pub target: LogTarget,
-    /// Goes before every name.
+    /// Prefix of every topic and group name.
     pub topic_prefix: String,
-    /// Root of local state.
+    /// Root directory of local state.
     pub state: PathBuf,
-    /// Roles that were asked for; empty if none.
+    /// Configured roles; empty if none.
     pub roles: Vec<Role>,
-    /// Number of this instance.
     pub instance: u32,
-    /// Output format.
     pub format: OutputFormat,
     /// librdkafka properties.
     pub properties: BTreeMap<String, String>,
-    /// Orders per second and user; 0 = no limit.
+    /// Orders per second and user; 0: no limit.
     pub rate_limit: u32,
-    /// Orders a user may send at once.
+    /// Orders that a user may send at once.
     pub burst: u32,
-    /// Of other commands so many times the rate and the burst; 0 = no limit.
+    /// Factor of rate and burst for commands other than orders; 0: no limit.
     pub message_rate_factor: u32,
     /// Age at which a price is stale.
     pub stale_ms: u64,
-    /// Opening cash in 10^-4 units; 0 = none.
+    /// Opening cash in 10^-4; 0: none.
     pub opening_cash_e4: i64,
-    /// Age at which a command is stale; 0 = never.
+    /// Age at which a command is stale; 0: never.
     pub max_command_age_ms: u64,
-    /// How long an id that has ended is remembered; 0 = for ever.
+    /// Time during which the id of an ended order is remembered; 0: for ever.
     pub dedup_window_ms: u64,
-    /// Orders of one user that may rest or wait at a time.
+    /// Most orders of one user that may rest or wait at a time.
     pub open_orders_max: u64,
-    /// Whether clients may move money themselves.
+    /// Clients may move money themselves.
     pub client_transfers: bool,
-    /// When DAY orders end: milliseconds after midnight UTC.
+    /// End of DAY orders: milliseconds after midnight UTC.
     pub day_ends_ms: i64,
-    /// Longest a transaction gathers records.
+    /// Longest time that a transaction gathers records.
     pub commit_interval_ms: u64,
     /// Most records in a transaction.
     pub batch_records_max: usize,
     /// Most input bytes in a transaction.
     pub batch_bytes_max: usize,
-    /// How often stores are looked through; 0: never.
+    /// Interval of store scrubs; 0: never.
     pub scrub_every_ms: u64,
-    /// Whether a graceful stop leaves the group.
+    /// A graceful stop leaves the consumer group.
     pub leave: bool,
-    /// Of which tasks that other instances run warm copies are kept.
+    /// Tasks of other instances that this instance keeps as standbys.
     pub standby: Standby,
-    /// Longest a graceful stop may take.
+    /// Longest duration of a graceful stop.
     pub shutdown_grace_ms: u64,
-    /// When a commit to the embedded log is acknowledged.
+    /// Point at which a commit to the embedded log is acknowledged.
     pub durability: Durability,
-    /// Whether the first role that ends takes the others of the process with it.
+    /// The first role that ends also stops the other roles of the process.
     pub fail_fast: bool,
-    /// Log filter; empty = the command decides.
+    /// Log filter; empty: the command's default.
     pub log: String,
-    /// Log lines as JSON.
     pub log_json: bool,
-    /// The lines of `config show`: name, value, origin.
+    /// Lines of `config show`: name, value, origin.
     pub shown: Vec<(String, String, Origin)>,
 }
 
-/// One setting: its name (flag with dashes, variable in capitals after `PROCESSOR_`, key in the
-/// file) and default.
+/// One setting. The name gives the flag (with dashes), the environment variable (in capitals after
+/// `PROCESSOR_`) and the key in the file.
 struct ConfigSetting {
     name: &'static str,
     default: &'static str,
@@ -272,12 +265,12 @@ const SETTINGS: &[ConfigSetting] = &[
 ];
 
 impl Config {
-    /// Joins the layers. `env` answers for environment variables, so that tests need none.
+    /// Merges the layers. `env` returns environment variables, so that tests need none.
     pub fn load(flags: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Failure> {
         Self::join(flags, env, &ConfigFile::read(flags, env)?)
     }
 
-    /// The same with a configuration file's text in hand.
+    /// Like [`Config::load`], with the text of a configuration file.
     pub fn with_file(
         flags: &Common,
         env: &dyn Fn(&str) -> Option<String>,
@@ -358,7 +351,7 @@ impl Config {
         })
     }
 
-    /// The roles to work on; none given is wrong use.
+    /// The configured roles; an error if none is configured.
     pub fn roles_required(&self) -> Result<&[Role], Failure> {
         if self.roles.is_empty() {
             return Err(Failure::usage(
@@ -369,7 +362,7 @@ impl Config {
         Ok(&self.roles)
     }
 
-    /// The roles to work on; none given means all.
+    /// The configured roles, or all roles if none is configured.
     pub fn roles_or_all(&self) -> Vec<Role> {
         if self.roles.is_empty() {
             Role::all().to_vec()
@@ -378,8 +371,7 @@ impl Config {
         }
     }
 
-    /// The meaning of one role's end for the others, in a process that runs until it is told to
-    /// stop.
+    /// Effect of one role's end on the other roles of a process.
     pub fn ends(&self) -> Ends {
         if self.fail_fast {
             Ends::Together
@@ -388,7 +380,7 @@ impl Config {
         }
     }
 
-    /// The same on the embedded log in `dir`, if no log was named.
+    /// Falls back to the embedded log in `dir` if no log is configured.
     pub fn or_embedded(mut self, dir: &Path) -> Config {
         if self.target == LogTarget::Unset {
             self.target = LogTarget::Embedded {
@@ -407,7 +399,7 @@ impl Config {
         self
     }
 
-    /// Where a setting's value comes from.
+    /// The origin of a setting's value.
     pub fn origin(&self, name: &str) -> Origin {
         self.shown
             .iter()
@@ -415,13 +407,12 @@ impl Config {
             .map_or(Origin::Default, |(.., origin)| origin.clone())
     }
 
-    /// The consumer group of a role.
     pub fn group(&self, role: Role) -> String {
         format!("{}processor-{}", self.topic_prefix, role.name())
     }
 }
 
-/// The configuration file's layer.
+/// The layer of the configuration file.
 #[derive(Default)]
 struct ConfigFile {
     path: PathBuf,
@@ -495,8 +486,8 @@ impl ConfigFile {
     }
 }
 
-/// The place and the reason, but not the line itself as the parser would have it: that may hold a
-/// password.
+/// Error with the place and the reason. The message leaves out the parser's copy of the line,
+/// because the line may hold a password.
 fn not_toml(path: &Path, text: &str, e: &toml::de::Error) -> Failure {
     let line = e.span().map_or(1, |at| {
         text.bytes().take(at.start).filter(|b| *b == b'\n').count() + 1
@@ -522,7 +513,7 @@ fn scalar(value: &toml::Value) -> Option<String> {
                 .collect::<Option<Vec<_>>>()?
                 .join(","),
         ),
-        // By its shortest decimal form, as a record's number is read.
+        // The shortest decimal form, as the reader of record numbers does.
         toml::Value::Float(f) if f.is_finite() => Some(f.to_string()),
         toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
     }
@@ -564,7 +555,7 @@ fn properties(
         .collect();
     for given in &flags.property {
         let Some((key, value)) = given.split_once('=').filter(|(k, _)| !k.trim().is_empty()) else {
-            // The text may contain a secret behind the wrong sign.
+            // The text may hold a secret behind a wrong sign.
             let end = given
                 .find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c))
                 .unwrap_or(given.len());
@@ -635,7 +626,7 @@ impl Values {
         })
     }
 
-    /// The log that was named at the strongest layer; two at the same layer contradict each other.
+    /// The log of the strongest layer that names a log. Two logs in the same layer are an error.
     fn target(&self) -> Result<LogTarget, Failure> {
         let rank = |name: &str| match self.origin(name) {
             _ if self.text(name).is_empty() => 0,
@@ -676,7 +667,7 @@ fn number<T: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<T, String> 
     T::try_from(n).map_err(|_| range())
 }
 
-/// A time of day; 24:00 is 00:00.
+/// Parses a time of day; 24:00 is 00:00.
 fn day_end(text: &str) -> Result<i64, String> {
     let wrong = || format!("`{text}` is no time of day; say 24:00 or 21:30 (UTC)");
     let (hours, minutes) = text.trim().split_once(':').ok_or_else(wrong)?;
@@ -742,7 +733,7 @@ fn roles(text: &str) -> Result<Vec<Role>, String> {
     Ok(roles)
 }
 
-/// `all`, or of how many lost instances the tasks are kept warm.
+/// Parses `all`, or the number of lost instances that standbys must cover.
 fn standby(text: &str) -> Result<Standby, String> {
     match text.trim() {
         "all" => Ok(Standby::All),
@@ -777,8 +768,8 @@ fn log_filter(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// A time after which ids are forgotten. A command that comes again after that must be too old by
-/// its timestamp, which may be a second ahead.
+/// Parses a dedup window. A command repeated after the window must be stale by its timestamp. The
+/// timestamp may be up to one second in the future.
 fn window(text: &str, max_age_ms: u64) -> Result<u64, String> {
     match duration_ms(text)? {
         0 => Ok(0),
@@ -790,7 +781,7 @@ fn window(text: &str, max_age_ms: u64) -> Result<u64, String> {
     }
 }
 
-/// `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number means seconds.
+/// Parses `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number means seconds.
 pub fn duration_ms(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is no length of time; say 500ms, 30s, 5m, 2h or 1d");
     let text = text.trim();

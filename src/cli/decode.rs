@@ -1,5 +1,5 @@
-//! Any record for people: MessagePack and JSON values decoded as they were sent, bytes as
-//! hexadecimal, nothing refused.
+//! Decodes any record for people: MessagePack and JSON values as they were sent, other bytes as
+//! hexadecimal. No record is refused.
 
 use std::borrow::Cow;
 
@@ -12,10 +12,10 @@ use ports::records::Record;
 use ports::topics::TopicId;
 use wire::topics as t;
 
-/// Deepest nesting that is taken apart; what lies deeper is shown as the text it is.
+/// Deepest nesting to decode; deeper values are shown as raw text.
 const DEPTH_MAX: usize = 64;
 
-/// A record's value, for programs that look into it. See [`SentValue::into_value`] for what is lost.
+/// A record's value, for programs. See [`SentValue::into_value`] for the losses.
 pub fn value(bytes: &[u8]) -> Value {
     shown(bytes).into_value()
 }
@@ -40,13 +40,13 @@ pub fn shown(bytes: &[u8]) -> SentValue {
     };
 
     match decoded {
-        // A lone number or text is more likely some other encoding's first byte.
+        // A single number or text is probably the first byte of another encoding.
         Ok(Any(v @ (SentValue::Map(_) | SentValue::List(_)))) if rest.is_empty() => v,
         _ => SentValue::Bytes(hex(bytes)),
     }
 }
 
-/// JSON by its text, so that numbers keep their digits and maps all of their keys.
+/// Decodes JSON from its text, so that numbers keep their digits and maps keep repeated keys.
 fn json(raw: &RawValue, depth: usize) -> Option<SentValue> {
     let text = raw.get();
     Some(match text.as_bytes().first()? {
@@ -77,11 +77,11 @@ fn json(raw: &RawValue, depth: usize) -> Option<SentValue> {
     })
 }
 
-/// How secrets of webhooks begin, wherever they are.
+/// Prefix of webhook secrets, in any record.
 const SECRET: &[u8] = b"whsec_";
 
-/// The same bytes with `*` in the place of every secret. Lengths stay, so that whatever encoding it
-/// is can still be read.
+/// The bytes with `*` in place of every secret. The length stays the same, so that length prefixes
+/// of the encoding stay valid.
 fn masked(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut masked = Cow::Borrowed(bytes);
     let mut at = 0;
@@ -100,7 +100,7 @@ fn masked(bytes: &[u8]) -> Cow<'_, [u8]> {
     masked
 }
 
-/// Text if it is text, else hexadecimal. Secrets are masked.
+/// Printable text as text, other bytes as hexadecimal. Secrets are masked.
 pub fn text(bytes: &[u8]) -> String {
     let bytes = &*masked(bytes);
     match std::str::from_utf8(bytes) {
@@ -109,7 +109,7 @@ pub fn text(bytes: &[u8]) -> String {
     }
 }
 
-/// Bytes as one word among others. Text that looks like the hexadecimal of bytes is in quotes.
+/// Bytes as one word in a line. Text that looks like hexadecimal output is quoted.
 pub fn name(bytes: &[u8]) -> String {
     match std::str::from_utf8(&masked(bytes)) {
         Ok(s) if s.starts_with("0x") => shown::quoted(s),
@@ -118,8 +118,8 @@ pub fn name(bytes: &[u8]) -> String {
     }
 }
 
-/// Topics whose records' headers are ours, and believed. On all others anybody may write what he
-/// likes.
+/// Topics with trusted headers, because only roles write them. On other topics, clients may write
+/// any header.
 const OURS: [TopicId; 9] = [
     t::ORDER_EVENTS,
     t::TRADES,
@@ -132,12 +132,13 @@ const OURS: [TopicId; 9] = [
     t::DEAD_LETTERS,
 ];
 
-/// Whether values of a topic are written by roles alone. A dead letter's value is the sender's.
+/// True if only roles write the values of the topic. The value of a dead letter comes from its
+/// sender.
 pub fn is_ours(topic: TopicId) -> bool {
     topic != t::DEAD_LETTERS && OURS.contains(&topic)
 }
 
-/// A header's text as one word, on topics where only roles write.
+/// A header's text as one word, on topics that only roles write.
 pub fn header(r: &Record<'_>, name: &str) -> Option<String> {
     r.headers
         .text(name)
@@ -145,7 +146,7 @@ pub fn header(r: &Record<'_>, name: &str) -> Option<String> {
         .map(|text| word(text).into_owned())
 }
 
-/// A whole record: where it is, when, its key, headers and value.
+/// A whole record: offset, log time, key, headers and value.
 pub fn record(topic: &str, r: &Record<'_>) -> Fields {
     let headers = r
         .headers
@@ -171,7 +172,7 @@ pub fn record(topic: &str, r: &Record<'_>) -> Fields {
     .collect()
 }
 
-/// The same on one line for reading: `time partition/offset key type fields`.
+/// A record on one line for people: `time partition/offset key type fields`.
 pub fn record_line(r: &Record<'_>) -> String {
     let kind = header(r, "type")
         .map(|t| format!(" {t}"))
@@ -205,7 +206,6 @@ pub fn time(ms: i64) -> String {
     }
 }
 
-/// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes
@@ -216,7 +216,7 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// A JSON object with all of its keys.
+/// A JSON object with repeated keys.
 struct Pairs<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Pairs<'de> {
@@ -242,8 +242,8 @@ impl<'de> Deserialize<'de> for Pairs<'de> {
     }
 }
 
-/// Any MessagePack value; unlike `serde_json::Value` it takes bytes and keys that are not text, and
-/// keys that come twice.
+/// Any MessagePack value. Unlike `serde_json::Value`, this type accepts bytes, keys that are not
+/// text, and repeated keys.
 struct Any(SentValue);
 
 impl<'de> Deserialize<'de> for Any {
@@ -273,7 +273,7 @@ impl<'de> Visitor<'de> for AnyVisitor {
         Ok(SentValue::Number(v.to_string()))
     }
 
-    /// By the shortest form, as the roles read it.
+    /// The shortest decimal form, as the roles read the number.
     fn visit_f32<E>(self, v: f32) -> Result<SentValue, E> {
         Ok(SentValue::Number(format!("{v:?}")))
     }
@@ -343,7 +343,7 @@ mod tests {
         );
         assert_eq!(value(hook.to_string().as_bytes()), hidden);
 
-        // A dead letter: nothing can read it, and it holds the secret all the same.
+        // A dead letter: no decoder can read the value, but the secret must be masked.
         let broken = &hook.to_string().into_bytes()[1..];
         let shown = value(broken).to_string();
         assert!(
@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(text(b"a\x00"), "0x6100");
     }
 
-    /// Numbers went through a float, and of a key that came twice the last one was shown.
+    /// Regression: numbers went through a float, and only the last of two equal keys was shown.
     #[test]
     fn what_was_sent_is_what_is_shown() {
         for text in [

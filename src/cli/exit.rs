@@ -1,40 +1,38 @@
-//! How the program ends. Scripts and service managers act on these codes, so each says one thing
-//! only.
+//! Exit codes and failures. Scripts and service managers act on the exit code, so each code has one
+//! meaning.
 
 use ports::{LogError, StoreError};
 
-/// Exit codes; `docs/operating/troubleshooting.md` says what to do about each.
+/// Exit codes; `docs/operating/troubleshooting.md` gives the action for each code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// Done, or stopped gracefully.
+    /// Success, or a graceful stop.
     Ok = 0,
-    /// Something passing went wrong: restart me.
+    /// A temporary failure: restart the process.
     Failed = 1,
-    /// The command line makes no sense.
+    /// Wrong use of the command line.
     Usage = 2,
-    /// An invariant broke, or data is corrupt: a person must look.
+    /// An invariant is broken, or data is corrupt: a person must act.
     Bug = 70,
     /// A newer instance of the same name took over: do not restart in a tight loop.
     Fenced = 75,
-    /// Configuration invalid: also topics that do not fit, a store of another cluster, a log in use
-    /// by another process.
+    /// Invalid configuration. Also: topics that do not fit, a store of another cluster, a log in
+    /// use by another process.
     Config = 78,
-    /// A second signal cut the graceful stop short.
+    /// A second signal ended the graceful stop.
     Forced = crate::runtime::signals::FORCED as isize,
 }
 
-/// Why a command did not succeed: what is said to the person, and the code.
+/// A failed command: the exit code, and a message for the user.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// The exit code.
     pub code: Code,
-    /// One or more sentences; what happened and what to do.
+    /// One or more sentences: the cause, and the action to take.
     pub message: String,
 }
 
 impl Failure {
-    /// A failure of any kind.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Failure {
             code,
@@ -47,12 +45,11 @@ impl Failure {
         Failure::new(Code::Usage, message)
     }
 
-    /// Invalid configuration.
     pub fn config(message: impl Into<String>) -> Self {
         Failure::new(Code::Config, message)
     }
 
-    /// Something passing.
+    /// A temporary failure.
     pub fn failed(message: impl Into<String>) -> Self {
         Failure::new(Code::Failed, message)
     }

@@ -1,4 +1,4 @@
-//! Files of listings, turned into records of `instruments`. Understands our own field names, NASDAQ
+//! Converts files of listings into records of `instruments`. Accepts our own field names, NASDAQ
 //! listings and S&P 500 constituents.
 
 use serde_json::{Map, Value};
@@ -8,23 +8,21 @@ use super::table::is_trailer;
 use super::{decode, number};
 use client::{check_id, decimal};
 
-/// One row of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ListingRow {
-    /// A listing, ready to be written. A null takes back what the present row has.
+    /// A listing to write. A null removes the field from the present row.
     Listing {
-        /// The symbol.
         symbol: String,
-        /// The record's fields.
+        /// Fields of the record.
         fields: Map<String, Value>,
-        /// Names in the line that no listing has.
+        /// Names in the row that are no field of a listing.
         unknown: Vec<String>,
     },
-    /// No listing at all, and meant so: a footer, an empty line.
+    /// No listing, on purpose: a footer, an empty line.
     Nothing,
 }
 
-/// The kind of each field that a listing may have.
+/// The kinds of listing fields.
 #[derive(Clone, Copy)]
 enum FieldKind {
     Text,
@@ -35,7 +33,7 @@ enum FieldKind {
     YesNo,
 }
 
-/// Fields, their kinds and their defaults.
+/// Fields, with their kinds and defaults.
 const FIELDS: &[(&str, FieldKind, &str)] = &[
     ("symbol", FieldKind::Text, ""),
     ("name", FieldKind::Text, ""),
@@ -58,15 +56,16 @@ const FIELDS: &[(&str, FieldKind, &str)] = &[
     ("test_issue", FieldKind::YesNo, "false"),
 ];
 
-/// Columns of well-known files that stand for a field; the first that a file has is taken. A round
-/// lot is an exchange's unit of quotation, not a smallest quantity, so it is not our `lot`.
+/// Columns of well-known files that stand for a field. If a file has several synonyms, the first
+/// one counts. A round lot is an exchange's unit of quotation and no smallest quantity, so it is
+/// not our `lot`.
 const SYNONYMS: &[(&str, &[&str])] = &[
     ("symbol", &["act symbol", "ticker"]),
     ("name", &["security name", "security", "company name"]),
     ("test_issue", &["test issue"]),
 ];
 
-/// Which column holds which field.
+/// The columns with their fields.
 pub struct ListingColumns {
     found: Vec<(usize, &'static str, FieldKind)>,
     unknown: Vec<String>,
@@ -105,7 +104,7 @@ impl ListingColumns {
             ));
         }
 
-        // Known by any of its names is known, also where a better one was taken.
+        // Every synonym is known, even if another column was taken.
         let known = |h: &String| {
             FIELDS.iter().any(|(f, ..)| f == h)
                 || SYNONYMS
@@ -121,12 +120,12 @@ impl ListingColumns {
         Ok(ListingColumns { found, unknown })
     }
 
-    /// Columns that mean nothing to us.
+    /// Columns without a known field.
     pub fn unknown(&self) -> &[String] {
         &self.unknown
     }
 
-    /// Reads one row. An empty cell says nothing.
+    /// Reads one row. An empty cell leaves its field unset.
     pub fn row<'a>(&self, cell: impl Fn(usize) -> Option<&'a str>) -> Result<ListingRow, String> {
         let mut fields = Map::new();
         for (column, field, kind) in &self.found {
@@ -197,7 +196,7 @@ pub fn json_line(line: &str) -> Result<ListingRow, String> {
     listing(fields, unknown)
 }
 
-/// A record of the topic as a file would have it, with all that others may have put in.
+/// Decodes a record of the topic into the fields of a file, including unknown fields.
 pub fn present(value: &[u8]) -> Map<String, Value> {
     let SentValue::Map(given) = decode::shown(value) else {
         return Map::new();
@@ -226,7 +225,7 @@ pub fn present(value: &[u8]) -> Map<String, Value> {
         .collect()
 }
 
-/// The default of a field; none if a listing has no such field.
+/// Default of a field; none if a listing has no such field.
 pub fn default_of(field: &str) -> Option<&'static str> {
     FIELDS
         .iter()
@@ -234,7 +233,7 @@ pub fn default_of(field: &str) -> Option<&'static str> {
         .map(|(.., default)| *default)
 }
 
-/// All fields of a listing, in the contract's order.
+/// All fields of a listing, in the order of the contract.
 pub fn names() -> impl Iterator<Item = &'static str> {
     FIELDS.iter().map(|(f, ..)| *f)
 }
@@ -257,8 +256,8 @@ fn convert(field: &str, kind: FieldKind, text: &str) -> Result<Value, String> {
     let wrong = |what: &str| Err(format!("{field} `{}` {what}", short(text)));
     match kind {
         FieldKind::Text => Ok(text.into()),
-        // A code of three capitals, however it was typed: in another spelling no order of the
-        // listing would be served.
+        // A code of three capitals, converted from any case: with another spelling, no order of the
+        // listing would be accepted.
         FieldKind::Currency => match text.trim() {
             code if code.len() == 3 && code.bytes().all(|b| b.is_ascii_alphabetic()) => {
                 Ok(code.to_ascii_uppercase().into())
@@ -285,7 +284,7 @@ fn convert(field: &str, kind: FieldKind, text: &str) -> Result<Value, String> {
     }
 }
 
-/// So much of a text as a complaint needs.
+/// The start of a text, short enough for an error message.
 pub fn short(text: &str) -> String {
     const SHOWN: usize = 80;
     match text.char_indices().nth(SHOWN) {
@@ -360,7 +359,7 @@ mod tests {
         assert!(ListingColumns::find(["name"].into_iter()).is_err());
     }
 
-    /// `fee_bps` was dropped without a word, and so was whatever else was not in the table.
+    /// Regression: `fee_bps` and other unknown columns were dropped without an error.
     #[test]
     fn fees_are_read_and_what_is_not_is_named() {
         assert_eq!(
@@ -406,7 +405,7 @@ mod tests {
         }
     }
 
-    /// Both were taken without a word, one of them for nothing.
+    /// Regression: both values were accepted without an error, and one of them was lost.
     #[test]
     fn what_is_said_twice_is_refused() {
         assert!(
@@ -445,7 +444,7 @@ mod tests {
         assert!(FIELDS.iter().all(|(f, ..)| default_of(f).is_some()) && default_of("x").is_none());
     }
 
-    /// A broker's list on one line was quoted whole.
+    /// Regression: the error quoted a broker's whole list.
     #[test]
     fn complaints_are_short() {
         let long = format!("[{}]", "{\"symbol\":\"A\"},".repeat(2000));

@@ -33,7 +33,7 @@ use crate::runtime::limits;
 use crate::runtime::stderr::Stderr;
 use domain::control::Control;
 
-/// Runs the program and says how it ended.
+/// Runs the program, and returns the exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     os::files::owner_only();
     let args: Vec<_> = args.into_iter().collect();
@@ -43,8 +43,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     {
         Ok(args) => args,
         Err(e) => {
-            // clap prints help to stdout and complaints to stderr; if even that fails nobody is
-            // listening.
+            // clap prints help to stdout and errors to stderr. If the print fails, no reader is
+            // left.
             e.print().ok();
             return ExitCode::from(if e.use_stderr() {
                 Code::Usage as u8
@@ -180,13 +180,13 @@ fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
     }
 }
 
-/// Log lines go to stderr, in a way that ends no role; roles say what they do, one-shot commands
-/// only what is wrong.
+/// Sends log lines to stderr; a failed write never ends a role. Roles log at level info, one-shot
+/// commands at level warn.
 fn init_log(config: &Config, command: Option<&Command>) {
     let quiet = !matches!(command, None | Some(Command::Run | Command::Gateway(_)));
     let filter = match config.log.as_str() {
-        // Log lines of the client's wrapper are no news: its errors come back to us, and we say
-        // what follows from them.
+        // Log lines of the rdkafka wrapper are redundant: its errors come back to this program,
+        // which logs them with their effect.
         "" if quiet => "warn,rdkafka=off",
         "" => "info,rdkafka=off",
         filter => filter,
@@ -198,7 +198,7 @@ fn init_log(config: &Config, command: Option<&Command>) {
         .log_internal_errors(false)
         .with_ansi(output::colour());
 
-    // A second call (tests in one process) keeps the first subscriber, which is as good.
+    // A second call (tests in one process) keeps the first subscriber.
     if config.log_json {
         lines.json().try_init().ok()
     } else {

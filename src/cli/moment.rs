@@ -1,9 +1,7 @@
-//! One reader of moments for the whole program: whatever takes a time takes the same ones, and
-//! refuses the same ones.
+//! The only parser of moments: every option that takes a time accepts and refuses the same texts.
 //!
-//! A time of a day without a zone is refused. Whoever types one means his own, the log's is UTC,
-//! and an hour more or less is no error that anybody sees. A day alone begins at midnight UTC, and
-//! the help says so.
+//! A time of day without a zone is refused. A user means local time, but the log's time is UTC, and
+//! nobody would see an error of an hour. A day alone starts at midnight UTC, as the help says.
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -11,13 +9,13 @@ use jiff::tz::TimeZone;
 use domain::decimal::{Num, WHOLE, parse as number};
 use wire::input::timestamp_ns;
 
-/// The spellings, for help and complaints.
+/// Accepted forms, for help and error messages.
 pub(super) const FORMS: &str = "a time such as 2026-01-31T09:30:00Z or 2026-01-31T10:30:00+01:00, a day such as 2026-01-31 (from 00:00 UTC), or seconds, \
                          milliseconds, microseconds or nanoseconds since 1970";
 
 const NS_OF_MS: i128 = 1_000_000;
 
-/// A moment in nanoseconds since 1970. The error says what is wrong with the text.
+/// Parses a moment, in nanoseconds since 1970.
 pub(super) fn ns(text: &str) -> Result<i128, String> {
     let text = text.trim();
     if let Some(n) = number(text.as_bytes(), WHOLE) {
@@ -46,7 +44,7 @@ pub(super) fn ns(text: &str) -> Result<i128, String> {
 
     let as_time = text.parse::<DateTime>();
     match (text.parse::<Date>(), as_time) {
-        // A civil date can be read out of a longer text, which would throw its clock away.
+        // jiff reads a civil date from a longer text, and would drop the time of day.
         (Ok(day), _) if is_a_day(text) => {
             let midnight = day
                 .to_zoned(TimeZone::UTC)
@@ -60,13 +58,13 @@ pub(super) fn ns(text: &str) -> Result<i128, String> {
     }
 }
 
-/// The same in milliseconds, rounded down.
+/// Parses a moment, in milliseconds since 1970, rounded down.
 pub(super) fn ms(text: &str) -> Result<i64, String> {
     i64::try_from(ns(text)?.div_euclid(NS_OF_MS)).map_err(|_| format!("`{text}` is too far away"))
 }
 
-/// A moment as a number whose unit follows from its size (see the contract), as exact as one can
-/// be.
+/// Parses a moment into a number whose unit follows from its size (see the contract), as exactly as
+/// possible.
 pub(super) fn timestamp(text: &str) -> Result<i64, String> {
     let ns = ns(text)?;
     let ms = ns.div_euclid(NS_OF_MS);
@@ -75,7 +73,7 @@ pub(super) fn timestamp(text: &str) -> Result<i64, String> {
     } else if timestamp_ns(ns) == ns {
         ns
     } else {
-        // So early that any finer number would be read as seconds.
+        // So early that a finer number would be read as seconds.
         ns.div_euclid(1_000_000_000)
     };
 
@@ -93,14 +91,14 @@ fn is_a_day(text: &str) -> bool {
         })
 }
 
-/// Whether eight digits can be read as a day.
+/// True if the text is eight digits that form a day.
 pub(super) fn looks_like_a_day(text: &str) -> bool {
     text.len() == 8
         && text.bytes().all(|b| b.is_ascii_digit())
         && dashed(text).parse::<Date>().is_ok()
 }
 
-/// The day of eight digits as people write it.
+/// Adds the dashes to a day of eight digits.
 pub(super) fn dashed(text: &str) -> String {
     format!("{}-{}-{}", &text[..4], &text[4..6], &text[6..])
 }

@@ -1,9 +1,9 @@
-//! One reader of numbers for the whole command line: the contract's, so that what is right in a
-//! record is right when typed.
+//! The only parser of numbers for the command line. It is the contract's parser, so that the
+//! command line accepts the same numbers as records.
 
 use domain::decimal::{MONEY, Num, Odd, PUBLIC_MAX, WHOLE, parse};
 
-/// A whole number of zero or more, in any spelling: `10`, `10.0`, `1e1`.
+/// Parses a whole number of zero or more, in any spelling: `10`, `10.0`, `1e1`.
 pub(super) fn whole(text: &str) -> Result<u64, String> {
     let n = parse(text.trim().as_bytes(), WHOLE)
         .and_then(Num::not_negative)
@@ -11,8 +11,7 @@ pub(super) fn whole(text: &str) -> Result<u64, String> {
     Ok(n.unsigned_abs())
 }
 
-/// A price or an amount as it is sent: a number without blanks around it. Whether it is a good one
-/// is the roles' to judge.
+/// Checks that a price or an amount is a number, and trims blanks. The roles check the value.
 pub(super) fn decimal(text: &str) -> Result<&str, String> {
     let text = text.trim();
     match parse(text.as_bytes(), MONEY) {
@@ -21,7 +20,7 @@ pub(super) fn decimal(text: &str) -> Result<&str, String> {
     }
 }
 
-/// Why the contract refuses a price; none: it takes it.
+/// The contract's reason against a price; none for a valid price.
 pub(super) fn price_fault(text: &str) -> Option<&'static str> {
     match parse(text.as_bytes(), MONEY) {
         Some(Num::Exact(1..=PUBLIC_MAX)) => None,
@@ -32,8 +31,7 @@ pub(super) fn price_fault(text: &str) -> Option<&'static str> {
     }
 }
 
-/// A number that is too fine, to the nearest that is not (a half goes away from zero); none if it
-/// has too many digits to say.
+/// Rounds a number to 10^-4, half away from zero; none if the number has too many digits.
 pub(super) fn rounded_e4(text: &str) -> Option<i64> {
     let exact = |scale| match parse(text.as_bytes(), scale) {
         Some(Num::Exact(n)) => Some((n, scale)),

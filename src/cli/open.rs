@@ -1,4 +1,4 @@
-//! From configuration to a log.
+//! Opens the log that the configuration names.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use ports::Log;
 use ports::topics::TopicTable;
 use wire::topics;
 
-/// The access to the log that a command needs.
+/// Access to the log that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// To look. On the embedded log this works while another process runs on it, and shows that
-    /// moment.
+    /// Read only. On the embedded log, a reader sees the state at the time of opening, even while
+    /// another process writes.
     Read,
-    /// To append or to run roles. On the embedded log one process at a time can.
+    /// Append, or run roles. Only one process at a time can open the embedded log for writing.
     Write,
 }
 
-/// Opens the log that was asked for.
+/// Opens the configured log.
 pub(super) fn log(config: &Config, access: Access) -> Result<Arc<dyn Log>, Failure> {
     log_with(config, access, None)
 }
 
-/// The same, to make topics with that many replicas.
+/// Like [`log()`], with the number of replicas for new topics.
 pub(super) fn log_with(
     config: &Config,
     access: Access,

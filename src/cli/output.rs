@@ -1,9 +1,9 @@
-//! Output for the person or the next program: data on stdout, everything else on stderr.
+//! Output: data on stdout, everything else on stderr.
 //!
-//! Printing never decides how a command ends. `processor verify | head` must end with the verdict,
-//! and a role's answer must not change because the disk under a log file is full. So what cannot be
-//! printed is dropped and remembered: output without end looks at [`broken`], and the program says
-//! at its end what went wrong ([`failure`]), if nothing worse did.
+//! A print error never decides the exit code. `processor verify | head` must end with the verdict,
+//! and a full disk under a log file must not change a role's result. A failed write is therefore
+//! dropped and remembered. Endless output checks [`broken`]. At its end, the program reports the
+//! error ([`failure`]) unless a worse error happened.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -17,17 +17,17 @@ use super::exit::Failure;
 use super::shown;
 use crate::runtime::stderr;
 
-/// How data is printed.
+/// Format of printed data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
     /// For people.
     Text,
-    /// For programs: one JSON value, or one per line where there are many.
+    /// For programs: one JSON value, or one JSON value per line for lists.
     Json,
 }
 
 impl OutputFormat {
-    /// The name used on the command line.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             OutputFormat::Text => "text",
@@ -36,11 +36,11 @@ impl OutputFormat {
     }
 }
 
-/// Why stdout cannot be written any more.
+/// The first write error of stdout.
 static BROKEN: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Writes a line of data to stdout, without anything that a terminal would obey. Always `Ok` (see
-/// the module); the result is there so that a command can end with a line.
+/// Writes a line of data to stdout, without terminal control characters. Always returns `Ok`,
+/// because write errors are remembered. The result lets a command end with this call.
 pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
     if !broken()
         && let Err(e) = writeln!(
@@ -55,19 +55,18 @@ pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Remembers that stdout cannot be written. For output that does not come line by line.
+/// Remembers a write error, for output that is not written line by line.
 pub fn cannot(e: std::io::Error) {
     BROKEN.get_or_init(|| e);
 }
 
-/// Whether nothing can be printed any more: a reader that went away (`processor tail ... | head`),
-/// a full disk.
+/// True if stdout cannot be written any more: a closed pipe (`processor tail ... | head`), a full
+/// disk.
 pub fn broken() -> bool {
     BROKEN.get().is_some()
 }
 
-/// The failure of stdout, if it had one. A reader that went away has had enough, and that is no
-/// failure.
+/// The write error of stdout, if any. A closed pipe is no error: the reader has read enough.
 pub fn failure() -> Option<Failure> {
     let e = BROKEN.get().filter(|e| e.kind() != ErrorKind::BrokenPipe)?;
     Some(Failure::failed(format!(
@@ -75,7 +74,7 @@ pub fn failure() -> Option<Failure> {
     )))
 }
 
-/// Writes a note to stderr. A closed stderr is nobody's problem.
+/// Writes a note to stderr. A closed stderr is ignored.
 pub fn note(text: impl std::fmt::Display) {
     stderr::note(shown::lines(&text.to_string()));
 }
@@ -127,7 +126,7 @@ pub fn rows(format: OutputFormat, header: &[&str], rows: &[Vec<Value>]) -> Resul
     )
 }
 
-/// A JSON value as a person would write it.
+/// A JSON value as plain text.
 pub fn plain(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
@@ -136,7 +135,7 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
-/// Whether colour is wanted on stderr.
+/// True if stderr may use colour.
 pub fn colour() -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     if set("NO_COLOR") || std::env::var_os("TERM").is_some_and(|t| t == "dumb") {
@@ -146,7 +145,7 @@ pub fn colour() -> bool {
     set("CLICOLOR_FORCE") || std::io::stderr().is_terminal()
 }
 
-/// Progress of a long job: a bar on a terminal, else one line every five seconds.
+/// Progress of a long job: a bar on a terminal, else a line every five seconds.
 pub struct JobProgress {
     bar: ProgressBar,
     what: String,
@@ -191,7 +190,7 @@ impl JobProgress {
         }
     }
 
-    /// Sets how far the job is.
+    /// Sets the completed amount.
     pub fn set(&mut self, done: u64) {
         self.done = done;
         self.bar.set_position(done);
@@ -201,12 +200,12 @@ impl JobProgress {
         }
     }
 
-    /// One step further.
+    /// Adds one to the completed amount.
     pub fn step(&mut self) {
         self.set(self.done + 1);
     }
 
-    /// How far it is, in words.
+    /// Completed amount, rate and remaining time, as text.
     pub fn summary(&self) -> String {
         let ms = u64::try_from(self.began.elapsed().as_millis())
             .unwrap_or(u64::MAX)
@@ -228,7 +227,7 @@ impl JobProgress {
         )
     }
 
-    /// Ends the display.
+    /// Removes the display.
     pub fn finish(self) {
         self.bar.finish_and_clear();
     }

@@ -1,18 +1,18 @@
-//! Keeping to a schedule without drifting: each step has a moment, and who is late does not wait.
+//! Keeps a schedule without drift: each step has a fixed due time, and a late step does not wait.
 
 use std::time::{Duration, Instant};
 
-/// How fast.
+/// Replay speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speed {
-    /// As fast as it goes.
+    /// As fast as possible.
     Max,
-    /// So many thousandths of real time per real time.
+    /// Thousandths of real time: 1000 is real time.
     Thousandths(u64),
 }
 
 impl Speed {
-    /// `max`, `100`, `0.5`.
+    /// Parses `max`, `100`, `0.5`.
     pub(super) fn parse(text: &str) -> Result<Speed, String> {
         if text == "max" {
             return Ok(Speed::Max);
@@ -26,7 +26,7 @@ impl Speed {
         }
     }
 
-    /// How long after the start something is due that happened `us` after the first event.
+    /// Due time after the start, for an event `us` microseconds after the first event.
     pub(super) fn due(self, us: u64) -> Duration {
         match self {
             Speed::Max => Duration::ZERO,
@@ -35,7 +35,7 @@ impl Speed {
     }
 }
 
-/// Sleeps until `due` after `began`, in steps short enough to notice a stop.
+/// Sleeps until `due` after `began`, in short steps, so that a stop is seen soon.
 pub(super) fn wait_until(began: Instant, due: Duration, stop: &std::sync::atomic::AtomicBool) {
     while let Some(left) = due.checked_sub(began.elapsed()).filter(|d| !d.is_zero()) {
         if stop.load(std::sync::atomic::Ordering::Relaxed) {
@@ -46,7 +46,7 @@ pub(super) fn wait_until(began: Instant, due: Duration, stop: &std::sync::atomic
     }
 }
 
-/// Microseconds of a timestamp whose unit is told by its size.
+/// Microseconds of a timestamp whose unit follows from its size.
 pub(super) fn timestamp_us(t: i64) -> Option<i64> {
     match t {
         ..0 => None,

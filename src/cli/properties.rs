@@ -1,18 +1,18 @@
-//! The librdkafka properties that may be set with `-X` or `[kafka]`: an allow-list. A property that
-//! is not on it is refused by name and reason, also one that a newer librdkafka brings, because
-//! nobody has looked yet at what exactly-once has to do with that one.
+//! Allow-list of the librdkafka properties for `-X` and `[kafka]`. Any other property is refused by
+//! name, with the reason. Properties of a newer librdkafka are refused, too, until somebody has
+//! checked their effect on exactly-once.
 //!
-//! Bounds are those within which the program's own waits still hold: the time of a transaction (20
-//! s), sessions, takeovers. Where librdkafka or a broker is stricter, they say so themselves.
+//! The bounds keep the program's own timeouts valid: the transaction timeout (20 s), sessions,
+//! takeovers. librdkafka or a broker may be stricter, and then reports its own error.
 
-/// The verdict about a property.
+/// Rule for a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Any value that librdkafka takes.
+    /// Any value that librdkafka accepts.
     Any,
     /// A whole number within these bounds.
     Number(i64, i64),
-    /// The property cannot be set; the reason.
+    /// The property is refused, for this reason.
     Refused(&'static str),
 }
 
@@ -39,8 +39,8 @@ const CREATES: &str =
 
 const MAX: i64 = 2_147_483_647;
 
-/// Every property of librdkafka, sorted by what it is about. `tests/properties.rs` compares the
-/// list with librdkafka's own.
+/// Every property of librdkafka, grouped by subject. `tests/properties.rs` compares the list with
+/// librdkafka's own.
 #[rustfmt::skip]
 const RULES: &[(&str, Rule)] = &[
     // TLS and logins.
@@ -71,11 +71,10 @@ const RULES: &[(&str, Rule)] = &[
     ("metadata.max.age.ms", Number(1_000, 3_600_000)), ("topic.metadata.refresh.interval.ms", Number(1_000, 3_600_000)),
     ("topic.metadata.refresh.fast.interval.ms", Any), ("topic.metadata.refresh.fast.cnt", Any), ("topic.metadata.refresh.sparse", Any),
     ("topic.metadata.propagation.max.ms", Number(1_000, 300_000)),
-    // Requests. A request inside a transaction must time out well before the transaction does (20
-    // s).
+    // Requests. A request inside a transaction must time out well before the transaction (20 s).
     ("socket.timeout.ms", Number(1_000, 19_000)), ("request.timeout.ms", Number(1_000, 19_000)), ("message.timeout.ms", Number(1_000, 20_000)),
     ("delivery.timeout.ms", Number(1_000, 20_000)), ("retry.backoff.ms", Number(1, 1_000)), ("retry.backoff.max.ms", Number(1, 5_000)),
-    // Membership. Below 3 s a busy machine loses its tasks; above 5 min nobody takes them over.
+    // Membership. Below 3 s, a busy machine loses its tasks. Above 5 min, a takeover is too slow.
     ("session.timeout.ms", Number(3_000, 300_000)), ("heartbeat.interval.ms", Number(100, 100_000)),
     ("max.poll.interval.ms", Number(60_000, 3_600_000)), ("coordinator.query.interval.ms", Number(1_000, 3_600_000)),
     // Reading.
@@ -88,7 +87,7 @@ const RULES: &[(&str, Rule)] = &[
     ("queue.buffering.max.ms", Number(0, 1_000)), ("batch.num.messages", Any), ("batch.size", Number(1_024, 900_000)),
     ("queue.buffering.max.messages", Number(100_000, 10_000_000)), ("queue.buffering.max.kbytes", Number(65_536, MAX)),
     ("queue.buffering.backpressure.threshold", Any), ("message.copy.max.bytes", Any),
-    // Looking.
+    // Diagnostics.
     ("debug", Any), ("statistics.interval.ms", Any), ("enable.metrics.push", Any),
 
     ("bootstrap.servers", Refused(BROKERS)), ("metadata.broker.list", Refused(BROKERS)), ("topic.blacklist", Refused(EXACTLY_ONCE)),
@@ -120,8 +119,7 @@ const RULES: &[(&str, Rule)] = &[
     ("ssl_key", Refused(CODE)), ("stats_cb", Refused(CODE)), ("throttle_cb", Refused(CODE)),
 ];
 
-/// The rule of a property; none if librdkafka has no such property, or a newer one than this
-/// program knows.
+/// The rule of a property; none for an unknown property.
 pub fn rule(name: &str) -> Option<Rule> {
     RULES
         .iter()
@@ -129,13 +127,13 @@ pub fn rule(name: &str) -> Option<Rule> {
         .map(|(_, rule)| *rule)
 }
 
-/// Every property that there is a rule for.
+/// Names of all properties in the list.
 pub fn names() -> impl Iterator<Item = &'static str> {
     RULES.iter().map(|(name, _)| *name)
 }
 
-/// Whether a property may be set to this value; an error says why not. A secret value is never part
-/// of that.
+/// Checks that a property may have this value. The error gives the reason, and never the value of a
+/// secret.
 pub fn check(name: &str, value: &str) -> Result<(), String> {
     match rule(name) {
         Some(Any) => Ok(()),
@@ -184,7 +182,7 @@ pub fn check_together<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Result<(),
     Ok(())
 }
 
-/// The allowed properties whose names look most like this one.
+/// The allowed properties with the most similar names.
 fn nearest(name: &str) -> Vec<&'static str> {
     let allowed = RULES
         .iter()
@@ -197,7 +195,7 @@ fn nearest(name: &str) -> Vec<&'static str> {
     ranked.into_iter().take(3).map(|(_, known)| known).collect()
 }
 
-/// How many letters must be put in, taken out or exchanged to make one name of the other.
+/// Edit distance: number of inserted, deleted or replaced letters.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -213,8 +211,8 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// Whether a property's value is shown to nobody. By words, so that a name that librdkafka does not
-/// have (a slip of the pen) is masked as well.
+/// True if the property's value must be masked. Compares words of the name, so that a misspelled
+/// name is masked, too.
 pub fn is_secret(name: &str) -> bool {
     const WORDS: [&str; 10] = [
         "password",
@@ -233,7 +231,7 @@ pub fn is_secret(name: &str) -> bool {
     WORDS.iter().any(|word| name.contains(word))
 }
 
-/// The value as it may be shown.
+/// The value for display; a secret is masked.
 pub fn shown(name: &str, value: &str) -> String {
     if is_secret(name) {
         "********".into()

@@ -1,4 +1,4 @@
-//! Reading topics to where they ended when we began.
+//! Reads topics to the end that they have at the start of the read.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,18 @@ use ports::records::{Record, Records};
 use ports::topics::TopicId;
 use ports::{From, Limits, Log};
 
-/// Bounds of one poll of a command.
+/// Limits of one poll.
 pub(super) const LIMITS: Limits = Limits {
     records: 5000,
     bytes: 8 << 20,
     age: Duration::from_millis(100),
 };
 
-/// A reader that makes no progress for this long counts as stuck.
+/// A reader without progress for this long counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Shows every committed record of some partitions from the start to their present end.
+/// Calls the visitor with every committed record of some partitions, from the start to the present
+/// end.
 pub(super) fn to_end(
     log: &dyn Log,
     topic: TopicId,
@@ -45,7 +46,7 @@ pub(super) fn to_end(
     Ok(())
 }
 
-/// All partitions of a topic that must exist.
+/// All partitions of a topic; an error if the topic does not exist.
 pub(super) fn all_partitions(log: &dyn Log, topic: TopicId) -> Result<Vec<u32>, Failure> {
     Ok((0..client::partitions(log, topic)?).collect())
 }

@@ -1,7 +1,7 @@
-//! A record as it is, and safe to look at. Whoever may write a record decides what stands in it, so
-//! nothing that is shown of one may move a terminal's cursor, begin a line of its own, turn text
-//! round or hide. And since it may be evidence, it is not tidied up either: numbers keep the digits
-//! they were sent with, and a key that comes twice is shown twice.
+//! Shows a record unchanged and safely. The writer of a record chooses its content. Shown content
+//! must therefore not move the cursor, start a new line, reverse the text direction or hide
+//! characters. A record may be evidence, so numbers keep the digits they were sent with, and a
+//! repeated key is shown twice.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
@@ -11,27 +11,23 @@ use serde_json::{Map, Value};
 /// A value as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SentValue {
-    /// Nothing.
     Null,
-    /// True or false.
     Bool(bool),
-    /// A number by its digits.
+    /// A number, as its digits.
     Number(String),
-    /// Text.
     Text(String),
     /// Neither JSON nor one whole MessagePack value; in hexadecimal.
     Bytes(String),
-    /// A list.
     List(Vec<SentValue>),
-    /// A map, in its own order and with all of its keys.
+    /// A map, in its own order and with repeated keys.
     Map(Fields),
 }
 
-/// Names and values in their order.
+/// Names and values, in order.
 pub type Fields = Vec<(String, SentValue)>;
 
 impl SentValue {
-    /// The first field of that name.
+    /// The first field with this name.
     pub fn get(&self, name: &str) -> Option<&SentValue> {
         match self {
             SentValue::Map(fields) => fields.iter().find(|(n, _)| n == name).map(|(_, v)| v),
@@ -39,7 +35,7 @@ impl SentValue {
         }
     }
 
-    /// The text, if it is one.
+    /// The text; none for other values.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             SentValue::Text(text) => Some(text),
@@ -47,7 +43,7 @@ impl SentValue {
         }
     }
 
-    /// The number, if it is a whole one.
+    /// The number; none unless the value is a whole number.
     pub fn as_i64(&self) -> Option<i64> {
         match self {
             SentValue::Number(digits) => digits.parse().ok(),
@@ -55,8 +51,8 @@ impl SentValue {
         }
     }
 
-    /// The same for programs that look into it; keys that come twice and digits beyond what a
-    /// number holds are lost.
+    /// The value for programs. Repeated keys are lost, and so are digits beyond the precision of a
+    /// number.
     pub fn into_value(self) -> Value {
         match self {
             SentValue::Null => Value::Null,
@@ -94,13 +90,13 @@ impl From<Value> for SentValue {
     }
 }
 
-/// As JSON on one line, in characters that no terminal obeys.
+/// JSON on one line, without terminal control characters.
 impl Display for SentValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SentValue::Null => f.write_str("null"),
             SentValue::Bool(b) => write!(f, "{b}"),
-            // JSON has no word for what is not a number.
+            // JSON has no form for NaN and infinity.
             SentValue::Number(digits) if digits.ends_with(|c: char| c.is_ascii_digit()) => {
                 f.write_str(digits)
             }
@@ -131,7 +127,7 @@ impl Display for SentValue {
     }
 }
 
-/// `name=value` pairs in the record's order.
+/// `name=value` pairs, in the record's order.
 pub fn fields(fields: &[(String, SentValue)]) -> String {
     let mut line = String::new();
     for (name, value) in fields {
@@ -150,7 +146,7 @@ pub fn fields(fields: &[(String, SentValue)]) -> String {
     line
 }
 
-/// A text as one word among others: in quotes, unless it is plainly one word by itself.
+/// A text as one word in a line; quoted unless the text is plainly one word.
 pub fn word(text: &str) -> Cow<'_, str> {
     let plain = |c: char| {
         c.is_ascii_graphic() && !matches!(c, '"' | '=' | '\\') || c.is_alphanumeric() && !hides(c)
@@ -163,7 +159,7 @@ pub fn word(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A text in JSON's quotes.
+/// A text in JSON quotes.
 pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -179,12 +175,12 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
-/// A text on one line, without quotes: for tables and sentences.
+/// A text on one line, without quotes, for tables and sentences.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, hides)
 }
 
-/// Lines as they are, but for what a terminal would obey. The last look before anything is printed.
+/// Lines without terminal control characters. The last filter before all output.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| hides(c) && !matches!(c, '\n' | '\t'))
 }
@@ -206,7 +202,7 @@ fn escaped(text: &str, bad: impl Fn(char) -> bool) -> Cow<'_, str> {
     out.into()
 }
 
-/// One character, as JSON escapes it if it must not be seen as it is.
+/// Appends one character, escaped as in JSON if the character is not safe to show.
 fn put(out: &mut String, c: char) {
     match c {
         '\n' => out.push_str("\\n"),
@@ -221,9 +217,9 @@ fn put(out: &mut String, c: char) {
     }
 }
 
-/// Whether a character moves the cursor, turns text round, joins what should be apart, or cannot be
-/// seen: control characters, Unicode's formats (soft hyphen, joiners, marks and overrides of
-/// direction, tags), line separators, blanks other than the usual one, and fillers.
+/// True for characters that move the cursor, reverse text, join words or are invisible: control
+/// characters, Unicode format characters (soft hyphen, joiners, direction marks and overrides,
+/// tags), line separators, blanks other than the space, and fillers.
 fn hides(c: char) -> bool {
     const RANGES: [(char, char); 22] = [
         ('\u{a0}', '\u{a0}'),

@@ -1,4 +1,4 @@
-//! From configuration to an installation that roles can run on.
+//! Builds an installation from the configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use roles::RoleSettings;
 use store::rocks::SharedMemory;
 use wire::topics;
 
-/// How long a new instance waits for the local state of the one it replaces: longer than that one
-/// needs to notice.
+/// Longest wait of a new instance for the local state of its predecessor. Longer than the
+/// predecessor needs to see that it was replaced.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
-/// Puts the installation together.
+/// Builds the installation.
 pub(super) fn of(config: &Config, access: Access) -> Result<Installation, Failure> {
     Ok(Installation {
         log: open::log(config, access)?,
@@ -57,7 +57,7 @@ pub(super) fn of(config: &Config, access: Access) -> Result<Installation, Failur
     })
 }
 
-/// A look at the topics before anything runs or is thrown away.
+/// Checks the partition counts of the topics before roles run or state is deleted.
 pub(super) fn check_partitions(system: &Installation) -> Result<(), Failure> {
     let counts = system.partitions()?;
     system
@@ -66,9 +66,9 @@ pub(super) fn check_partitions(system: &Installation) -> Result<(), Failure> {
         .map_or(Ok(()), |why| Err(Failure::config(why)))
 }
 
-/// A look at the settings of topics and brokers before roles run: an error refuses the start, a
-/// warning is logged once. Where the settings cannot be looked at (a right is missing, a broker is
-/// restarting) the roles run all the same: they need none of the answers to be exact.
+/// Checks the settings of topics and brokers before roles run. An error refuses the start; a
+/// warning is logged once. If the settings cannot be read (a missing right, a broker restart), the
+/// roles start anyway: exactly-once does not depend on this check.
 pub(super) fn check_settings(system: &Installation) -> Result<(), Failure> {
     let findings = match system.log.findings() {
         Ok(findings) => findings,
@@ -82,7 +82,7 @@ pub(super) fn check_settings(system: &Installation) -> Result<(), Failure> {
 
     let mut wrong = Vec::new();
 
-    // One line for what is the same of several topics.
+    // One line for equal findings of several topics.
     let mut said: Vec<(String, Vec<String>)> = Vec::new();
     for f in findings {
         if f.severity == Severity::Error {
@@ -114,7 +114,7 @@ pub(super) fn check_settings(system: &Installation) -> Result<(), Failure> {
     )))
 }
 
-/// The first few names, and how many more there are.
+/// The first few names, and the number of the others.
 fn named(subjects: &[String]) -> String {
     match subjects {
         [first, second, third, _, rest @ ..] => {
@@ -124,16 +124,16 @@ fn named(subjects: &[String]) -> String {
     }
 }
 
-/// Looks again every so often while roles run, in a thread of its own: settings can be changed
-/// under them. What has become wrong is logged once; it does not stop a role that works, but the
-/// next start will refuse it. The thread ends when nobody else has the log any more.
+/// Checks the settings again, every `every`, in a separate thread: settings may change while roles
+/// run. A new error is logged once. A running role continues, but the next start will refuse the
+/// error. The thread ends when no other owner of the log is left.
 pub(super) fn watch_settings(log: &Arc<dyn Log>, every: Duration) -> Result<(), Failure> {
     let log = Arc::downgrade(log);
     std::thread::Builder::new().name("settings".into()).spawn(move || {
         let mut known: Option<Vec<Finding>> = None;
         while let Some(log) = log.upgrade() {
             if let Ok(found) = log.findings() {
-                // What was there at the start was told then.
+                // Findings of the first check were reported at the start.
                 for f in found.iter().filter(|f| known.as_ref().is_some_and(|known| !known.contains(f))) {
                     match f.severity {
                         Severity::Error => {
@@ -154,7 +154,7 @@ pub(super) fn watch_settings(log: &Arc<dyn Log>, every: Duration) -> Result<(), 
     Ok(())
 }
 
-/// How long roles get to stop.
+/// Longest duration of a graceful stop.
 pub(super) fn grace(config: &Config) -> Duration {
     Duration::from_millis(config.shutdown_grace_ms)
 }
@@ -166,8 +166,8 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
         .build()?;
     let result = runtime.block_on(work);
 
-    // Threads that still run after the grace are left to the next start; waiting for them here
-    // would make the grace longer.
+    // Leave threads that still run after the grace period to the next start. Waiting here would
+    // extend the grace period.
     runtime.shutdown_background();
     result
 }
@@ -219,8 +219,7 @@ mod tests {
     use ports::topics::{TopicId, TopicPartition, TopicSpec};
     use ports::{Appender, Bounds, Committed, From, Member, MemberSpec, Reader, TopicState};
 
-    /// A log whose settings are what somebody says they are; an answer of none: they cannot be
-    /// looked at.
+    /// A log with fixed findings; `None` means that the settings cannot be read.
     struct StatedSettings {
         log: LocalLog,
         findings: Mutex<Option<Vec<Finding>>>,
@@ -228,14 +227,14 @@ mod tests {
     }
 
     impl StatedSettings {
-        /// From now on these do not fit; comes back when they were looked at.
+        /// Sets the findings, and waits until they were read.
         fn are(&self, findings: Option<Vec<Finding>>) {
             *self.findings.lock().expect("whole") = findings;
             let looks = || *self.looks.lock().expect("whole");
             let before = looks();
             let began = Instant::now();
 
-            // The look that is under way may have asked before.
+            // The current read may have started before the change, so wait for two reads.
             while looks() < before + 2 {
                 assert!(began.elapsed() < Duration::from_secs(60), "nobody looks");
                 std::thread::sleep(Duration::from_millis(1));
@@ -344,7 +343,7 @@ mod tests {
         settings.are(Some(vec![old.clone(), wrong.clone(), odd.clone()]));
         settings.are(Some(vec![old.clone(), wrong.clone(), odd.clone()]));
 
-        // What cannot be looked at has not become right.
+        // A failed read does not clear the known findings.
         settings.are(None);
         settings.are(Some(vec![old.clone(), wrong.clone(), odd]));
         let told = || said.lines(&["watched-settings"]);
@@ -362,7 +361,7 @@ mod tests {
             "{second}"
         );
 
-        // Put right and wrong again, it is news again.
+        // An error that was fixed and came back is reported again.
         settings.are(Some(vec![old.clone()]));
         settings.are(Some(vec![old, wrong]));
         assert_eq!(told().len(), 3, "{:#?}", told());

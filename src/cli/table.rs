@@ -1,16 +1,16 @@
-//! Files of rows and columns, strictly: what cannot be told apart is a bad row and not a guess.
-//! Comma, semicolon, tab and pipe.
+//! Strict reader of files with rows and columns: an ambiguous row is a bad row. Delimiters are
+//! comma, semicolon, tab and pipe.
 //!
-//! A general reader of such files takes rows of any length and a quote that never ends, and so
-//! swallows or shifts what it should complain of. Here a cell without a column, a missing cell,
-//! text behind a closing quote and a quote that is not closed are faults of their row.
+//! A general CSV reader accepts rows of any length and quotes that never end, and so shifts or
+//! loses cells without an error. This reader reports a cell without a column, a missing cell, text
+//! after a closing quote, and an open quote.
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// A row longer than this is no row: a quote that was never closed holds the rest of the file.
+/// A longer row is an error: a quote that was never closed would hold the rest of the file.
 const ROW_MAX: usize = 64 << 10;
 
-/// A file of rows, at the row behind its header.
+/// A table file, read up to the row after the header.
 pub struct Table {
     input: BufReader<Box<dyn Read>>,
     delimiter: u8,
@@ -20,26 +20,26 @@ pub struct Table {
     bytes: u64,
 }
 
-/// One row, or what is wrong with it.
+/// One row, or its error.
 pub struct TableRow {
-    /// The line that it begins on, from 1.
+    /// Number of the row's first line, from 1.
     pub line: u64,
-    /// Its cells without blanks around them, as many as there are columns.
+    /// Trimmed cells, one per column.
     pub cells: Result<Vec<String>, String>,
 }
 
-/// Why a file cannot be read as a table.
+/// Reasons why a file is no table.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// Reading failed.
+    /// A read error.
     #[error("reading stopped at line {0}: {1}")]
     Io(u64, io::Error),
-    /// The file is no table.
+    /// The content is no table.
     #[error("{0}")]
     Unfit(String),
 }
 
-/// A file whose first bytes have been looked at.
+/// Opens a file and checks its first bytes for another encoding.
 pub fn open(source: Box<dyn Read>) -> Result<BufReader<Box<dyn Read>>, TableError> {
     let mut input = BufReader::with_capacity(1 << 16, source);
     let head = input.fill_buf().map_err(|e| TableError::Io(1, e))?;
@@ -60,7 +60,7 @@ pub fn open(source: Box<dyn Read>) -> Result<BufReader<Box<dyn Read>>, TableErro
 }
 
 impl Table {
-    /// Reads the header, and finds out by it what stands between cells.
+    /// Reads the header, and finds the delimiter in the header.
     pub fn new(input: BufReader<Box<dyn Read>>) -> Result<Table, TableError> {
         let mut table = Table {
             input,
@@ -85,7 +85,8 @@ impl Table {
 
         let count = |delimiter: u8| first.iter().filter(|b| **b == delimiter).count();
 
-        // The first of the most frequent; a header of one column has none.
+        // The most frequent delimiter, the first in this order. A header of one column has no
+        // delimiter.
         table.delimiter = [b',', b';', b'\t', b'|']
             .into_iter()
             .rev()
@@ -108,12 +109,12 @@ impl Table {
         Ok(table)
     }
 
-    /// The names of the columns.
+    /// Names of the columns.
     pub fn header(&self) -> &[String] {
         &self.header
     }
 
-    /// How many bytes have been read.
+    /// Number of bytes read.
     pub fn position(&self) -> u64 {
         self.bytes
     }
@@ -136,8 +137,8 @@ impl Table {
         }
     }
 
-    /// As many cells as there are columns. Empty ones at the end that have none hold nothing that
-    /// could be lost.
+    /// Checks the number of cells. Extra empty cells at the end are dropped, because they hold no
+    /// data.
     fn fit(&self, mut cells: Vec<String>) -> Result<Vec<String>, String> {
         let columns = self.header.len();
         let found = cells.len();
@@ -147,7 +148,7 @@ impl Table {
 
         match cells.len() {
             n if n == columns => Ok(cells),
-            // The trailer of an exchange's file stands alone.
+            // The trailer of an exchange's file has one cell.
             1 if is_trailer(&cells[0]) => Ok(std::iter::once(cells.remove(0))
                 .chain(std::iter::repeat_n(String::new(), columns - 1))
                 .collect()),
@@ -160,7 +161,7 @@ impl Table {
         }
     }
 
-    /// Appends a line with its end; false at the end of the file.
+    /// Appends the next line with its line end. Returns false at the end of the file.
     fn more(&mut self, to: &mut Vec<u8>) -> Result<bool, TableError> {
         let room = (ROW_MAX + 1).saturating_sub(to.len()) as u64;
         let n = self
@@ -174,7 +175,8 @@ impl Table {
         Ok(n > 0)
     }
 
-    /// Takes a row apart; one whose quotes hold the end of a line goes on with the next.
+    /// Splits a row into cells. If an open quote holds the end of a line, the row continues with
+    /// the next line.
     fn cells(
         &mut self,
         mut text: Vec<u8>,
@@ -208,7 +210,7 @@ impl Table {
     }
 }
 
-/// Whether a cell begins the last line of NASDAQ's own files.
+/// True if the cell starts the last line of a NASDAQ file.
 pub fn is_trailer(cell: &str) -> bool {
     cell.starts_with("File Creation Time")
 }
@@ -236,7 +238,7 @@ fn split(text: &[u8], delimiter: u8) -> Split {
             at = start + 1;
             loop {
                 match text.get(at) {
-                    // Only now it matters that the end of the line was cut off.
+                    // The end of the row within quotes: the caller appends the next line.
                     None => return Split::Open,
                     Some(b'"') if text.get(at + 1) == Some(&b'"') => {
                         cell.push(b'"');
@@ -267,7 +269,7 @@ fn split(text: &[u8], delimiter: u8) -> Split {
             at = end;
         }
 
-        // Cut at ASCII bytes, it is as good UTF-8 as the row.
+        // The delimiters are ASCII, so each cell is valid UTF-8.
         cells.push(String::from_utf8_lossy(&cell).trim().to_string());
         if at >= text.len() {
             return Split::Cells(cells);

@@ -1,5 +1,5 @@
-//! Trades that were taken back, compared with the fills that they are of, and with what `trades`
-//! says of them. There are few, so they are kept in memory.
+//! Compares busted trades with their fills in `order-events` and with the busts in `trades`. Busts
+//! are rare, so all of them are held in memory.
 
 use std::collections::BTreeMap;
 
@@ -9,26 +9,27 @@ use wire::trade::TradeBusted;
 /// User, order and trade.
 type Key = [String; 3];
 
-/// The parts of one trade of an order that were taken back.
+/// Sum of the busts of one trade of an order.
 #[derive(Default)]
 struct Back {
     quantity: i64,
     fee_e4: i64,
-    /// The price of the last one.
+    /// Price of the last bust.
     price_e4: Option<i64>,
-    /// One of those before said another one.
+    /// An earlier bust had another price.
     other_price: bool,
-    /// So many by `trades`. None: it was before that was told.
+    /// Busted quantity by `trades`. None: older versions wrote no busts to `trades`.
     told: Option<i64>,
-    /// Its fill was found, and is like it.
+    /// The fill was found and agrees with the busts.
     is_like_its_fill: bool,
 }
 
-/// See the module.
+/// Collects busts from both topics. Call [`Busts::event`], [`Busts::fill`], [`Busts::told`] and
+/// [`Busts::check`], in this order.
 #[derive(Default)]
 pub(super) struct Busts {
     all: BTreeMap<Key, Back>,
-    /// The first one that `trades` tells of and no event does.
+    /// The first bust in `trades` without an event.
     untold: Option<Key>,
 }
 
@@ -41,7 +42,7 @@ impl Busts {
         self.all.is_empty()
     }
 
-    /// First, every event.
+    /// Pass 1: every event.
     pub(super) fn event(&mut self, e: &OrderEvent<'_>) {
         if e.event != Event::TradeBusted {
             return;
@@ -56,7 +57,8 @@ impl Busts {
         back.fee_e4 -= e.fee_e4.unwrap_or(0);
     }
 
-    /// Then, if there were any, every event again, for the fills: each bust came after its own.
+    /// Pass 2, if pass 1 found a bust: every event again, for the fills. A fill is older than its
+    /// bust.
     pub(super) fn fill(&mut self, e: &OrderEvent<'_>) {
         if !matches!(e.event, Event::OrderFilled | Event::OrderPartiallyFilled) {
             return;
@@ -70,7 +72,7 @@ impl Busts {
         }
     }
 
-    /// Then all of `trades`. The house has no order.
+    /// Pass 3: all of `trades`. The house has no order.
     pub(super) fn told(&mut self, b: &TradeBusted<'_>) {
         for (user, order) in [(b.buyer, b.buy_order_id), (b.seller, b.sell_order_id)] {
             let (Some(user), Some(order)) = (user, order) else {
@@ -87,7 +89,7 @@ impl Busts {
         }
     }
 
-    /// The first thing that is wrong.
+    /// The first disagreement.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(([user, order, trade], _)) =
             self.all.iter().find(|(_, back)| !back.is_like_its_fill)

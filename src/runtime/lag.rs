@@ -1,4 +1,4 @@
-//! How much a group still has to read.
+//! Lag of a consumer group.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use ports::{From, Limits, Log, LogError};
 use roles::Role;
 use wire::topics;
 
-/// An offset may lag behind the end by transaction markers, which are no records. Below this
-/// distance the records are counted.
+/// Below this distance between offset and end, the records are counted one by one: offsets also
+/// count transaction markers, and markers are no records.
 const COUNTED_BELOW: u64 = 64;
-/// Longest silence of a changelog while its end is read.
+/// Longest silence of a changelog during the read of its end.
 const GIVE_UP: Duration = Duration::from_secs(30);
 const LIMITS: Limits = Limits {
     records: 1_000,
@@ -23,33 +23,31 @@ const LIMITS: Limits = Limits {
     age: Duration::from_secs(1),
 };
 
-/// Where a group is in a partition.
+/// Position and lag of a group in one partition.
 #[derive(Debug)]
 pub struct Lag {
-    /// The partition.
     pub at: TopicPartition,
-    /// Its committed offset, if it has one.
+    /// Committed offset, if any.
     pub committed: Option<u64>,
-    /// Up to where committed readers can read (last stable offset).
+    /// End for readers of committed records (last stable offset).
     pub stable_end: u64,
-    /// The end, open transactions included (high watermark).
+    /// End with open transactions (high watermark).
     pub end: u64,
-    /// Records from the committed offset to the end; those behind the stable end are counted by
-    /// offsets.
+    /// Records from the committed offset to the end. Behind the stable end, each offset counts as a
+    /// record.
     pub records: u64,
-    /// When the first record that an open transaction holds back was appended, where that can be
-    /// told.
+    /// Append time of the first record that an open transaction holds back, if known.
     pub held_since_ms: Option<i64>,
 }
 
 impl Lag {
-    /// How much nobody can read yet, because a transaction is open before it.
+    /// Offsets that nobody can read yet, because an open transaction holds them back.
     pub fn held(&self) -> u64 {
         self.end.saturating_sub(self.stable_end)
     }
 }
 
-/// The lag of a role's group in every partition of its inputs.
+/// Lag of a role's group in every input partition.
 pub fn of_role(log: &dyn Log, role: Role, group: &str) -> Result<Vec<Lag>, LogError> {
     let table = topics::table("");
     let mut all = Vec::new();
@@ -60,8 +58,8 @@ pub fn of_role(log: &dyn Log, role: Role, group: &str) -> Result<Vec<Lag>, LogEr
             .collect();
         let committed = log.group_offsets(group, &at)?;
 
-        // Where brokers have forgotten the offsets, a start goes on from the last transaction; all
-        // that was ever read is no lag.
+        // If the brokers have expired the committed offsets, a start continues from the last meta
+        // record. Records below that position are no lag.
         let mut next: Vec<_> = at.iter().copied().zip(committed.iter().copied()).collect();
         fill_absent(
             log,
@@ -78,8 +76,8 @@ pub fn of_role(log: &dyn Log, role: Role, group: &str) -> Result<Vec<Lag>, LogEr
             .zip(committed)
             .for_each(|(lag, committed)| lag.committed = committed);
 
-        // Where clients write, the time of a record is when it came. What our own roles write has
-        // the time of its cause, and their transactions are short.
+        // In topics of clients, the timestamp of a record is its append time. Records of the roles
+        // have the log time of their cause, and the transactions of roles are short.
         for lag in found
             .iter_mut()
             .filter(|lag| lag.held() > 0 && table.spec(topic).append_time)
@@ -93,7 +91,7 @@ pub fn of_role(log: &dyn Log, role: Role, group: &str) -> Result<Vec<Lag>, LogEr
     Ok(all)
 }
 
-/// The lag in each of some partitions of one topic.
+/// Lag in some partitions of one topic.
 fn of_topic(log: &dyn Log, at: &[(TopicPartition, Option<u64>)]) -> Result<Vec<Lag>, LogError> {
     let mut all = Vec::new();
     let mut close = Vec::new();

@@ -1,14 +1,14 @@
-//! How many files this process may open.
+//! Limit of open files of this process.
 //!
-//! An idle store needs five descriptors and one for each of its tables, a client of the cluster one
-//! for each broker. The usual soft limit of 1024 is there for old programs that use `select`; the
-//! hard limit is what the machine allows. So the soft limit is raised to the hard one at the start,
-//! as a JVM does.
+//! An idle store needs five descriptors and one per table. A Kafka client needs one per broker. The
+//! usual soft limit of 1024 exists for old programs that use `select`; the hard limit is the limit
+//! of the machine. At the start, the process therefore raises the soft limit to the hard limit, as
+//! a JVM does.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit as far as it goes without rights. What fails is only worth a line for who looks
-/// for it.
+/// Raises the soft limit to the hard limit; no privilege is needed. A failure is logged at debug
+/// level only.
 pub fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {

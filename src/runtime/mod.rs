@@ -1,5 +1,4 @@
-//! The running system: an installation put together, supervision of roles, and the status of
-//! instances.
+//! The runtime: the parts of an installation, supervision of roles, and the status of instances.
 
 mod busts;
 pub mod demo;

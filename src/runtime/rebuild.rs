@@ -1,8 +1,8 @@
-//! `processor rebuild`: throws a role's local state away and restores it from the changelog, by the
-//! same path that every start takes.
+//! `processor rebuild`: deletes a role's local state, and restores the state from the changelog, by
+//! the same path as every start.
 //!
-//! Local state may be the last copy, where the changelog was deleted or offsets were moved. So
-//! nothing is thrown away before a look has shown that a start will find its way.
+//! If the changelog was deleted or offsets were moved, local state may be the last copy. Nothing is
+//! therefore deleted before a check that a start can restore every task.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use engine::instance::FatalError;
 use engine::last_meta::Fit;
 use roles::Role;
 
-/// Wipes and restores; `show` is told now and then where it stands. Ends when every task that this
-/// instance was given runs again, or `until` resolves.
+/// Wipes and restores; `show` receives the status from time to time. Ends when every assigned task
+/// runs again, or when `until` resolves.
 pub async fn run(
     system: &Installation,
     role: Role,
@@ -57,7 +57,7 @@ pub async fn run(
     Ok(last)
 }
 
-/// Whether a start could restore every task of the role.
+/// Checks that a start can restore every task of the role.
 fn can_be_restored(system: &Installation, role: Role) -> Result<(), FatalError> {
     let refuse = |task, why| {
         FatalError::Bug(format!(
@@ -80,7 +80,7 @@ fn can_be_restored(system: &Installation, role: Role) -> Result<(), FatalError> 
                     format!("committed offsets and changelog do not fit: {what}; {repair}"),
                 ));
             }
-            // A store that cannot be read has nothing to lose.
+            // A store that cannot be read has no state to lose.
             Fit::Fresh => match newest_store(&system.state, role, task).ok().flatten() {
                 Some((_, _, have)) if have.meta.transaction > 0 => {
                     let have = have.meta.transaction;

@@ -1,11 +1,13 @@
-//! `processor repair offsets`: a group's offsets put to where its changelogs say that its tasks
-//! stand.
+//! `processor repair offsets`: sets a group's committed offsets to the positions in the last meta
+//! records of its changelogs.
 //!
-//! The last meta record of a changelog partition and the offsets that were committed with it are
-//! one transaction, so the record *is* the offsets, when the group has lost its own. That is
-//! certain only when nobody commits meanwhile. So the group must be empty; then we join it under
-//! the name of the instance, which fences whoever has it, and must be given every partition, which
-//! nobody else then has; and open transactions must end first.
+//! A transaction commits the meta record and the offsets together. If the group has lost its
+//! offsets, the last meta record therefore holds them. The repair is safe only if no other member
+//! commits meanwhile, so:
+//! 1. The group must be empty.
+//! 2. The repair joins under the name of the instance, which fences an older process (KIP-345).
+//! 3. The repair must own every partition, so no other member has one.
+//! 4. Open transactions must end first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -23,11 +25,11 @@ use ports::{
 };
 use roles::Role;
 
-/// An instance that was killed stays in its group until its session ends.
+/// A killed instance stays a member until its session times out.
 const EMPTY_WAIT: Duration = Duration::from_secs(30);
-/// How long the group may take to give us all partitions, and to tell its offsets.
+/// Longest wait for the assignment of all partitions, and for the committed offsets.
 const JOIN_WAIT: Duration = Duration::from_secs(60);
-/// As long as a start waits: the transaction timeout, the brokers' check interval, and slack.
+/// Same wait as a start: transaction timeout, the brokers' check interval, and slack.
 const OPEN_WAIT: Duration = Duration::from_secs(45);
 const LIMITS: Limits = Limits {
     records: 1,
@@ -35,46 +37,43 @@ const LIMITS: Limits = Limits {
     age: Duration::from_millis(1),
 };
 
-/// The repair of one task.
+/// Action of the repair for one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The offsets are right.
+    /// The offsets are right; no change.
     Fits,
-    /// The task has never committed anything, and its group neither.
+    /// Neither the task nor the group has committed anything.
     Fresh,
-    /// The offsets are set, or would be.
+    /// The offsets are set (or would be, in a plan).
     Set,
 }
 
 /// One task, before the repair.
 #[derive(Clone, Debug)]
 pub struct RepairTask {
-    /// Where it stood.
+    /// Positions before the repair.
     pub standing: Standing,
-    /// The action about it.
     pub action: Action,
 }
 
-/// Why nothing was repaired.
+/// Reasons for a repair without any change.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
-    /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The role runs.
     #[error("{0}")]
     Runs(String),
-    /// The positions cannot be right.
+    /// The log does not hold the positions of the meta records.
     #[error("{0}")]
     Impossible(String),
 }
 
-/// The plan, by looking only: it may be different by the time that it is carried out.
+/// The plan, without any change. The positions may move before the repair runs.
 pub fn plan(system: &Installation, role: Role) -> Result<BTreeMap<u32, RepairTask>, RepairError> {
     judge(system, role, standing::look(system, role)?)
 }
 
-/// Puts the offsets right; answers how it was before.
+/// Repairs the offsets. Returns the state before the repair.
 pub fn offsets(
     system: &Installation,
     role: Role,
@@ -101,12 +100,12 @@ pub fn offsets(
 
     let done = put_right(system, role, &mut *member);
 
-    // A start after this one need not wait until our session ends.
+    // Leave the group, so that the next start need not wait for the session timeout.
     member.leave();
     done
 }
 
-/// The repair itself, by a member beside whom there is no other.
+/// The repair itself. `member` must be the only member of the group.
 fn put_right(
     system: &Installation,
     role: Role,
@@ -120,8 +119,8 @@ fn put_right(
     take_all(member, &group, &wanted)?;
     crash::point(Point::RepairJoined);
 
-    // From here on nobody but us can commit; transactions that were open before the fence end by
-    // themselves.
+    // From here on, only this member can commit. Transactions that were open before the fence end
+    // by themselves.
     let mut last = last_meta(
         &*system.log,
         &SystemClock::new(),
@@ -165,7 +164,7 @@ fn put_right(
     Ok(judged)
 }
 
-/// The positions of a task's last meta record.
+/// Positions of a task's last meta record.
 fn positions(task: &RepairTask) -> Vec<(TopicPartition, u64)> {
     let meta = task.standing.last.as_ref().map(|l| &l.meta);
     task.standing
@@ -199,7 +198,7 @@ fn wait_until_empty(system: &Installation, group: &str) -> Result<(), RepairErro
     }
 }
 
-/// Polls until every partition is ours, and once more: a transaction is committed under the
+/// Polls until every partition is assigned, and once more: a transaction is committed under the
 /// generation of the last poll.
 fn take_all(
     member: &mut dyn Member,
@@ -251,8 +250,8 @@ fn committed(
     }
 }
 
-/// Decides the action for each task. A position that its input does not hold any more, or not yet,
-/// cannot be committed: the next start would skip or stop.
+/// Decides the action for each task. A position outside the bounds of its input is not committed:
+/// the next start would skip records or stop.
 fn judge(
     system: &Installation,
     role: Role,

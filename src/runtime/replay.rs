@@ -1,4 +1,5 @@
-//! `processor replay`: re-executes tasks from offset zero and compares with their live stores.
+//! `processor replay`: re-executes tasks from offset 0, and compares the result with their live
+//! stores.
 
 use std::path::{Path, PathBuf};
 
@@ -11,23 +12,20 @@ use roles::Role;
 use store::dir::io;
 use store::rocks::RocksStore;
 
-/// The result of one task's replay.
 pub struct TaskReplay {
-    /// The task.
     pub task: u32,
-    /// The store it was compared with.
+    /// Path of the compared store.
     pub store: PathBuf,
-    /// The store's position and digest when the replay began.
+    /// Position and digest of the store at the start of the replay.
     pub live: Checkpoint,
-    /// The replayed state.
     pub replayed: Replayed,
 }
 
-/// A store, where it is and how far it is.
+/// A store with its path and position.
 pub type FoundStore = (PathBuf, Box<dyn StateStore>, StoreMeta);
 
-/// The newest local store of a task among all instances below `state`, opened for reading only: its
-/// owner may go on.
+/// The newest local store of a task among all instances below `state`. Opened read-only, so the
+/// owner of the store may continue.
 pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<FoundStore>, StoreError> {
     let mut newest: Option<FoundStore> = None;
     let root = state.join(role.name());
@@ -48,7 +46,7 @@ pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<FoundS
 
         let store = match RocksStore::open_read_only(&path) {
             Ok(store) => store,
-            // Its owner has put it aside meanwhile, to make another one.
+            // The owner has put this store aside, and makes a new one.
             Err(StoreError::Invalid(_)) if !RocksStore::was_made(&path) => continue,
             Err(e) => return Err(e),
         };
@@ -66,7 +64,7 @@ pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<FoundS
     Ok(newest)
 }
 
-/// Replays one task; none if it has no local state to compare with.
+/// Replays one task; none if the task has no local state to compare.
 pub fn replay_task(
     system: &Installation,
     role: Role,

@@ -1,13 +1,12 @@
-//! A place where tests find the lines that were logged.
+//! Collects log lines for tests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Collects lines.
 #[derive(Clone, Default)]
 pub(crate) struct Said(Arc<Mutex<Vec<u8>>>);
 
 impl Said {
-    /// The lines so far that contain all of these.
+    /// The lines so far that contain all of `parts`.
     pub(crate) fn lines(&self, parts: &[&str]) -> Vec<String> {
         let all = String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
             .into_owned();

@@ -1,8 +1,8 @@
-//! Directories for work that is thrown away, below the root of local state.
+//! Scratch directories below the root of local state.
 //!
-//! Each has a name of its own and a lock that its process holds, so a replay that was killed leaves
-//! nothing that another one could take for its own, and what it left is removed by the next.
-//! Process ids would not do: in a container every run has the same.
+//! Each directory has its own name, and a lock that its process holds. A killed replay leaves a
+//! directory without a held lock, and the next replay removes that directory. A process id in the
+//! name would not be unique: in a container, every run has the same id.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -12,22 +12,22 @@ use std::time::Duration;
 use os::files;
 use ports::LogError;
 
-/// The first letters of their names.
+/// Prefix of the directory names.
 const PREFIX: &str = ".replay-";
-/// Held while a directory is made or a leftover is removed, so that nobody removes what another one
-/// is making.
+/// Lock for making a directory and for removing leftovers: a directory in the making must not be
+/// removed.
 const MAKING: &str = ".replay.lock";
-/// Without a lock, a directory that was made so long ago is a leftover.
+/// A directory without a lock file is a leftover if it is older than this.
 const OLD: Duration = Duration::from_secs(24 * 3600);
 
-/// A directory that goes with the value.
+/// A scratch directory; dropping the value removes the directory.
 pub(super) struct Scratch {
     dir: PathBuf,
     _lock: File,
 }
 
 impl Scratch {
-    /// A new directory below `state`; what processes left there that are gone is removed.
+    /// Makes a new directory below `state`, and removes the leftovers of dead processes.
     pub(super) fn new(state: &Path) -> Result<Scratch, LogError> {
         let cannot = |e: io::Error| {
             LogError::Io(format!(
@@ -48,7 +48,7 @@ impl Scratch {
         Ok(Scratch { dir, _lock: lock })
     }
 
-    /// Where a store may be made.
+    /// Path for a store.
     pub(super) fn store(&self) -> PathBuf {
         self.dir.join("store")
     }
@@ -74,8 +74,8 @@ fn lock_file(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Directories whose lock nobody holds. Those that cannot be looked at or removed stay; they are in
-/// nobody's way.
+/// Removes the directories whose lock is free. A directory that cannot be read or removed stays,
+/// and does no harm.
 fn remove_leftovers(state: &Path) {
     for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
         let dir = entry.path();
@@ -89,7 +89,8 @@ fn remove_leftovers(state: &Path) {
             .open(dir.join("lock"))
         {
             Ok(lock) => matches!(lock.try_lock(), Err(TryLockError::WouldBlock)),
-            // Of a version before there were locks, or half made. Nobody works in one for a day.
+            // An older version (without locks) made the directory, or the directory is half made.
+            // No replay runs for a day.
             Err(_) => entry
                 .metadata()
                 .and_then(|m| m.modified())
@@ -123,8 +124,8 @@ mod tests {
         );
         std::fs::create_dir(used.store()).expect("a store");
 
-        // Killed: of this version, half made, and two of an older version, one of which may still
-        // run.
+        // Leftovers of killed processes: two of this version, half made, and two of an older
+        // version, one of which may still run.
         for left in ["0", "1", "77-orders-0", "78-orders-0"] {
             let dir = state.join(format!("{PREFIX}{left}"));
             std::fs::create_dir_all(dir.join("store")).expect("a directory");

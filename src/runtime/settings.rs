@@ -1,4 +1,4 @@
-//! The settings that an installation last ran with: the newest ones in the journals of its roles.
+//! The last settings of an installation: the newest settings in the journals of its roles.
 
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use ports::topics::TopicPartition;
 use ports::{From, Limits, LogError};
 use roles::{Role, RoleSettings};
 
-/// Entries that are looked at first; then twice as many, and so on back. The first entry of each
-/// incarnation has the settings, and commands that run one at a time are such incarnations.
+/// Number of journal entries to read first, from the end; then twice as many, and so on. Only the
+/// first entry of each incarnation has the settings. A command that runs roles one at a time makes
+/// many short incarnations.
 const FIRST_LOOK: u64 = 256;
 const LIMITS: Limits = Limits {
     records: 5_000,
@@ -18,8 +19,8 @@ const LIMITS: Limits = Limits {
     age: Duration::from_millis(100),
 };
 
-/// The settings of the newest incarnation of a role that committed anything; none if there is none,
-/// or only versions that did not say.
+/// Settings of the newest incarnation of a role that committed a transaction. None without a
+/// transaction, or if only versions without settings on record committed.
 pub fn last_used(system: &Installation, role: Role) -> Result<Option<RoleSettings>, LogError> {
     let Some(journal) = system.factory(role)?.spec().journal else {
         return Ok(None);
@@ -36,11 +37,12 @@ pub fn last_used(system: &Installation, role: Role) -> Result<Option<RoleSetting
         }
     }
 
-    // Settings that a newer version wrote are refused where it matters, by the role itself.
+    // Settings of a newer version give none here. The role itself refuses such settings at its
+    // start.
     Ok(newest.and_then(|(_, bytes)| RoleSettings::decode(&bytes).ok()))
 }
 
-/// The last settings in a partition, with the time of their entry.
+/// The last settings in a partition, with the log time of their entry.
 fn last_of(system: &Installation, at: TopicPartition) -> Result<Option<(i64, Vec<u8>)>, LogError> {
     let bounds = system.log.bounds(at)?;
     let mut end = bounds.stable_end;

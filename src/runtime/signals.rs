@@ -1,11 +1,10 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks for a graceful stop, the second ends the process at
-//! once (which is safe: it is a crash like any other).
+//! SIGINT, SIGTERM and SIGHUP: the first signal asks for a graceful stop. The second signal ends
+//! the process at once, which is as safe as a crash.
 //!
-//! A hangup (the terminal or the connection went away, or a service manager was told to reload) is
-//! a stop like any other: ended by the signal itself, a process looks to systemd as if it had ended
-//! well. Under `nohup` hangups are ignored, as they were meant to be. SIGPIPE is ignored by every
-//! Rust program; SIGQUIT keeps its meaning, which is to end at once, with a core dump where the
-//! machine keeps these.
+//! SIGHUP is handled like the other two: the terminal or the connection is gone, or a service
+//! manager asks for a reload. Without a handler, systemd counts an end by SIGHUP as a success.
+//! Under `nohup`, SIGHUP stays ignored. Every Rust program ignores SIGPIPE. SIGQUIT keeps its
+//! default: the process ends at once, with a core dump if the machine writes core dumps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,15 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::stderr;
 use engine::instance::FatalError;
 
-/// Exit code of a forced stop.
 pub const FORCED: i32 = 130;
 
 fn failed(e: std::io::Error) -> FatalError {
     FatalError::Failed(format!("cannot listen for signals: {e}"))
 }
 
-/// Resolves at the first signal; from then on a second one ends the process with [`FORCED`]. Call
-/// it inside a tokio runtime.
+/// Resolves at the first signal; a second signal then ends the process with [`FORCED`]. Call inside
+/// a tokio runtime.
 pub fn first_of() -> Result<impl Future<Output = ()>, FatalError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -50,19 +48,19 @@ pub fn first_of() -> Result<impl Future<Output = ()>, FatalError> {
 
             stderr::note("stopping; a second signal ends it at once");
 
-            // Nobody listens any more only when the process is ending anyway.
+            // The receiver is dropped only when the process ends.
             first.send(()).unwrap_or_default();
         }
     });
 
     Ok(async move {
-        // The sender lives as long as the runtime; if it is gone, that is a stop too.
+        // The sender lives as long as the runtime. A dropped sender means a stop, too.
         received.await.unwrap_or_default();
     })
 }
 
-/// Whether this process was started with hangups ignored (`nohup`). Asked before we listen for
-/// them, which would end that. Where the system does not say, they are not.
+/// True if the process was started with SIGHUP ignored (`nohup`). Read before the first handler is
+/// installed, because a handler ends the ignoring. False if the system does not show the mask.
 fn hangup_is_ignored() -> bool {
     static IGNORED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *IGNORED.get_or_init(|| {
@@ -70,7 +68,7 @@ fn hangup_is_ignored() -> bool {
     })
 }
 
-/// Signal 1 is the lowest bit of the mask.
+/// SIGHUP is signal 1: the lowest bit of the mask.
 fn ignores_hangup(status: &str) -> bool {
     let mask = status
         .lines()
@@ -80,7 +78,8 @@ fn ignores_hangup(status: &str) -> bool {
         .is_some_and(|m| m & 1 == 1)
 }
 
-/// The same for work that has no runtime and looks between two steps: true after the first signal.
+/// Like [`first_of`], for work without a runtime: the flag is true after the first signal. The work
+/// reads the flag between two steps.
 pub fn flag() -> Result<Arc<AtomicBool>, FatalError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -98,7 +97,7 @@ pub fn flag() -> Result<Arc<AtomicBool>, FatalError> {
             first.await;
             seen.store(true, Ordering::Release);
 
-            // Goes on listening for the second one.
+            // Keep the runtime alive, so that the second signal is handled.
             std::future::pending::<()>().await;
         });
     };

@@ -1,5 +1,5 @@
-//! Where the tasks of a role stand by the log itself: committed offsets, last meta records, and
-//! whether these fit. What a start compares, from outside.
+//! Positions of a role's tasks in the log: committed offsets and last meta records, and whether
+//! they agree. A start makes the same comparison.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,27 +11,27 @@ use ports::LogError;
 use ports::topics::TopicPartition;
 use roles::Role;
 
-/// How long a difference must last without a change before it counts: a running role moves both,
-/// and not in the same moment.
+/// A difference counts only if it lasts this long without a change: a running role moves offsets
+/// and meta records, but not at the same moment.
 const LASTING: Duration = Duration::from_secs(3);
-/// A role that is still moving after this long runs, and its next start compares again.
+/// A role whose difference still changes after this time is running. The next start compares again.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Longest silence while a changelog is read.
+/// Longest silence during the read of a changelog.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// Where one task stands.
+/// Positions of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its inputs and what the group has committed.
+    /// The inputs with the committed offsets of the group.
     pub committed: Vec<(TopicPartition, Option<u64>)>,
-    /// The last meta record of its changelog.
+    /// Last meta record of the changelog.
     pub last: Option<LastMeta>,
-    /// Whether they fit.
+    /// Result of the comparison.
     pub fit: Fit,
 }
 
-/// The inputs of every task of a role, in the order of meta records.
+/// Inputs of every task of a role, in the order of meta records.
 pub fn inputs(
     system: &Installation,
     role: Role,
@@ -44,7 +44,7 @@ pub fn inputs(
         .collect())
 }
 
-/// Looks, also while the role runs. A difference is only told when it lasts.
+/// Compares the positions, even while the role runs. Reports a difference only if it lasts.
 pub fn look(system: &Installation, role: Role) -> Result<BTreeMap<u32, Standing>, LogError> {
     let inputs = inputs(system, role)?;
     let began = Instant::now();
@@ -65,7 +65,7 @@ pub fn look(system: &Installation, role: Role) -> Result<BTreeMap<u32, Standing>
                 Fit::Differ(_) if since.elapsed() < LASTING && began.elapsed() < PATIENCE => {
                     drop(differ.insert(task, (since, standing)))
                 }
-                // The difference moves all the time, so the role runs.
+                // The difference keeps changing, so the role is running.
                 Fit::Differ(_) if since.elapsed() < LASTING => drop(done.insert(
                     task,
                     Standing {
@@ -85,8 +85,8 @@ pub fn look(system: &Installation, role: Role) -> Result<BTreeMap<u32, Standing>
     }
 }
 
-/// One look. Offsets are asked for before and after the changelog is read: a transaction in between
-/// moves them.
+/// Compares once. Reads the committed offsets before and after the changelog, because a transaction
+/// in between moves them.
 fn once(
     system: &Installation,
     role: Role,
@@ -155,7 +155,7 @@ fn once(
     Ok(inputs.iter().map(standing).collect())
 }
 
-/// The differences, in words.
+/// The differences as text, for messages.
 pub fn differences(system: &Installation, role: Role, task: u32, standing: &Standing) -> String {
     let Fit::Differ(differ) = &standing.fit else {
         return String::new();

@@ -1,9 +1,9 @@
-//! A running instance's report about itself in `STATE/<role>/<instance>/status.json`.
-//! `processor status` reads it beside the log's own figures; nothing in the system depends on it.
+//! Status file of a running instance: `STATE/<role>/<instance>/status.json`. `processor status`
+//! shows the file beside the figures of the log. No other part of the system depends on the file.
 //!
-//! The file is written every second or so as long as the process lives. Whether it does is told by
-//! that alone: a process id means nothing in another container, and on the same machine it is given
-//! to somebody else sooner or later.
+//! The process writes the file about every second. Only the time of the last write shows that the
+//! process lives. A process id is not enough: it has no meaning in another container, and the
+//! operating system reuses it.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,23 +17,22 @@ use os::files;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Waiting for its share of the partitions.
+    /// Waits for the assignment of partitions.
     #[default]
     Joining,
-    /// Bringing local state up to what was committed.
+    /// Restores local state up to the last commit.
     Restoring,
-    /// Processing.
+    /// Processes records.
     Running,
-    /// Beginning anew after something went wrong.
+    /// Starts a new incarnation after an error.
     Recovering,
-    /// A task that another instance runs; a warm copy is kept here.
+    /// Another instance runs the task; this instance keeps a warm copy.
     Standby,
-    /// Ended.
     Stopped,
 }
 
 impl Phase {
-    /// As in the file.
+    /// Name in the status file.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Joining => "joining",
@@ -46,89 +45,83 @@ impl Phase {
     }
 }
 
-/// One instance of one role.
+/// Status of one instance of a role.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceStatus {
-    /// The role.
     pub role: String,
-    /// Its number.
     pub instance: u32,
-    /// Process id, where it runs.
+    /// Process id, on the machine `host`.
     pub pid: u32,
-    /// Name of the machine (or container) where it runs; empty in files of before there was this.
+    /// Name of the machine or container. Empty in files of older versions.
     #[serde(default)]
     pub host: String,
-    /// Its state.
     pub state: Phase,
-    /// When that began, milliseconds since 1970.
+    /// Start of the current state, milliseconds since 1970.
     pub since_ms: i64,
-    /// Why it is not running, or why it ended, if it did not end well.
+    /// Reason for not running, or for an end with an error.
     #[serde(default)]
     pub why: Option<String>,
-    /// When this was written: the last sign of life of the process.
+    /// Time of the last write, milliseconds since 1970: the last sign of life of the process.
     pub updated_ms: i64,
-    /// When its loop last had something to tell; 0 in files of before there was this.
+    /// Time of the loop's last report, milliseconds since 1970. 0 in files of older versions.
     #[serde(default)]
     pub turned_ms: i64,
-    /// Its tasks.
     pub tasks: Vec<TaskStatus>,
-    /// Its counters since it started.
+    /// Counters since the start of the instance.
     pub counters: Counters,
-    /// Why it began anew the last time, if nothing was committed since.
+    /// Reason for the last recovery, if no transaction was committed since.
     #[serde(default)]
     pub trouble: Option<String>,
 }
 
-/// One task.
+/// Status of one task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskStatus {
-    /// Its number, which is its partitions' number.
+    /// Number of the task and of its partitions.
     pub task: u32,
-    /// Its state.
     pub state: Phase,
-    /// Changelog offset up to which state is restored.
+    /// Changelog offset up to which the state is restored.
     pub restored: u64,
     /// Changelog offset at which the restore ends.
     pub restore_end: u64,
-    /// Number of its last transaction.
+    /// Number of the last transaction.
     pub transaction: u64,
-    /// Digest of its state, in hexadecimal.
+    /// Digest of the state, in hexadecimal.
     pub digest: String,
-    /// How far its inputs are read.
+    /// Read position of each input.
     pub inputs: Vec<InputStatus>,
 }
 
-/// One input partition.
+/// Read position in one input partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputStatus {
-    /// Full name of the topic.
+    /// Topic name, prefix included.
     pub topic: String,
-    /// The partition.
     pub partition: u32,
     /// Next offset to read.
     pub next: u64,
 }
 
-/// Signs of life come every second; without one for so long an instance counts as gone. Clocks of
-/// two machines may differ by this much either way.
+/// Longest time between two signs of life; after a longer silence the instance counts as gone. The
+/// process writes every second. The limit also allows for clock differences between two machines,
+/// in both directions.
 pub const SILENCE_MS: i64 = 5_000;
 
-/// An instance's life, as far as it is known.
+/// Life of an instance, by its status file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// The instance runs.
     Alive,
-    /// The instance runs, and its loop has been in one turn since then: a commit that takes long, a
-    /// broker that does not answer.
+    /// The process lives, but its loop is in one long turn: a slow commit, or a broker that does
+    /// not answer.
     Busy {
-        /// Since when, milliseconds since 1970.
+        /// Start of the turn, milliseconds since 1970.
         since_ms: i64,
     },
-    /// The instance ended, and said so.
+    /// The instance ended, and reported its end.
     Ended,
-    /// The instance gives no sign of life: killed, frozen, or its machine or disk is gone.
+    /// No sign of life: the process was killed or is frozen, or its machine or disk is gone.
     Silent {
-        /// Its last sign, milliseconds since 1970.
+        /// Last sign of life, milliseconds since 1970.
         since_ms: i64,
     },
 }
@@ -142,7 +135,7 @@ pub fn host() -> String {
 }
 
 impl InstanceStatus {
-    /// Whether it lives, as of a moment.
+    /// Life of the instance at time `now_ms`.
     pub fn life(&self, now_ms: i64) -> Life {
         let silent = |ms: i64| now_ms.saturating_sub(ms).abs() > SILENCE_MS;
         match self.state {
@@ -157,7 +150,7 @@ impl InstanceStatus {
         }
     }
 
-    /// Where an instance's file is.
+    /// Path of an instance's status file.
     pub fn path(state: &Path, role: &str, instance: u32) -> PathBuf {
         state
             .join(role)
@@ -165,7 +158,7 @@ impl InstanceStatus {
             .join("status.json")
     }
 
-    /// Replaces the file in one step, so that a reader never sees half of it.
+    /// Replaces the file in one step, so that a reader never sees half of the content.
     pub fn write(&self, state: &Path) -> io::Result<()> {
         let path = Self::path(state, &self.role, self.instance);
         let fresh = path.with_extension("json.new");
@@ -177,8 +170,8 @@ impl InstanceStatus {
         std::fs::rename(fresh, path)
     }
 
-    /// All instances of a role that ever wrote here. Files that cannot be read are left out: they
-    /// say nothing about the log.
+    /// Status of all instances of a role below `state`. A file that cannot be read is left out: the
+    /// status files are no evidence about the log.
     pub fn read_all(state: &Path, role: &str) -> Vec<InstanceStatus> {
         let Ok(dir) = std::fs::read_dir(state.join(role)) else {
             return Vec::new();
@@ -210,7 +203,7 @@ mod tests {
 
         let now = 1_000_000;
 
-        // Process 1 is there on every machine.
+        // Process id 1 exists on every machine.
         assert_eq!(
             at(Phase::Running, now - 6_000, now - 6_000).life(now),
             Life::Silent {
@@ -241,7 +234,7 @@ mod tests {
         );
     }
 
-    /// As versions before wrote it.
+    /// Files of older versions.
     #[test]
     fn old_files_are_read() {
         let old = r#"{"role":"orders","instance":1,"pid":77,"state":"running","since_ms":1,"updated_ms":2,"tasks":[{"task":0,"state":"running",

@@ -1,9 +1,9 @@
-//! Writing to stderr in a way that never ends or stops the program.
+//! Writes to stderr without ending or blocking the program.
 //!
-//! Log lines are for whoever reads them; the work goes on without a reader. A pipe whose reader is
-//! gone, a full disk, or a reader that stands still would otherwise end a role with a panic, or
-//! stop it inside a write. So an error is ignored, and a line that cannot be written within a
-//! moment is dropped; the next line that can be written says how many were.
+//! Log lines must not affect the work. Otherwise, a closed pipe or a full disk would end a role
+//! with a panic, and a blocked reader would block a role. Write errors are therefore ignored. A
+//! line that cannot be written within `PATIENCE` is dropped. Before the next line, a note gives the
+//! number of dropped lines.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long one line may wait for a reader that stands still. After the first such line the next
-/// ones do not wait at all.
+/// Longest wait of a line for a blocked reader. After a dropped line, later lines do not wait until
+/// a write works again.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// A pipe that can be written takes this much at once (`PIPE_BUF`).
+/// A writable pipe takes this many bytes at once (`PIPE_BUF`).
 const PIECE: usize = 4096;
 
-/// How many lines were dropped since the last one that was written.
+/// Lines dropped since the last written line.
 static DROPPED: Mutex<u64> = Mutex::new(0);
 
 /// Stderr for log lines.
@@ -38,9 +38,9 @@ impl Write for Stderr {
     }
 }
 
-/// Writes a note to stderr, if that is possible.
+/// Writes a note to stderr, if possible.
 pub fn note(text: impl std::fmt::Display) {
-    // Never an error: see the module.
+    // `Stderr` never returns an error.
     Stderr
         .write_all(format!("{text}\n").as_bytes())
         .unwrap_or_default();
@@ -64,7 +64,7 @@ fn put(to: &mut (impl Write + std::os::fd::AsFd), dropped: &mut u64, line: &[u8]
     }
 }
 
-/// Whether all of it was written.
+/// True if all bytes were written.
 fn piecewise(to: &mut (impl Write + std::os::fd::AsFd), bytes: &[u8], patience: Duration) -> bool {
     bytes
         .chunks(PIECE)
@@ -80,7 +80,7 @@ fn writable(to: &impl std::os::fd::AsFd, patience: Duration) -> bool {
     let mut asked = [PollFd::new(to, PollFlags::OUT)];
     match poll(&mut asked, Some(&wait)) {
         Ok(n) => n > 0,
-        // A stream that cannot be asked is tried.
+        // Try to write if the stream cannot be polled.
         Err(_) => true,
     }
 }

@@ -1,15 +1,14 @@
-//! Runs instances, one thread each, until a signal, the end of a given time, or the end of the last
-//! of them.
+//! Runs instances, one thread each. The run ends with a signal, at the end of a given time, or with
+//! the last instance.
 //!
-//! A stop is asked for by a flag that each loop sees between two turns; a turn ends with a commit,
-//! so nothing is left half done. What does not end within the grace is left to the operating
-//! system: the next start recovers exactly as after a crash.
+//! A stop sets a flag that each loop reads between two turns. A turn ends with a commit, so no work
+//! is left half done. After the grace period, the supervisor leaves running threads to the
+//! operating system: the next start recovers exactly as after a crash.
 //!
-//! Roles in one process have nothing to do with each other: a bug in `notifications` is no reason
-//! to stop `orders`. So where that was asked for ([`Ends::Alone`]) a role that ends leaves the
-//! others running, and one that ended for a passing reason is started again, as a service manager
-//! would do it, so many times. The process then ends with the worst reason of all, which is the one
-//! that a person must see.
+//! Roles in one process are independent: a bug in `notifications` must not stop `orders`. With
+//! [`Ends::Alone`], the other roles continue when a role ends. A role that ended with
+//! [`FatalError::Failed`] is restarted, up to `RESTARTS` times in a row, as a service manager would
+//! do. The process ends with the worst error of all roles, because an operator must see that error.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,28 +22,28 @@ use faults::crash::{self, Point};
 use os::clock::wall_ms;
 use ports::topics::TopicTable;
 
-/// How often what a status file says is renewed, and how often the file is written whatever the
-/// loop does.
+/// Interval of status updates by the loop, and interval of status file writes, independent of the
+/// loop.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// How often it is said again that a role has ended while others go on, and for how long somebody's
-/// sign of life counts.
+/// Interval of the reminder that a role has ended and others continue. Age up to which another
+/// process's sign of life counts.
 const REMIND: Duration = Duration::from_secs(600);
 const FRESH_MS: i64 = 15_000;
 
-/// Starts of a role after passing trouble, in a row; a run longer than [`CALM`] begins a new row.
+/// Restarts in a row after a temporary failure. A run longer than [`CALM`] resets the count.
 const RESTARTS: u32 = 10;
 const CALM: Duration = Duration::from_secs(600);
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// The meaning of one instance's end for the others.
+/// Effect of one instance's end on the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// The first that ends takes the others with it.
+    /// The first end stops the others.
     Together,
-    /// The others go on, and passing trouble is tried again here.
+    /// The others continue, and an instance with a temporary failure is restarted.
     Alone,
 }
 
@@ -69,12 +68,11 @@ struct EndedInstance {
     result: Result<(), FatalError>,
 }
 
-/// An instance's status, shared by its loop, the thread that gives signs of life, and those who
-/// look.
+/// An instance's status, shared by its loop, the thread that writes status files, and monitors.
 type SharedStatus = Arc<Mutex<InstanceStatus>>;
 
 fn lock(told: &SharedStatus) -> std::sync::MutexGuard<'_, InstanceStatus> {
-    // Plain data, whole at any time.
+    // A panic cannot leave plain data half written, so ignore the poison.
     told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -82,26 +80,24 @@ fn lock(told: &SharedStatus) -> std::sync::MutexGuard<'_, InstanceStatus> {
 pub struct Monitor(Vec<SharedStatus>);
 
 impl Monitor {
-    /// Every instance as of its last report.
+    /// The last report of every instance.
     pub fn statuses(&self) -> Vec<InstanceStatus> {
         self.0.iter().map(|s| lock(s).clone()).collect()
     }
 }
 
-/// One instance to run and how it is called.
+/// The role, number and constructor of an instance.
 pub struct InstanceSpec {
-    /// Role name.
     pub role: &'static str,
-    /// Instance number.
     pub instance: u32,
-    /// Whether it leaves its group when it is stopped.
+    /// A stop makes the instance leave its consumer group.
     pub leave: bool,
-    /// Makes the instance, in its own thread; again for each start.
+    /// Makes the instance, in the thread of the instance. Called again for each restart.
     pub make: Box<dyn Fn() -> Result<Instance, FatalError> + Send>,
 }
 
 impl Supervisor {
-    /// Starts a thread for every member. `state` is where status files go.
+    /// Starts a thread for every member. `state` is the root directory of the status files.
     pub fn start(
         members: Vec<InstanceSpec>,
         topics: Arc<TopicTable>,
@@ -110,14 +106,14 @@ impl Supervisor {
     ) -> Supervisor {
         let stop = Arc::new(AtomicBool::new(false));
 
-        // A process that runs one role leaves the starts to whoever started it.
+        // A process with one role is restarted by its service manager.
         let ends = if members.len() < 2 {
             Ends::Together
         } else {
             ends
         };
 
-        // Unbounded, but each member sends exactly one message.
+        // The channel is unbounded, but each member sends exactly one message.
         let (send, ended) = tokio::sync::mpsc::unbounded_channel();
         let working = Arc::new(AtomicUsize::new(members.len()));
         let members: Vec<_> = members
@@ -148,7 +144,7 @@ impl Supervisor {
                 let live = move || {
                     let result = live(&m, &stop, reporter, ends, &working);
 
-                    // The receiver is gone only when the process is on its way out.
+                    // The receiver is dropped only when the process ends.
                     tell.send(EndedInstance { name: mine, result })
                         .unwrap_or_default();
                 };
@@ -192,9 +188,9 @@ impl Supervisor {
         Monitor(self.members.iter().map(|m| m.status.clone()).collect())
     }
 
-    /// Waits until `until` is over, or until the last instance has ended (the first, if they end
-    /// together); then stops what still runs, within `grace`. The worst reason of all is the
-    /// answer.
+    /// Waits until `until` resolves or the last instance has ended (the first, with
+    /// [`Ends::Together`]). Then stops the remaining instances, within `grace`. Returns the worst
+    /// error.
     pub async fn run(
         mut self,
         until: impl Future<Output = ()>,
@@ -276,7 +272,7 @@ impl Supervisor {
     }
 }
 
-/// Says that an instance has ended, and remembers the worst reason.
+/// Logs the end of an instance, and keeps the worst error.
 fn settle(worst: &mut Result<(), FatalError>, ended: EndedInstance, others: usize) {
     let Err(e) = ended.result else { return };
     match others {
@@ -295,8 +291,8 @@ fn settle(worst: &mut Result<(), FatalError>, ended: EndedInstance, others: usiz
     }
 }
 
-/// Which end a person must see first: a broken invariant (70), then a wrong configuration (78), a
-/// takeover (75), and passing trouble (1).
+/// Severity of an error: a bug (exit code 70), then a wrong configuration (78), a takeover (75),
+/// and a temporary failure (1).
 fn badness(stop: &FatalError) -> u8 {
     match stop {
         FatalError::Failed(_) => 1,
@@ -310,11 +306,11 @@ fn finished(m: &RunningInstance) -> bool {
     m.thread.as_ref().is_none_or(JoinHandle::is_finished)
 }
 
-/// Runs a member, and starts it again after passing trouble, if that is our part.
+/// Runs a member, and restarts the member after a temporary failure, with [`Ends::Alone`].
 ///
-/// `working`: how many members of the process neither have ended nor wait for a start. Where none
-/// is left, the process ends, and whoever started it decides: trouble of all roles is the process's
-/// own (its disk, its brokers).
+/// `working`: number of members that run now. Ended members and members that wait for a restart do
+/// not count. At 0 the process ends, and the service manager decides: if all roles fail, the cause
+/// is the process (its disk, its brokers).
 fn live(
     member: &InstanceSpec,
     stop: &AtomicBool,
@@ -377,14 +373,14 @@ fn live(
     }
 }
 
-/// How often a role was started again, and when it may be.
+/// Counts the restarts of a role, and computes the backoff.
 #[derive(Default)]
 struct Restarts {
     made: u32,
 }
 
 impl Restarts {
-    /// How long to wait before the next start; none if there were enough.
+    /// Backoff before the next restart; none after [`RESTARTS`] restarts in a row.
     fn next(&mut self, ran: Duration) -> Option<Duration> {
         if ran > CALM {
             self.made = 0;
@@ -428,8 +424,7 @@ fn run(
     Ok(())
 }
 
-/// Gives signs of life: writes the status files of instances that have begun and not ended, however
-/// long a turn of their loop takes.
+/// Writes the status files of running instances, independent of the length of a turn.
 struct Heart {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -450,7 +445,8 @@ impl Heart {
                     {
                         status.updated_ms = wall_ms();
 
-                        // The loop has said so, or will.
+                        // Ignore a write error: the loop writes the same file and reports the
+                        // error.
                         status.write(&state).unwrap_or_default();
                     }
                 }
@@ -479,7 +475,7 @@ impl Drop for Heart {
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
 
-            // A panic there has been printed, and a destructor cannot hand it on.
+            // The panic hook has printed a panic, and a destructor cannot return an error.
             let _joined = thread.join();
         }
     }
@@ -515,7 +511,7 @@ impl Reporter {
         });
     }
 
-    /// The role has ended for a passing reason and is started again in a moment.
+    /// The role ended with a temporary failure, and is restarted soon.
     fn waiting(&mut self, why: &str) {
         self.tell(Phase::Recovering, Some(why.to_string()), |status| {
             status.tasks.clear()
@@ -523,15 +519,14 @@ impl Reporter {
     }
 
     fn ended(&mut self, why: Option<&FatalError>) {
-        // The file of an instance that could not even be made may be that of another process, which
-        // lives.
+        // If the instance was never made, the status file may belong to another, living process.
         let made = lock(&self.status).updated_ms > 0;
         if made || why.is_some() && !self.is_somebody_elses() {
             self.tell(Phase::Stopped, why.map(ToString::to_string), |_| {});
         }
     }
 
-    /// Whether another process gives signs of life under this name.
+    /// True if another process gives signs of life under this name.
     fn is_somebody_elses(&self) -> bool {
         let (role, instance) = {
             let status = lock(&self.status);

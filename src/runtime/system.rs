@@ -1,5 +1,5 @@
-//! One installation as a process sees it: the log, the names of its topics, where local state is,
-//! and the settings of the roles.
+//! One installation as a process sees it: the log, topic names, the root of local state, and the
+//! settings of the roles.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,40 +19,37 @@ use store::dir::StateIdentity;
 use store::rocks::{RocksStores, SharedMemory};
 use wire::topics;
 
-/// Transaction timeout, the broker's check interval, and slack: the longest that a dead
-/// predecessor's transaction can stay pending.
+/// Longest time that the transaction of a dead predecessor can stay open: transaction timeout, the
+/// broker's check interval, and slack.
 const TAKEOVER_WAIT: Duration = Duration::from_secs(45);
-/// How long the first contact with the log may take.
+/// Longest wait for the first contact with the log.
 const STARTUP_WAIT: Duration = Duration::from_secs(30);
-/// Longest wait for input; a stop is seen this late on an idle system.
+/// Longest wait for input. On an idle system, a stop takes effect after at most this time.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// Committed values each role keeps in memory.
+/// Memory of each role's cache of committed values.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// See the module.
+/// The parts of an installation that every command needs.
 #[derive(Clone)]
 pub struct Installation {
-    /// The log.
     pub log: Arc<dyn Log>,
-    /// Names of topics.
     pub topics: Arc<TopicTable>,
-    /// Root of local state.
+    /// Root directory of local state.
     pub state: PathBuf,
-    /// Instance number of the roles that this process runs.
+    /// Instance number of the roles in this process.
     pub instance: u32,
-    /// Settings of the roles.
     pub roles: RoleSettings,
-    /// Bounds of one transaction.
+    /// Limits of one transaction.
     pub limits: Limits,
-    /// How often each store is looked through while it runs; zero: never.
+    /// Interval of scrubbing each store while it runs; zero: never.
     pub scrub_every: Duration,
-    /// Whether instances leave their groups when they are stopped.
+    /// A stop makes instances leave their groups.
     pub leave: bool,
-    /// Of which tasks that other instances run warm copies are kept.
+    /// Tasks of other instances that this process keeps as standbys.
     pub standby: Standby,
-    /// How long to wait for a predecessor that still holds the local state.
+    /// Longest wait for a predecessor that still locks the local state.
     pub lock_wait: Duration,
-    /// Memory that the stores of this process share.
+    /// Memory shared by the stores of this process.
     pub memory: SharedMemory,
 }
 
@@ -62,7 +59,7 @@ impl Installation {
         format!("{}processor-{}", self.topics.prefix(), role.name())
     }
 
-    /// Partition counts by topic number; an error names the first topic that is missing.
+    /// Partition counts by topic number. The error names the first missing topic.
     pub fn partitions(&self) -> Result<Arc<[u32]>, LogError> {
         let count = |t| {
             let missing = || {
@@ -78,13 +75,13 @@ impl Installation {
         self.topics.iter().map(count).collect()
     }
 
-    /// How many tasks a role has: the partitions of its changelog.
+    /// Number of tasks of a role: the partitions of its changelog.
     pub fn tasks(&self, role: Role) -> Result<u32, LogError> {
         Ok(self.partitions()?[self.factory(role)?.spec().changelog.0 as usize])
     }
 
-    /// Records that some role has yet to handle. The roles are asked in the order in which records
-    /// flow, so 0 means that nothing was on its way.
+    /// Records that some role has yet to process. The roles are checked in the order of the record
+    /// flow, so 0 means that no record was in flight.
     pub fn unread(&self) -> Result<u64, LogError> {
         let mut records = 0;
         for role in Role::all() {
@@ -97,13 +94,13 @@ impl Installation {
         Ok(records)
     }
 
-    /// A role's logic.
+    /// The factory of a role's tasks.
     pub fn factory(&self, role: Role) -> Result<Box<dyn RoleFactory>, LogError> {
         let count = self.partitions()?[topics::ORDER_COMMANDS.0 as usize];
         Ok(roles::factory(role, self.roles, self.topics.clone(), count))
     }
 
-    /// The same to do again what a task did before.
+    /// Like [`Installation::factory`], for a replay of past transactions of `task`.
     pub fn factory_of_past(&self, role: Role, task: u32) -> Result<Box<dyn RoleFactory>, LogError> {
         let count = self.partitions()?[topics::ORDER_COMMANDS.0 as usize];
         let links = if role == Role::Audit {
@@ -121,7 +118,7 @@ impl Installation {
         ))
     }
 
-    /// Opens the local state of a role for this process alone.
+    /// Opens and locks the local state of a role.
     pub fn local_state(&self, role: Role) -> Result<RocksStores, FatalError> {
         let identity = self.identity(role)?;
         RocksStores::open(
@@ -147,7 +144,7 @@ impl Installation {
         belongs().map_err(stop_log)
     }
 
-    /// An instance of a role, to be run by a supervisor.
+    /// The specification of a role's instance, for a supervisor.
     pub fn member(&self, role: Role) -> InstanceSpec {
         let system = self.clone();
         InstanceSpec {
@@ -199,9 +196,9 @@ impl Installation {
             .map_err(|e| FatalError::Failed(format!("no thread can be started: {e}")))
     }
 
-    /// Makes the topics that are missing; those that exist must fit. `many` is the number of
-    /// partitions of all that are not broadcast. `each` is told every topic's name and whether it
-    /// was made.
+    /// Creates the missing topics. Existing topics must have the right settings. `many` is the
+    /// partition count of topics that are not broadcast. `each` receives every topic's name, and
+    /// true if the topic was created.
     pub fn create_topics(
         &self,
         many: u32,
@@ -233,8 +230,8 @@ impl Installation {
             each(name, false);
         }
 
-        // All or none: topics made beside some that do not fit would have to be made again once
-        // those are put right.
+        // Create all topics or none: after the repair of a wrong topic, the new topics would have
+        // to be created again.
         for (topic, count) in missing.into_iter().filter(|_| wrong.is_empty()) {
             self.log
                 .create_topic(topic, self.topics.spec(topic), count)?;
@@ -253,7 +250,7 @@ impl Installation {
     }
 }
 
-/// The end that a failing log means before anything runs.
+/// Converts a log error before the start of a role into the error that ends the process.
 pub fn stop_log(e: LogError) -> FatalError {
     match e {
         LogError::Unavailable(_) | LogError::Io(_) => FatalError::Failed(e.to_string()),
@@ -263,10 +260,10 @@ pub fn stop_log(e: LogError) -> FatalError {
     }
 }
 
-/// The end that a failing store means before anything runs.
+/// Converts a store error before the start of a role into the error that ends the process.
 pub fn stop_store(e: StoreError) -> FatalError {
     match e {
-        // The process that holds the store ends some day: starting again later helps.
+        // The process that holds the store ends at some time, so a later restart helps.
         StoreError::Io(_) | StoreError::Held(_) => FatalError::Failed(e.to_string()),
         StoreError::Corrupt(_) => FatalError::Bug(e.to_string()),
         StoreError::Invalid(why) => FatalError::Invalid(why),

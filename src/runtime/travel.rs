@@ -1,5 +1,5 @@
-//! `processor replay --until`: a task's state as it was at a moment, in a scratch directory that
-//! may be kept and looked at.
+//! `processor replay --until`: rebuilds a task's state at a past moment, in a scratch directory or
+//! in a directory to keep.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,11 +18,11 @@ use roles::Role;
 use store::dir::{StateIdentity, write_identity};
 use store::rocks::RocksStore;
 
-/// Longest silence of the changelog while its end is read.
+/// Longest silence of the changelog during the read of its end.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// Rebuilds one task as it was; none if it has never committed anything. `keep`: where its store
-/// stays, as `KEEP/<role>/<task>`.
+/// Rebuilds one task at `moment`; none if the task has never committed. `keep`: the store is kept
+/// in `KEEP/<role>/<task>`.
 pub fn travel_task(
     system: &Installation,
     role: Role,
@@ -44,7 +44,7 @@ pub fn travel_task(
         .filter_map(|i| own(i.topic))
         .collect();
 
-    // The order of meta records.
+    // Meta records list the inputs in this order.
     inputs.sort();
     let group = system.log.group_offsets(&system.group(role), &inputs)?;
     let mut group: Vec<_> = inputs.into_iter().zip(group).collect();
@@ -95,7 +95,7 @@ pub fn travel_task(
     Ok(Some(travelled))
 }
 
-/// An empty place for a store that is kept, labelled with what it belongs to.
+/// An empty directory for a kept store, labelled with its identity.
 fn place(
     system: &Installation,
     role: Role,
@@ -130,7 +130,7 @@ fn place(
     Ok(dir)
 }
 
-/// A task's store that was kept, opened for reading only.
+/// Opens a kept store of a task, read-only.
 pub fn kept_store(
     keep: &Path,
     role: Role,

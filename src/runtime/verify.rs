@@ -1,5 +1,5 @@
-//! `processor verify`: is what is on disk and in the log what it must be? Reads only, and may run
-//! beside the roles; records that arrive meanwhile are left to the next run.
+//! `processor verify`: checks stores and log. Reads only, and may run beside the roles. Records
+//! that arrive during a run are left to the next run.
 
 use std::collections::BTreeMap;
 
@@ -21,32 +21,29 @@ use wire::event::{Event, OrderEvent};
 use wire::topics;
 use wire::trade::{Trade, TradeBusted};
 
-/// Clients' transactions that are open for longer are told of.
+/// Transactions of clients that are open longer than this are reported.
 const HELD_MS: i64 = 10_000;
 
-/// One thing that was looked at.
+/// Result of one check.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// The object of the check.
+    /// Object of the check.
     pub name: String,
-    /// Whether it is as it must be.
     pub ok: bool,
-    /// Figures, or what is wrong.
+    /// Figures, or the error.
     pub detail: String,
 }
 
-/// Why nothing could be checked.
+/// Reasons for a run without checks.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// A store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Runs all checks for these roles; `each` is told every result as it comes.
+/// Runs all checks of `roles`; `each` receives every result at once.
 pub fn run(
     system: &Installation,
     roles: &[Role],
@@ -89,7 +86,8 @@ pub fn run(
     Ok(all_ok)
 }
 
-/// Content against digest, and for `orders` the books. Answers where the store is.
+/// Compares a store's content with its digest; for `orders`, also checks the books. Returns the
+/// position of the store.
 fn store(
     system: &Installation,
     role: Role,
@@ -168,7 +166,7 @@ fn store(
     Ok(Some(meta.meta))
 }
 
-/// Compares as a start does: the group's committed offsets, the last meta record of each changelog
+/// Compares, as a start does, the group's committed offsets, the last meta record of each changelog
 /// partition, and the local stores.
 fn positions(
     system: &Installation,
@@ -246,8 +244,8 @@ fn positions(
     Ok(())
 }
 
-/// Input that nobody can read: a client's transaction is open before it. Nothing is damaged by
-/// that, but everything behind it stands.
+/// Reports input that cannot be read, because an open transaction of a client precedes it. No data
+/// is damaged, but the records behind that transaction wait.
 fn held(system: &Installation, role: Role, tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
     let now = wall_ms();
     for lag in lag::of_role(&*system.log, role, &system.group(role))? {
@@ -271,7 +269,7 @@ fn held(system: &Installation, role: Role, tell: &mut dyn FnMut(Check)) -> Resul
     Ok(())
 }
 
-/// A check that no task can make alone. Nothing is said unless the state of all tasks is here.
+/// A check over all tasks. None unless the local state of all tasks is here.
 fn market(system: &Installation) -> Result<Option<Check>, VerifyError> {
     let name = "orders and trading: clearing and open orders".to_string();
     let wrong = |detail: String| {
@@ -287,7 +285,7 @@ fn market(system: &Installation) -> Result<Option<Check>, VerifyError> {
         for task in 0..system.tasks(role)? {
             let store = match newest_store(&system.state, role, task) {
                 Ok(Some((_, store, _))) => store,
-                // Said elsewhere, where it is this task's turn.
+                // The check of this store reports the error.
                 Ok(None) | Err(StoreError::Corrupt(_)) => return Ok(None),
                 Err(e) => return Err(e.into()),
             };
@@ -317,7 +315,7 @@ fn market(system: &Installation) -> Result<Option<Check>, VerifyError> {
     }
 }
 
-/// Every user's events are numbered 1, 2, 3, ...
+/// Checks that every user's events have the numbers 1, 2, 3, ...
 fn sequences(system: &Installation, partition: u32) -> Result<Check, LogError> {
     let mut last = BTreeMap::<String, u64>::new();
     let mut events = 0u64;
@@ -362,8 +360,8 @@ fn sequences(system: &Installation, partition: u32) -> Result<Check, LogError> {
     })
 }
 
-/// Every side of every trade is settled exactly once at its quantity and price: two sums over
-/// hashes, equal or not.
+/// Checks that every side of every trade is settled exactly once, at its quantity and price.
+/// Compares two sums over hashes.
 fn settlement(system: &Installation, partitions: &[u32]) -> Result<Check, LogError> {
     let share = |id: &str, quantity: i64, price: i64| {
         digest::of(
@@ -420,7 +418,7 @@ fn settlement(system: &Installation, partitions: &[u32]) -> Result<Check, LogErr
         if let Ok(b) = TradeBusted::decode(value) {
             busts.told(&b);
         } else if let Ok(t) = Trade::decode(value) {
-            // Both sides, unless one of them is the house.
+            // Two sides, unless one of them is the house.
             let sides = if [t.buyer, t.seller].iter().any(|u| u.starts_with("house:")) {
                 1
             } else {
@@ -470,7 +468,8 @@ fn settlement(system: &Installation, partitions: &[u32]) -> Result<Check, LogErr
     })
 }
 
-/// Recomputes every chain, and compares its payloads with the source records that are still there.
+/// Recomputes every chain, and compares the payload hashes with the source records that still
+/// exist.
 fn audit(system: &Installation, tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
     let group = system.group(Role::Audit);
     let chains = Chains {

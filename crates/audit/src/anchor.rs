@@ -1,6 +1,7 @@
-//! Anchors: the heads of all chains at one moment, and one hash over them. A chain proves that it
-//! was not changed *in place*; that it was not cut short or rewritten as a whole only something can
-//! prove that is kept elsewhere. An anchor is that something: one line of JSON.
+//! Anchors: the heads of all chains at one moment, and one hash over the heads. A hash chain shows
+//! that no entry was changed *in place*. But a chain that was cut off, or rewritten from the start,
+//! is still consistent. A copy of the heads, kept outside the log, shows both changes. An anchor is
+//! a copy of this kind: one line of JSON.
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use domain::chain::Hash;
 use ports::topics::TopicId;
 use wire::topics::{self, AUDITED};
 
-/// Version of the line's form.
+/// Version of the line format.
 pub const FORMAT: u64 = 1;
 
 /// The last entry of a chain.
@@ -18,33 +19,33 @@ pub const FORMAT: u64 = 1;
 pub struct ChainHead {
     /// `topic/partition` of the source, prefix included.
     pub chain: String,
-    /// Entries from the start up to it.
+    /// Number of entries from the start up to this head.
     pub entries: u64,
-    /// Its source offset.
+    /// Source offset of the last entry.
     pub offset: u64,
-    /// Its hash.
+    /// Hash of the last entry.
     pub hash: Hash,
 }
 
-/// See the module.
+/// The heads of all chains at one moment. One line of an anchor file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchor {
-    /// When it was taken, RFC 3339. A claim of the machine that took it.
+    /// Time of the anchor, RFC 3339. A claim of the machine that made the anchor.
     pub time: String,
-    /// Which log it is of.
+    /// Id of the cluster with the log.
     pub cluster: String,
-    /// Heads of all chains that have entries, by name.
+    /// Heads of all chains with entries, sorted by name.
     pub heads: Vec<ChainHead>,
-    /// Hash over all of it.
+    /// Hash over time, cluster and heads.
     pub root: Hash,
-    /// Where each partition of the audit log was read to, so that the next anchor can go on there;
-    /// empty if that was not said. In no hash: one that is wrong leads to another record than the
-    /// last one that this anchor saw, and then everything is read.
+    /// Offset up to which each partition of the audit log was read; the next anchor can start
+    /// there. Empty if unknown. No hash covers the positions. A wrong position leads to a record
+    /// that is no head of the anchor. The next run then reads the whole audit log.
     pub positions: Vec<u64>,
 }
 
 impl Anchor {
-    /// Over these heads.
+    /// Makes an anchor of `heads`.
     pub fn new(time: String, cluster: String, mut heads: Vec<ChainHead>) -> Anchor {
         heads.sort_by(|a, b| a.chain.cmp(&b.chain));
         let root = root(&time, &cluster, &heads);
@@ -57,20 +58,20 @@ impl Anchor {
         }
     }
 
-    /// The same with the places up to which the audit log was read.
+    /// Adds the offsets up to which the audit log was read.
     pub fn read_to(self, positions: Vec<u64>) -> Anchor {
         Anchor { positions, ..self }
     }
 
-    /// Whether any of its chains is of topics with this prefix. One anchor is of one prefix, but
-    /// several may share a log, and a file of anchors.
+    /// True if one of the chains has a topic with this prefix. An anchor covers one prefix. Several
+    /// prefixes may share a log and a file of anchors.
     pub fn is_of(&self, prefix: &str) -> bool {
         self.heads
             .iter()
             .any(|h| prefix_of(&h.chain) == Some(prefix))
     }
 
-    /// As one line of JSON.
+    /// The anchor as one line of JSON.
     pub fn line(&self) -> Value {
         let heads: Vec<Value> = self.heads.iter().map(head_json).collect();
         let mut line = json!({"anchor": FORMAT, "time": self.time, "cluster": self.cluster, "chains": heads, "root": hex(&self.root)});
@@ -81,7 +82,7 @@ impl Anchor {
         line
     }
 
-    /// Reads a line; its root must be that of its heads.
+    /// Parses a line. The root must match the heads.
     pub fn parse(line: &[u8]) -> Result<Anchor, String> {
         let v: Value = serde_json::from_slice(line).map_err(|e| format!("no JSON: {e}"))?;
         match v["anchor"].as_u64() {
@@ -120,7 +121,7 @@ impl Anchor {
     }
 }
 
-/// Reads kept anchors, one on each line; empty lines are passed over. An error names the line.
+/// Parses an anchor file, one anchor per line. Empty lines are skipped. The error names the line.
 pub fn parse_all(text: &[u8]) -> Result<Vec<Anchor>, String> {
     let lines = text
         .split(|b| *b == b'\n')
@@ -131,8 +132,7 @@ pub fn parse_all(text: &[u8]) -> Result<Vec<Anchor>, String> {
         .collect()
 }
 
-/// The prefix before the topic's name in the name of a chain; none if it is the chain of no topic
-/// that is audited.
+/// The topic prefix in a chain's name; none if no audited topic matches.
 pub fn prefix_of(chain: &str) -> Option<&str> {
     let (topic, _) = chain.rsplit_once('/')?;
     let plain = topics::table("");
@@ -141,7 +141,7 @@ pub fn prefix_of(chain: &str) -> Option<&str> {
         .find_map(|t| topic.strip_suffix(plain.name(*t)))
 }
 
-/// The topic that a chain is of, whatever its prefix.
+/// The topic of a chain, for any prefix.
 pub fn topic_of(chain: &str) -> Option<TopicId> {
     let (topic, _) = chain.rsplit_once('/')?;
     let plain = topics::table("");
@@ -150,12 +150,10 @@ pub fn topic_of(chain: &str) -> Option<TopicId> {
         .find(|t| topic.ends_with(plain.name(*t)))
 }
 
-/// A head as JSON.
 pub fn head_json(h: &ChainHead) -> Value {
     json!({"chain": h.chain, "entries": h.entries, "offset": h.offset, "hash": hex(&h.hash)})
 }
 
-/// A head from JSON.
 pub fn parse_head(v: &Value) -> Option<ChainHead> {
     Some(ChainHead {
         chain: v["chain"].as_str()?.to_string(),
@@ -165,7 +163,8 @@ pub fn parse_head(v: &Value) -> Option<ChainHead> {
     })
 }
 
-/// The first leaf says when and of what; the others are the heads, by name.
+/// Merkle root. The first leaf holds time and cluster; the other leaves are the heads, sorted by
+/// name.
 fn root(time: &str, cluster: &str, heads: &[ChainHead]) -> Hash {
     let mut leaves = vec![merkle::leaf(&[time.as_bytes(), b"\n", cluster.as_bytes()])];
     leaves.extend(heads.iter().map(|h| {

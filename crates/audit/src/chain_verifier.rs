@@ -1,10 +1,11 @@
-//! One chain, link by link: where it first goes wrong, and what kind of damage that is. Pure, and
-//! constant in memory: it is shown entries in the order in which they stand, with what the source
-//! has at each of them, and keeps a handful of hashes.
+//! Verifies one hash chain, link by link: finds the first bad link and the kind of damage. Pure,
+//! and constant in memory. The caller passes the entries in log order, each with the content of the
+//! source partition at the entry's offset.
 //!
-//! The first wrong link says *where*. *What* happened often shows only later: an entry that does
-//! not continue the chain was moved here if the one that does comes after it, and the ones between
-//! are gone if it never comes. So after the first wrong link the walker goes on listening.
+//! The first bad link gives only the offset of the damage. The kind of damage often needs later
+//! entries. Example: an entry does not continue the chain. If the missing entry comes later, the
+//! first entry was moved. If the missing entry never comes, entries between them were deleted. The
+//! verifier therefore continues to read after the first bad link.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,22 +15,21 @@ use domain::chain::{GENESIS, Hash, link};
 /// The damage done to a chain or its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DamageKind {
-    /// A record or an entry is not what it was.
+    /// The content of a record or an entry was changed.
     Changed,
-    /// The record is gone, and later ones are there.
+    /// The record is missing, but later records exist.
     Deleted,
-    /// The record stands in another's place.
+    /// The record stands at the offset of another record.
     Swapped,
-    /// Everything from there on is gone.
+    /// All records and entries from this offset on are missing.
     Truncated,
-    /// The record was never there.
+    /// The record was not part of the original log.
     Inserted,
-    /// The chain is whole, but it is not the one that an anchor saw.
+    /// The chain is consistent, but an anchor recorded another chain.
     Rewritten,
 }
 
 impl DamageKind {
-    /// The word for it.
     pub fn name(self) -> &'static str {
         match self {
             DamageKind::Changed => "changed",
@@ -51,127 +51,127 @@ impl fmt::Display for DamageKind {
 /// The first bad record of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// The kind of damage.
     pub kind: DamageKind,
-    /// Its offset in the source partition.
+    /// Offset in the source partition.
     pub offset: u64,
-    /// Where in the audit log (or, of a file, in which line) this shows; none if it shows nowhere
-    /// there.
+    /// Offset in the audit log (or line of a file) that shows the damage; none if no entry shows
+    /// the damage.
     pub at: Option<u64>,
-    /// The damage in words.
     pub text: String,
 }
 
-/// An entry of the chain, without its name.
+/// An entry of the chain, without the chain's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Offset of the entry in the audit log (or line of a file).
     pub at: u64,
-    /// Offset of the record.
+    /// Offset of the record in the source partition.
     pub offset: u64,
-    /// See `domain::chain`.
+    /// Hash of key and value; see `domain::chain`.
     pub payload: Hash,
-    /// The hash of all the rest of the record, since version 2.
+    /// Hash of the rest of the record. Since version 2.
     pub meta: Option<Hash>,
-    /// Hash of the entry before.
+    /// Hash of the previous entry.
     pub prev: Hash,
-    /// Its own hash.
+    /// Hash of this entry.
     pub hash: Hash,
-    /// The record's log time.
+    /// Log time of the record.
     pub time_ms: i64,
 }
 
-/// The source partition's content where an entry points.
+/// The content of the source partition at an entry's offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Here {
     /// A record with this content.
     Record(Hash),
-    /// The record, but with this log time instead of the entry's.
+    /// The record has the right content, but this log time instead of the entry's log time.
     Time(i64),
-    /// The record, but with other headers, or an empty key or value in the place of none.
+    /// The record has the right content, but other headers, or an empty key or value instead of
+    /// none.
     Headers,
-    /// None; the log may have dropped it (a compacted topic), so that says nothing.
+    /// No record. The topic is compacted, so a missing record proves no damage.
     Compacted,
-    /// None. `more`: the partition goes on behind it.
+    /// No record, in a topic that is not compacted.
     Missing {
-        /// Whether there are later records.
+        /// Later records exist in the partition.
         more: bool,
     },
-    /// The source was not looked at, or the entry points backwards.
+    /// The source was not read.
     Unknown,
 }
 
-/// How far a chain is known to be good.
+/// The part of a chain that is verified as good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerifiedPrefix {
-    /// So many entries.
+    /// Number of good entries.
     pub entries: u64,
-    /// The source offset of the last of them.
+    /// Source offset of the last good entry.
     pub last: Option<u64>,
-    /// Its hash; zero bytes before the first.
+    /// Hash of the last good entry; zero bytes before the first entry.
     pub head: Hash,
 }
 
-/// An anchor's head of a chain.
+/// The head of a chain as an anchor recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Entries up to here; none if the chain is not walked from its start.
+    /// Number of entries up to this head; none if the verifier does not start at the first entry.
     pub entries: Option<u64>,
-    /// Source offset of the last.
+    /// Source offset of the last entry.
     pub offset: u64,
-    /// Its hash.
+    /// Hash of the last entry.
     pub hash: Hash,
-    /// Which anchor says so.
+    /// Name of the anchor, for messages.
     pub label: String,
 }
 
-/// Damage that cannot be told apart until more of the chain was seen.
+/// Damage whose kind is not known until more entries are read.
 #[derive(Clone, Debug)]
 enum OpenDamage {
-    /// Nothing yet: all is well.
+    /// No damage so far.
     Nothing,
-    /// An entry came that does not continue the chain. `successor`: the one that does came later;
-    /// `parent`: so did the one that it continues.
+    /// An entry does not continue the chain. `successor`: offset of a later entry that does
+    /// continue the chain. `parent`: the entry that `came` continues was also found later.
     Broken {
         came: Link,
         gap: Option<u64>,
         successor: Option<u64>,
         parent: bool,
     },
-    /// A record has another content than its entry says. A later entry may want just that content:
-    /// then the two were swapped.
+    /// The content of a record differs from the hash in the entry. If a later entry has exactly
+    /// this content, the two records were swapped.
     Content { wanted: Hash, found: Hash },
-    /// An entry continues the chain, but does not agree with the source. If the chain goes on
-    /// without it, it was never there.
+    /// An entry continues the chain, but differs from the source. If the chain continues without
+    /// this entry, the entry was inserted.
     NoRecord { came: Link },
-    /// Decided.
+    /// The kind of damage is decided.
     Closed,
 }
 
-/// See the module.
+/// Verifies one chain. Call [`ChainVerifier::link`] for each entry, then [`ChainVerifier::end`].
 pub struct ChainVerifier {
     name: String,
     good: VerifiedPrefix,
     before: Option<VerifiedPrefix>,
-    /// Where the last good entry is.
+    /// Audit log offset of the last good entry.
     last_at: Option<u64>,
     open: OpenDamage,
     damage: Option<Damage>,
     anchors: VecDeque<Checkpoint>,
     anchored: Option<(u64, String)>,
-    /// Whether the chain is walked from its first entry.
+    /// The verifier starts at the first entry of the chain.
     from_start: bool,
-    /// Whether an entry of version 2 was seen: none of version 1 follows it.
+    /// An entry of version 2 was read. An entry of version 1 must not follow.
     bound: bool,
 }
 
 impl ChainVerifier {
-    /// A chain from its start. `name` is `topic/partition`; `anchors` in rising order of offsets.
+    /// Verifies a chain from its start. `name` is `topic/partition`. `anchors` are sorted by
+    /// offset.
     pub fn new(name: &str, anchors: Vec<Checkpoint>) -> ChainVerifier {
         Self::continuing(name, GENESIS, anchors, true)
     }
 
-    /// A chain from somewhere in the middle, after this hash.
+    /// Verifies the part of a chain that follows the entry with hash `head`.
     pub fn after(name: &str, head: Hash, anchors: Vec<Checkpoint>) -> ChainVerifier {
         Self::continuing(name, head, anchors, false)
     }
@@ -202,7 +202,7 @@ impl ChainVerifier {
         }
     }
 
-    /// A chain from its start that is known to be good so far: an anchor saw it.
+    /// Verifies the part of a chain that follows `good`, a prefix that an anchor recorded.
     pub fn resuming(name: &str, good: VerifiedPrefix, anchors: Vec<Checkpoint>) -> ChainVerifier {
         let anchors = anchors
             .into_iter()
@@ -214,40 +214,41 @@ impl ChainVerifier {
         }
     }
 
-    /// `topic/partition`.
+    /// The chain's name, `topic/partition`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How far all is well.
+    /// The part that is verified as good so far.
     pub fn good(&self) -> VerifiedPrefix {
         self.good
     }
 
-    /// Whether nothing wrong was seen so far.
+    /// True if no damage was found so far.
     pub fn is_good(&self) -> bool {
         self.damage.is_none()
     }
 
-    /// The offset of the last entry that an anchor was found to agree with.
+    /// Source offset of the last entry that agreed with an anchor.
     pub fn anchored(&self) -> Option<u64> {
         self.anchored.as_ref().map(|(offset, _)| *offset)
     }
 
-    /// Begins the chain at this offset: checkpoints before it are not asked for.
+    /// Starts the chain at this offset: removes the checkpoints with lower offsets.
     pub fn begin_at(&mut self, offset: u64) {
         while self.good.entries == 0 && self.anchors.front().is_some_and(|c| c.offset < offset) {
             self.anchors.pop_front();
         }
     }
 
-    /// The chain may go on elsewhere: anchors of what comes later are no complaint.
+    /// Removes the remaining anchors. Their entries may follow elsewhere, so their absence is no
+    /// damage.
     pub fn forget_anchors(&mut self) {
         self.anchors.clear();
     }
 
-    /// The next entry. `gap`: a record between the last entry's and this one's, which has none.
-    /// `here`: what the source has at its offset.
+    /// Takes the next entry. `gap`: offset of a record without an entry, between the last entry's
+    /// record and this entry's record. `here`: the content of the source at the entry's offset.
     pub fn link(&mut self, e: &Link, gap: Option<u64>, here: Here) {
         match &mut self.open {
             OpenDamage::Nothing => self.take(e, gap, here),
@@ -294,7 +295,7 @@ impl ChainVerifier {
         }
     }
 
-    /// An entry that cannot be read, or does not belong to the chain it is filed under.
+    /// Takes an entry that cannot be decoded, or that belongs to another chain.
     pub fn unreadable(&mut self, at: u64, why: &str) {
         if matches!(self.open, OpenDamage::Nothing) {
             let next = self.good.last.map_or(0, |o| o + 1);
@@ -310,8 +311,8 @@ impl ChainVerifier {
         }
     }
 
-    /// Hands over what the first bad record is, now that the last entry was seen. `missing`: a
-    /// record behind the last entry that should have one.
+    /// Returns the good prefix and the first damage. Call after the last entry. `missing`: offset
+    /// of a record after the last entry that should have an entry.
     pub fn end(mut self, missing: Option<u64>) -> (VerifiedPrefix, Option<Damage>) {
         self.close();
         if let (None, Some(offset)) = (&self.damage, missing) {
@@ -485,11 +486,11 @@ impl ChainVerifier {
         };
     }
 
-    /// An entry that is whole in itself, but does not continue the chain.
+    /// Handles an entry that is valid in itself, but does not continue the chain.
     fn broken(&mut self, e: &Link, gap: Option<u64>) {
         let last = self.good.last;
         match self.before {
-            // The entry continues the chain before the last one: the last one does not belong.
+            // The entry continues the chain before the last entry: the last entry was inserted.
             Some(before) if e.prev == before.head && last.is_some_and(|last| e.offset > last) => {
                 self.good = before;
                 let text = "the chain goes on without this record and its entry".into();
@@ -532,7 +533,7 @@ impl ChainVerifier {
         }
     }
 
-    /// Decides what is still open.
+    /// Decides the kind of any damage that is still open.
     fn close(&mut self) {
         let OpenDamage::Broken {
             came,
@@ -562,8 +563,8 @@ impl ChainVerifier {
                         came.offset
                     ),
                 ),
-                // Nothing fits between them, so the earlier one is another than it was, together
-                // with its entry.
+                // No record fits between the two offsets, so the earlier record and its entry were
+                // both changed.
                 (None, Some(before)) if came.offset == next => {
                     let text =
                         "the record and its entry are not those that the next entry continues"

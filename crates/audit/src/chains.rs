@@ -1,8 +1,8 @@
-//! All chains of an installation, streamed: each partition of the audit log beside the source
-//! partitions whose chains lie in it.
+//! Verifies all chains of an installation, as a stream: each partition of the audit log, together
+//! with the source partitions of its chains.
 //!
-//! Reads only, and may run beside the roles: what arrives meanwhile is left to the next run. Memory
-//! is bounded by the number of chains.
+//! Reads only, and may run beside the roles. Records that arrive during a run are left to the next
+//! run. Memory grows with the number of chains only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,50 +22,49 @@ use ports::{Log, LogError};
 use wire::audit::AuditEntry;
 use wire::topics::{AUDIT_CHANGELOG, AUDIT_LOG, AUDITED};
 
-/// Longer than a transaction of ours can stay open.
+/// `SETTLE_TRIES` x `SETTLE_WAIT` is longer than any open transaction of the roles.
 const SETTLE_TRIES: u32 = 300;
 const SETTLE_WAIT: Duration = Duration::from_millis(100);
-/// Longest silence of the changelog while its end is read.
+/// Longest silence of the changelog during the read of its end.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// How one chain is.
+/// The result for one chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainReport {
     /// `topic/partition` of the source, prefix included.
     pub name: String,
-    /// Partition of the audit log that its entries are in.
+    /// Partition of the audit log with the entries of this chain.
     pub kept_in: TopicPartition,
-    /// How far it is good.
+    /// Good prefix of the chain.
     pub good: VerifiedPrefix,
     /// The first bad record, if there is one.
     pub damage: Option<Damage>,
 }
 
-/// A look at all chains of an installation.
+/// Parameters of a verification of all chains.
 pub struct Chains<'a> {
-    /// The log.
     pub log: &'a dyn Log,
-    /// Names of topics.
     pub topics: &'a TopicTable,
-    /// Consumer group of the audit role: its positions say which records must have an entry.
+    /// Consumer group of the audit role. Every record below a committed offset of this group must
+    /// have an entry.
     pub group: &'a str,
-    /// Compare with the source records, too; else only the links are checked.
+    /// Compare the entries with the source records. If false, verify the links only.
     pub sources: bool,
-    /// Anchors kept elsewhere.
+    /// Anchors that were kept outside the log.
     pub anchors: &'a [Anchor],
 }
 
-/// One chain on its way.
+/// A chain during verification.
 struct ChainWithSource {
     source: Option<AuditCursor>,
     walker: ChainVerifier,
     compacted: bool,
-    /// Position of the audit role before anything was read.
+    /// Committed offset of the audit role, fetched before any entry was read.
     audited: Option<u64>,
     at: TopicPartition,
 }
 
-/// The name of every chain there can be, with its source, in the order of the topics.
+/// Names and sources of all possible chains, in the order of the topics.
 pub fn names(
     log: &dyn Log,
     topics: &TopicTable,
@@ -81,7 +80,7 @@ pub fn names(
     Ok(all)
 }
 
-/// Number of partitions of a topic that must exist.
+/// Number of partitions of a topic. A missing topic is an error.
 pub fn count(
     log: &dyn Log,
     topics: &TopicTable,
@@ -96,7 +95,7 @@ pub fn count(
 }
 
 impl Chains<'_> {
-    /// How many entries there are to read, roughly (transaction markers count, too).
+    /// Approximate number of entries to read. The number includes transaction markers.
     pub fn total(&self) -> Result<u64, LogError> {
         let mut total = 0;
         for p in 0..count(self.log, self.topics, AUDIT_LOG)? {
@@ -107,16 +106,17 @@ impl Chains<'_> {
         Ok(total)
     }
 
-    /// Walks every chain; `progress` is told how many entries were read. The reports are in the
-    /// order of the topics; chains without any entry that need none are left out. A chain that an
-    /// anchor saw is never left out: one that cannot even be there any more is cut short at its
-    /// start.
+    /// Verifies every chain. `progress` receives the number of entries read. The reports are in the
+    /// order of the topics. Chains without entries are left out if no record needs an entry. A
+    /// chain in an anchor is never left out: if its partition no longer exists, the report says
+    /// that the chain is truncated at its start.
     pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<ChainReport>, LogError> {
         Ok(self.verify_after(None, progress)?.0)
     }
 
-    /// The same behind what an anchor saw, if its last entries are where it saw them; else from the
-    /// start. Also answers how far each partition of the audit log was read.
+    /// Like [`Chains::verify`], but starts after the heads of `start` if the log still has those
+    /// heads at their positions. Otherwise starts at the beginning. Also returns the offset up to
+    /// which each partition of the audit log was read.
     pub fn verify_after(
         &self,
         start: Option<&Anchor>,
@@ -131,7 +131,7 @@ impl Chains<'_> {
         let all = names(self.log, self.topics)?;
         let places: Vec<TopicPartition> = all.iter().map(|(_, at)| *at).collect();
 
-        // Before the entries are read, so that all of what it covers must be among them.
+        // Fetch the committed offsets before the entries: all records below them must have entries.
         let mut audited: Vec<_> = places
             .iter()
             .copied()
@@ -167,7 +167,8 @@ impl Chains<'_> {
 
             let mut chains = BTreeMap::new();
             for (name, at) in mine {
-                // After the entries' end was asked for: a record that has an entry is here, too.
+                // Open the source after the end of the entries is fixed: the record of each entry
+                // is then present.
                 let source = if self.sources {
                     Some(AuditCursor::whole(self.log, *at, true)?)
                 } else {
@@ -248,9 +249,9 @@ impl Chains<'_> {
         Ok((reports, positions))
     }
 
-    /// Whether the last entry before each of an anchor's positions is one of its heads. One hash
-    /// there binds all that came before it in its chain; the other chains of the partition show by
-    /// their next entry.
+    /// Checks that the last entry before each of the anchor's positions is a head of the anchor.
+    /// The hash of that entry binds all earlier entries of its chain. The next entries of the other
+    /// chains in the partition verify those chains.
     fn continues(&self, anchor: &Anchor) -> Result<bool, LogError> {
         if anchor.positions.len() != count(self.log, self.topics, AUDIT_LOG)? as usize {
             return Ok(false);
@@ -291,7 +292,7 @@ impl Chains<'_> {
         Ok(true)
     }
 
-    /// Chains that anchors saw, of partitions that do not exist.
+    /// Reports chains that anchors recorded, but whose partitions do not exist.
     fn vanished(&self, all: &[(String, TopicPartition)], partitions: u32) -> Vec<ChainReport> {
         let seen: BTreeSet<&str> = self
             .anchors
@@ -323,9 +324,10 @@ impl Chains<'_> {
         .collect()
     }
 
-    /// A broker may show committed positions a moment before it shows the entries that were
-    /// committed with them. They are in the log by then, so once everything that is in it now can
-    /// be read, they can. False if that takes too long: then the ends of chains are not judged.
+    /// Waits until the committed entries can be read. A broker may show committed offsets shortly
+    /// before the entries of the same transaction. The entries are already in the log, so readers
+    /// see them when the stable offset reaches the present end. Returns false on timeout; the ends
+    /// of the chains are then not judged.
     fn settled(&self, partitions: u32) -> Result<bool, LogError> {
         let places: Vec<_> = (0..partitions)
             .map(|p| TopicPartition::new(AUDIT_LOG, p))
@@ -350,13 +352,13 @@ impl Chains<'_> {
         Ok(false)
     }
 
-    /// The anchors' checkpoints of a chain, in rising order.
+    /// The anchors' checkpoints of a chain, sorted by offset.
     fn checkpoints(&self, name: &str) -> Vec<Checkpoint> {
         checkpoints(self.anchors, name)
     }
 }
 
-/// Checkpoints of a chain from these anchors, in rising order.
+/// The checkpoints of a chain from `anchors`, sorted by offset.
 pub fn checkpoints(anchors: &[Anchor], name: &str) -> Vec<Checkpoint> {
     let of = |a: &Anchor| {
         let head = a.heads.iter().find(|h| h.chain == name)?;
@@ -374,7 +376,7 @@ pub fn checkpoints(anchors: &[Anchor], name: &str) -> Vec<Checkpoint> {
     all
 }
 
-/// The heads of chains that were found good, for an anchor.
+/// The heads of the good chains, for a new anchor.
 pub fn heads(reports: &[ChainReport]) -> Vec<ChainHead> {
     let head = |r: &ChainReport| {
         Some(ChainHead {
@@ -388,7 +390,8 @@ pub fn heads(reports: &[ChainReport]) -> Vec<ChainHead> {
     reports.iter().filter_map(head).collect()
 }
 
-/// An entry as the walker sees it; an error says why it is none.
+/// Decodes an entry as a link of `chain`. The error gives the reason if the record is no valid
+/// entry.
 pub fn read_link(chain: &str, r: &Record<'_>) -> Result<Link, String> {
     let e = AuditEntry::decode(r.value.unwrap_or_default()).map_err(str::to_string)?;
     let named = format!("{}/{}", e.src_topic, e.src_partition);
@@ -445,7 +448,7 @@ impl ChainWithSource {
         Ok(())
     }
 
-    /// Every record below the audit role's position must have had an entry by now.
+    /// Every record below the committed offset of the audit role must have an entry.
     fn end(mut self) -> Result<(VerifiedPrefix, Option<Damage>), LogError> {
         let mut missing = None;
         let last = self.walker.good().last;
@@ -462,14 +465,14 @@ impl ChainWithSource {
             }
         }
 
-        // Without the source there is still the position: it was committed together with the
-        // entries up to it.
+        // Without the source, this function cannot find a record without an entry. The role
+        // committed its offset in the same transaction as the entries below it.
         Ok(self.walker.end(missing))
     }
 }
 
-/// Goes to an entry's record. Answers a record on the way that has no entry, and what is at the
-/// entry's offset.
+/// Moves `source` to the entry's record. Returns the offset of a skipped record without an entry,
+/// and the content at the entry's offset.
 pub fn beside(
     source: &mut AuditCursor,
     e: &Link,
@@ -498,7 +501,7 @@ pub fn beside(
     Ok((gap, missing(compacted, false)))
 }
 
-/// Compares a record with the entry of its offset. The source must have been read with headers.
+/// Compares a record with the entry of its offset. The source must be read with headers.
 pub fn here(r: &Record<'_>, e: &Link) -> Here {
     let payload = chain::payload_hash(r.key, r.value);
     let meta = || {

@@ -1,5 +1,5 @@
-//! One partition read forward, record by record, with a look at the next one. Holds one chunk in
-//! memory, however long the partition is.
+//! Reads one partition forward, record by record, with `peek` for the next record. Memory holds one
+//! chunk, for a partition of any length.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ const LIMITS: Limits = Limits {
 const SLICE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// See the module. Ends where the partition ended when it was made.
+/// A forward reader of one partition. Stops at the end that the partition had when the cursor was
+/// made.
 pub struct AuditCursor {
     at: TopicPartition,
     reader: Option<Box<dyn Reader>>,
@@ -27,7 +28,7 @@ pub struct AuditCursor {
 }
 
 impl AuditCursor {
-    /// Everything of a partition.
+    /// A cursor over the whole partition.
     pub fn whole(
         log: &dyn Log,
         at: TopicPartition,
@@ -36,7 +37,7 @@ impl AuditCursor {
         Self::range(log, at, 0, u64::MAX, headers)
     }
 
-    /// Offsets `from..to`, as far as they are there.
+    /// A cursor over the offsets `from..to`, as far as the partition has them.
     pub fn range(
         log: &dyn Log,
         at: TopicPartition,
@@ -67,8 +68,8 @@ impl AuditCursor {
         })
     }
 
-    /// Records with a log time in `from_ms..to_ms`, by the log's index of times: it begins at the
-    /// first record that is as late, and ends before the first that is too late.
+    /// A cursor over the log times `from_ms..to_ms`, by the time index of the log. Starts at the
+    /// first record at or after `from_ms`. Ends before the first record at or after `to_ms`.
     pub fn between(
         log: &dyn Log,
         at: TopicPartition,
@@ -80,7 +81,7 @@ impl AuditCursor {
         Self::range(log, at, from, to, headers)
     }
 
-    /// The next record, if there is one.
+    /// The next record; none at the end.
     pub fn peek(&mut self) -> Result<Option<Record<'_>>, LogError> {
         if self.used == self.chunk.len() {
             self.fill()?;
@@ -89,12 +90,12 @@ impl AuditCursor {
         Ok((self.used < self.chunk.len()).then(|| self.chunk.get(self.used)))
     }
 
-    /// Goes past the record that `peek` showed.
+    /// Moves past the record that `peek` returned.
     pub fn skip(&mut self) {
         self.used += 1;
     }
 
-    /// Calls `visit` with every record until it answers `false`.
+    /// Calls `visit` with every record until `visit` returns `false`.
     pub fn each(&mut self, visit: &mut dyn FnMut(&Record<'_>) -> bool) -> Result<(), LogError> {
         while let Some(record) = self.peek()? {
             let go_on = visit(&record);
@@ -112,7 +113,7 @@ impl AuditCursor {
         self.used = 0;
         let mut waited = Duration::ZERO;
         while let Some(reader) = &mut self.reader {
-            // Asked before the poll: what is there when it is true is delivered by one more poll.
+            // Ask before the poll: if `last` is true, one more poll returns all remaining records.
             let last = reader.caught_up();
             reader.poll(
                 if last { Duration::ZERO } else { SLICE },
@@ -148,8 +149,7 @@ impl AuditCursor {
     }
 }
 
-/// Calls `visit` with every entry of a task's journal, from its beginning, until it answers
-/// `false`.
+/// Calls `visit` with every journal entry of a task, from the start, until `visit` returns `false`.
 pub fn journal(
     log: &dyn Log,
     topics: &TopicTable,
@@ -172,7 +172,7 @@ pub fn journal(
     Ok(())
 }
 
-/// The offsets of a range of time.
+/// The offsets of a range of log times.
 pub fn offsets(
     log: &dyn Log,
     at: TopicPartition,

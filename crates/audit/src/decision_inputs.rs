@@ -1,6 +1,6 @@
-//! The inputs of decisions. A task's journal says which records went into each of its transactions
-//! and which rows of the broadcast tables it had seen by then, so for any command the very versions
-//! that were in force can be named, also those that compaction has long dropped.
+//! The inputs of decisions. A task's journal lists the records of each transaction, and the
+//! broadcast rows that the task had read by then. The journal therefore gives the exact versions
+//! for any command, including versions that compaction has removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -16,50 +16,47 @@ use ports::{Log, LogError};
 use roles::{MERGED_BY_LOG_TIME, RoleSettings};
 use wire::topics as t;
 
-/// A row of a table as a decision saw it.
+/// A broadcast row as a decision used it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecisionRow {
-    /// Where the record that brought it is (or was) in the log; none: it was read from the ticks
-    /// when `trading` had not spoken yet.
+    /// Offset of the row's record, which compaction may have removed since. None: the price was
+    /// read from the ticks, because `trading` had published none yet.
     pub offset: Option<u64>,
-    /// Its value, as it was written.
     pub value: Vec<u8>,
 }
 
-/// A tick as a decision saw it.
+/// A tick as a decision used it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecisionTick {
-    /// Where it is.
     pub offset: u64,
-    /// 10^-4.
+    /// Price in 10^-4.
     pub price_e4: i64,
     /// Log time.
     pub time_ms: i64,
 }
 
-/// The inputs of a role's decision about a record.
+/// The inputs of a role's decision about one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inputs {
     /// `orders` or `trading`.
     pub role: &'static str,
-    /// Its task.
     pub task: u32,
     /// Number of the transaction.
     pub transaction: u64,
-    /// The listing, with its limits; none: not listed, or not looked at.
+    /// The listing with its limits; none: not listed, or not used.
     pub instrument: Option<DecisionRow>,
-    /// The reference price (`orders`); none: there was none, or it was not looked at.
+    /// The reference price (`orders`); none: no price, or not used.
     pub reference: Option<DecisionRow>,
-    /// The last price that counted (`trading`).
+    /// The last accepted tick (`trading`).
     pub tick: Option<DecisionTick>,
-    /// Switches of the user, then of everybody (`orders`); none: nothing was switched off, or they
-    /// were not looked at.
+    /// Controls of the user, then of everybody (`orders`). Empty: nothing was switched off, or the
+    /// controls were not used.
     pub controls: Vec<(String, DecisionRow)>,
-    /// The role's settings, as JSON; none in journals of before they were noted.
+    /// Settings of the role, as JSON; none in journals older than settings on record.
     pub settings: Option<Vec<u8>>,
 }
 
-/// One role that decides: its journal, the input that is decided about, and the partition numbers.
+/// A role that decides: its journal and its input topics.
 struct Decider {
     role: &'static str,
     journal: TopicId,
@@ -79,19 +76,19 @@ const DECIDERS: [Decider; 2] = [
     },
 ];
 
-/// Records of one task that wait for their transactions, by input and offset.
+/// Input records of one task whose transaction is not found yet, by topic and offset.
 type Waiting = BTreeMap<(TopicId, u64), UncommittedInput>;
 
-/// A record waiting for its transaction.
+/// An input record whose transaction is not found yet.
 struct UncommittedInput {
     place: usize,
     symbol: Option<String>,
-    /// The user whose controls were looked at, if any were.
+    /// User whose controls the decision used, if any.
     user: Option<String>,
 }
 
-/// Inputs of the decisions about these records, by place. Records that nobody has decided about yet
-/// have none.
+/// Inputs of the decisions about the records in `found`, by index in `found`. A record without a
+/// decision yet has no inputs.
 pub fn of(
     log: &dyn Log,
     topics: &TopicTable,
@@ -167,7 +164,7 @@ fn decisions(
             }
 
             for seen in entry.rows {
-                // Rows of other symbols and users would only take room.
+                // Keep only the rows of the wanted symbols and users, to save memory.
                 if keys.contains(&*seen.key) {
                     let row = DecisionRow {
                         offset: seen.version.checked_sub(1),
@@ -248,18 +245,18 @@ fn decisions(
     ticks(log, topics, task, ticks_for, inputs)
 }
 
-/// A command of which the last tick before it is wanted.
+/// A command whose last earlier tick is wanted.
 struct WantedTick {
-    /// The ticks of its transaction; those before them were in.
+    /// Ticks of the command's transaction. Earlier ticks were processed before the transaction.
     ticks: Range<u64>,
-    /// The commands of its transaction up to itself, where those were merged with the ticks by log
-    /// time; else the ticks came first.
+    /// Commands of the transaction up to this command, if the task merged commands and ticks by log
+    /// time. None: the task processed the ticks first.
     merged: Option<Range<u64>>,
     place: usize,
     symbol: String,
 }
 
-/// Follows the prices of the symbols, and notes the last one at each command.
+/// Follows the prices of the symbols, and stores the last tick before each command.
 fn ticks(
     log: &dyn Log,
     topics: &TopicTable,
@@ -289,7 +286,7 @@ fn ticks(
             Some(commands) => times.latest_ms(commands)?,
             None => i64::MAX,
         };
-        // Of the same millisecond, ticks come first.
+        // At equal log times, ticks come first.
         let mut latest = i64::MIN;
         prices.advance(|r| {
             latest = if r.offset < ticks.start {
@@ -307,13 +304,13 @@ fn ticks(
     Ok(())
 }
 
-/// The log times of commands, read forward once: a transaction has thousands, and each of them may
-/// be asked about.
+/// Log times of commands, in one forward read: a transaction has thousands of commands, and the
+/// caller may ask for each of them.
 struct Times {
     commands: AuditCursor,
-    /// The transaction in hand begins there, ...
+    /// First offset of the current transaction.
     begins: u64,
-    /// ... and this is the latest time of its commands so far.
+    /// Latest log time of the commands of the current transaction so far.
     latest_ms: i64,
 }
 
@@ -326,8 +323,9 @@ impl Times {
         })
     }
 
-    /// The latest log time of these records: the time by which the last of them was merged, as it
-    /// came after the others wherever its clock stood. To be asked in the order of the ends.
+    /// The latest log time of the commands in `offsets`. The task merged the last command at this
+    /// time, because records of one partition keep their order even if a timestamp steps back. Call
+    /// in rising order of the range ends.
     fn latest_ms(&mut self, offsets: Range<u64>) -> Result<i64, LogError> {
         if self.begins != offsets.start {
             (self.begins, self.latest_ms) = (offsets.start, i64::MIN);

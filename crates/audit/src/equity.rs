@@ -1,6 +1,6 @@
-//! A user's worth after each of their events, by replay: the portfolio is folded again from
-//! `order-events`, by the code of the role, and marked at the prices that were told at that time.
-//! Nothing of it is stored anywhere, so any moment can be looked at.
+//! A user's equity after each of their events, by replay. The portfolio is folded again from
+//! `order-events`, with the code of the role, and marked at the prices published at that time. No
+//! result is stored, so any moment can be computed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,46 +16,43 @@ use wire::topics as t;
 use super::chains::count;
 use super::prices::PriceHistory;
 
-/// Why there is no history.
+/// Reasons for a missing history.
 #[derive(Debug, thiserror::Error)]
 pub enum EquityError {
-    /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The events are not what `orders` writes.
+    /// An event is not one that `orders` could have written.
     #[error("{at}: {why}; `processor audit verify` says whether the log was changed")]
     Events {
-        /// The record.
+        /// Name of the record.
         at: String,
-        /// The fault.
         why: &'static str,
     },
 }
 
 /// The user's state after one event. Amounts in 10^-4.
 pub struct EquityPoint<'a> {
-    /// The event.
     pub event: &'a OrderEvent<'a>,
-    /// The portfolio after it.
+    /// The portfolio after the event.
     pub portfolio: &'a PortfolioRecord,
-    /// The cost of all positions.
+    /// Cost of all positions.
     pub cost_basis_e4: i128,
-    /// Their worth at the price of each symbol that was told last; none if a position has had no
-    /// price.
+    /// Value of the positions at the last published price of each symbol; none if a symbol has no
+    /// price yet.
     pub worth_e4: Option<i128>,
 }
 
 impl EquityPoint<'_> {
-    /// Cash and positions together.
+    /// Cash plus value of the positions.
     pub fn equity_e4(&self) -> Option<i128> {
         let p = self.portfolio;
         Some(i128::from(p.cash_available_e4) + i128::from(p.cash_reserved_e4) + self.worth_e4?)
     }
 }
 
-/// Calls `each` after every event of the user with a log time in `from_ms..to_ms`, until it answers
-/// `false`. The fold begins at their first event all the same: that is what makes it exact. Answers
-/// how many events they have in all.
+/// Calls `each` for every event of the user with a log time in `from_ms..to_ms`, until `each`
+/// returns `false`. The fold always starts at the user's first event, so that the amounts are
+/// exact. Returns the number of all events of the user.
 pub fn history(
     log: &dyn Log,
     topics: &TopicTable,
@@ -118,7 +115,7 @@ pub fn history(
     Ok(events)
 }
 
-/// Prices of the symbols that a user has traded, as time goes on.
+/// Prices of the symbols that a user has traded, in rising log time.
 struct MarkPrices {
     walks: Vec<PriceHistory>,
     symbols: BTreeMap<String, usize>,
@@ -171,7 +168,7 @@ impl MarkPrices {
         })
     }
 
-    /// Takes the ticks up to a moment in.
+    /// Reads the ticks up to log time `ms`.
     fn until(&mut self, ms: i64) -> Result<(), LogError> {
         self.ms = ms;
         self.walks
@@ -179,7 +176,7 @@ impl MarkPrices {
             .try_for_each(|walk| walk.advance(|r| r.timestamp_ms <= ms))
     }
 
-    /// The price of a symbol that was told by then.
+    /// The published price of a symbol at the current log time.
     fn of(&self, symbol: &str) -> Option<i64> {
         self.walks[*self.symbols.get(symbol)?].told(symbol, self.ms)
     }

@@ -1,11 +1,11 @@
-//! A range of the audit log as a file that proves itself: records, links and heads, one JSON object
-//! on each line.
+//! Exports a range of the audit log as a file that proves its own content: records, links and
+//! heads, one JSON object per line.
 //!
-//! Every line ends with the SHA-256 of what stands before it, its own number included, and the last
-//! line has a hash over all of these. So a byte that is not what it was, a line too many, too few
-//! or out of place shows, and shows where. That finds damage, not forgery: who rewrites a whole
-//! file can rewrite its sums. Against that the file's chains are compared with the log's, or with
-//! an anchor kept elsewhere.
+//! Every line ends with the SHA-256 of the text before the sum, including the line number. The last
+//! line holds a hash over all these sums. A changed byte, an extra line, a missing line or a moved
+//! line is therefore found, with its line number. The sums detect damage, but no forgery: an
+//! attacker can rewrite the whole file with new sums. To detect a forgery, compare the file's
+//! chains with the log, or with an anchor kept outside the log.
 
 use std::io::{self, Write};
 
@@ -24,11 +24,11 @@ use ports::topics::{Cleanup, TopicPartition, TopicTable};
 use ports::{Log, LogError};
 use wire::topics::AUDIT_LOG;
 
-/// Version of the file's form. Since 2 a record says of which version its link is, and has its
-/// headers as bytes, in order.
+/// Version of the file format. Since version 2, a record names the version of its link, and holds
+/// its headers as bytes, in order.
 pub const FORMAT: u64 = 2;
 
-/// Why there is no export, or only a part of one.
+/// Reasons for a missing or incomplete export.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The log failed.
@@ -37,47 +37,45 @@ pub enum ExportError {
     /// The file could not be written.
     #[error("the export cannot be written: {0}")]
     Write(#[from] io::Error),
-    /// The chain that should be exported is not whole.
+    /// The chain to export is damaged.
     #[error("{chain}, offset {}: {}: {}; `processor audit verify` says more", .damage.offset, .damage.kind, .damage.text)]
     Damaged {
-        /// The chain.
+        /// Name of the chain.
         chain: String,
-        /// Its first bad record.
+        /// First damage of the chain.
         damage: Damage,
     },
 }
 
-/// An export's range and places.
+/// Parameters of an export.
 pub struct ExportPlan<'a> {
-    /// The log.
     pub log: &'a dyn Log,
-    /// Names of topics.
     pub topics: &'a TopicTable,
-    /// First log time, milliseconds; none: from the start.
+    /// Lowest log time, milliseconds; none: the start of the log.
     pub from_ms: Option<i64>,
-    /// Log time to stop at; none: the present end.
+    /// Log time before which the export stops; none: the present end.
     pub to_ms: Option<i64>,
-    /// When it is made, RFC 3339; a claim.
+    /// Creation time, RFC 3339. Nothing proves this claim.
     pub created: String,
 }
 
-/// The content of an export or a verified file, counted.
+/// Counts and heads of an export or a verified file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExportSummary {
-    /// Which log it is of.
+    /// Id of the cluster with the log.
     pub cluster: String,
-    /// Chains with records in it.
+    /// Number of chains with records in the file.
     pub chains: u64,
-    /// Records.
+    /// Number of records.
     pub records: u64,
-    /// Lines.
+    /// Number of lines.
     pub lines: u64,
-    /// Last entries of the chains in it; `entries` counts those of the file.
+    /// Heads of the chains in the file. `entries` counts the entries in the file only.
     pub heads: Vec<ChainHead>,
 }
 
-/// Lines with their sums. When one cannot be written the others are still made: whether the log is
-/// damaged is worth more than the file.
+/// Writes lines with their sums. After a write error, the sums of the later lines are still
+/// computed: a damaged log must be reported even if the file is lost.
 pub struct Lines<W> {
     out: W,
     failed: Option<io::Error>,
@@ -86,7 +84,7 @@ pub struct Lines<W> {
 }
 
 impl<W: Write> Lines<W> {
-    /// At the start of a file.
+    /// Starts a file.
     pub fn new(out: W) -> Self {
         Lines {
             out,
@@ -96,7 +94,7 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Writes the next line: its number and kind, these fields, its sum.
+    /// Writes the next line: line number, kind, fields, sum.
     pub fn put(&mut self, kind: &str, fields: Value) {
         self.lines += 1;
         let mut line = Map::new();
@@ -115,7 +113,7 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Everything is written, or this is why not.
+    /// Flushes the output. Returns the first write error.
     fn end(&mut self) -> io::Result<()> {
         self.failed
             .take()
@@ -129,17 +127,17 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// The text between a line's fields and its sum.
+/// Text between the fields and the sum of a line.
 pub const SUM: &str = ",\"sum\":\"";
 
-/// The sum of a line's text up to [`SUM`].
+/// SHA-256 of a line's text before [`SUM`].
 pub fn sum(text: &[u8]) -> Hash {
     Sha256::digest(text).into()
 }
 
 impl ExportPlan<'_> {
-    /// Writes it; `progress` is told how many records are done. What is damaged is not exported:
-    /// the error names it, also where nobody reads any more.
+    /// Writes the export; `progress` receives the number of records written. A damaged chain is not
+    /// exported: the error names the damage, even if the output is already closed.
     pub fn write(
         &self,
         out: impl Write,
@@ -184,8 +182,8 @@ impl ExportPlan<'_> {
         let (from, to) = offsets(self.log, at, self.from_ms, self.to_ms)?;
         let p = partitioner::partition(name.as_bytes(), count(self.log, self.topics, AUDIT_LOG)?);
 
-        // Entries carry the time of their records, so none of the range stands before the first
-        // that is as late.
+        // An entry has the log time of its record. The entries of this range are therefore not
+        // before the first entry with log time `from_ms`.
         let mut entries = AuditCursor::between(
             self.log,
             TopicPartition::new(AUDIT_LOG, p),
@@ -230,8 +228,8 @@ impl ExportPlan<'_> {
             match link {
                 Err(why) => walker.unreadable(r.offset, &why),
                 Ok(e) => {
-                    // The record is wanted as well as its hash: looked at before the cursor goes
-                    // past it.
+                    // The file needs the record's content, so copy the content before `beside`
+                    // moves the cursor.
                     let before = match source.peek()? {
                         Some(r) if r.offset == e.offset => Some(content(&r)),
                         _ => None,
@@ -267,7 +265,7 @@ impl ExportPlan<'_> {
 
             entries.skip();
 
-            // Of a compacted source, records that are gone may have entries still to come.
+            // Continue for a compacted source: entries of removed records may follow.
             if !compacted && source.peek()?.is_none() {
                 break;
             }
@@ -294,7 +292,7 @@ impl ExportPlan<'_> {
     }
 }
 
-/// A record's fields in a line besides its place and its time: all that is hashed.
+/// The hashed fields of a record, without offset and log time.
 fn content(r: &Record<'_>) -> Map<String, Value> {
     let headers: Vec<Value> = r.headers.iter().map(|(n, v)| json!([n, hex(v)])).collect();
     let mut map = Map::new();

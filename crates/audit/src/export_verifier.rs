@@ -1,8 +1,8 @@
-//! Reading an export back: is it what was written? Streams; the longest line bounds the memory.
+//! Verifies an export file, as a stream. Memory grows with the longest line only.
 //!
-//! A file's own sums find damage, not forgery. An anchor binds what its heads cover, as far as the
-//! file has it: up to such a head nothing was changed. A file that is said to reach as far as an
-//! anchor did must; where it need not, it is only said how much of it is bound.
+//! The file's own sums detect damage, but no forgery. An anchor proves the records at or before its
+//! heads: none of them was changed. If the file claims to reach beyond an anchor, the anchor's
+//! heads must be in the file. Otherwise the result only counts the records that an anchor covers.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead};
@@ -19,43 +19,41 @@ use domain::chain::{self, GENESIS, Hash};
 use ports::topics::Cleanup;
 use wire::topics;
 
-/// The first thing that is wrong with a file.
+/// The first damage of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileDamage {
     /// The kind of damage.
     pub kind: DamageKind,
-    /// The line, from 1.
+    /// Line number, from 1.
     pub line: u64,
-    /// The chain and offset of the record there, if the line can be trusted to say so; else of the
-    /// last good one before.
+    /// Chain and offset of the record on the damaged line, if the line is trustworthy. Otherwise
+    /// chain and offset of the last good record.
     pub record: String,
-    /// The damage in words.
     pub text: String,
 }
 
-/// A file that is whole, and how much of it anchors vouch for.
+/// Result for a good file, with the part that anchors prove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// The content, counted.
     pub summary: ExportSummary,
-    /// How many records lie at or before one that an anchor saw as it is here.
+    /// Number of records at or before a head that an anchor recorded with the same hash.
     pub bound_records: u64,
-    /// Chains without any such record.
+    /// Chains without a head that an anchor recorded.
     pub unbound: Vec<String>,
-    /// Records whose contents are left out because compaction had dropped them: only their hashes
-    /// are here.
+    /// Number of records with a hash but no content, because compaction removed the content from
+    /// the log.
     pub gone: u64,
 }
 
-/// The clocks of who anchors and of the brokers may differ by this much.
+/// Largest clock difference between the anchoring machine and the brokers.
 const CLOCKS_MS: i64 = 60_000;
 
-/// A line longer than this is no line of ours: a record has 1 MiB and 64 KiB at most, and two
-/// digits stand for a byte.
+/// Limit of a line's length. A record has at most 1 MiB and 64 KiB, and each byte needs two
+/// hexadecimal digits.
 const LINE_MAX: u64 = 16 << 20;
 
-/// Verifies a file; `progress` is told how many bytes were read. The outer error: it cannot be
-/// read.
+/// Verifies a file; `progress` receives the number of bytes read. The outer error is a read error.
 pub fn verify(
     mut input: impl BufRead,
     anchors: &[Anchor],
@@ -87,7 +85,7 @@ pub fn verify(
     }
 }
 
-/// Headers as a record has them: names and bytes, in order.
+/// Names and values of a record's headers, in order.
 fn headers(v: &Value) -> Option<Vec<(&str, Vec<u8>)>> {
     v.as_array()?
         .iter()
@@ -98,17 +96,17 @@ fn headers(v: &Value) -> Option<Vec<(&str, Vec<u8>)>> {
 #[derive(Default)]
 struct ExportFile<'a> {
     anchors: &'a [Anchor],
-    /// Lines read.
+    /// Number of lines read.
     line: u64,
     sums: Sha256,
     cluster: String,
-    /// Its claims about its range and the time it was made; nothing binds them.
+    /// Range and creation time that the first line claims. Nothing proves them.
     from_ms: Option<i64>,
     to_ms: Option<i64>,
     created_ms: Option<i64>,
     walker: Option<ChainVerifier>,
-    /// Records of the chain at hand that an anchor vouches for, and the last offset that it must
-    /// have.
+    /// For the current chain: number of records that an anchor proves, and the last anchored head
+    /// that the file must contain.
     bound_here: u64,
     due_here: Option<Checkpoint>,
     bound: u64,
@@ -116,20 +114,21 @@ struct ExportFile<'a> {
     heads: Vec<ChainHead>,
     records: u64,
     gone: u64,
-    /// The format that the first line says.
+    /// Format version of the first line.
     format: u64,
-    /// Whether records of the chain at hand may have been dropped.
+    /// Compaction may have removed records of the current chain.
     compacted: bool,
-    /// The last record that was good.
+    /// Name of the last good record.
     last: String,
     ended: bool,
     damage: Option<FileDamage>,
-    /// A later line stood where this one belongs; waiting to see whether it comes.
+    /// Number of a line that was expected, but another line stood there. The verifier waits for
+    /// this line.
     missing: Option<u64>,
 }
 
 impl ExportFile<'_> {
-    /// One more line; false when nothing that follows can say more.
+    /// Takes the next line. Returns false if later lines cannot change the result.
     fn take(&mut self, line: &[u8]) -> bool {
         let Some((text, own)) = split(line) else {
             if self.missing.is_some() {
@@ -147,7 +146,8 @@ impl ExportFile<'_> {
         };
 
         let v = match sum(text) == own {
-            // Read with its brace back; the sum says that it is what was written.
+            // Append the closing brace, which the sum does not cover. The sum proves that the text
+            // is unchanged.
             true => serde_json::from_slice::<Value>(&[text, b"}"].concat()).unwrap_or_default(),
             false if self.missing.is_some() => return true,
             false => {
@@ -190,7 +190,7 @@ impl ExportFile<'_> {
                 &format!("line {number} stands where line {} belongs", self.line),
             );
 
-            // If the chain was found broken before, that is what there is to say.
+            // If the chain was already damaged, report the damage of the chain.
             self.missing = Some(self.line)
                 .filter(|line| self.damage.as_ref().is_some_and(|d| d.line == *line));
             return self.missing.is_some();
@@ -205,8 +205,8 @@ impl ExportFile<'_> {
         }
     }
 
-    /// Reads the line's fields. Its sum is right, so only a line written by somebody else is wrong
-    /// here.
+    /// Checks the fields of a line. The sum is right, so an error here means that another program
+    /// wrote the line.
     fn fields(&mut self, v: &Value, sums: &Hash) -> Result<(), Option<&'static str>> {
         match v["type"].as_str() {
             Some("export") if self.line == 1 => match v["format"].as_u64() {
@@ -254,8 +254,8 @@ impl ExportFile<'_> {
                     .is_some_and(|t| topics::table("").spec(t).cleanup == Cleanup::Compact);
                 self.due_here = checkpoints(&due, name).pop();
 
-                // A file may begin behind an anchor's offset, so it is not known how many entries
-                // came before.
+                // The file may start after an anchor's offset, so the number of earlier entries is
+                // unknown.
                 let anchors = checkpoints(&known, name)
                     .into_iter()
                     .map(|c| Checkpoint { entries: None, ..c })
@@ -290,7 +290,8 @@ impl ExportFile<'_> {
 
         let time_ms = v["time_ms"].as_i64();
         let (payload, meta) = match v.get("payload") {
-            // The maker of a file could withhold any record.
+            // Only compaction may leave out the content of a record. Otherwise the maker of the
+            // file could hide any record.
             Some(_) if !self.compacted => {
                 return Err(Some(
                     "the record's contents are left out, and its topic is not compacted",
@@ -336,7 +337,7 @@ impl ExportFile<'_> {
             return Err(Some("a record without one of its fields"));
         };
 
-        // Anchors from before the file's first record say nothing about it.
+        // Anchors older than the file's first record do not apply to the file.
         let link = Link {
             at: self.line,
             offset,
@@ -360,14 +361,14 @@ impl ExportFile<'_> {
         Ok(())
     }
 
-    /// Ends the chain in hand; `Err(None)`: it is damaged, and that is said.
+    /// Ends the current chain. `Err(None)`: the chain is damaged, and `self.damage` is set.
     fn end_chain(&mut self) -> Result<(), Option<&'static str>> {
         let Some(mut walker) = self.walker.take() else {
             return Ok(());
         };
 
-        // A range may end before an anchor; whether the chain goes on, the file cannot know. What
-        // is due is another matter.
+        // The range may end before an anchor's head: the file cannot show the rest of the chain.
+        // `due_here` holds the heads that the file must contain.
         walker.forget_anchors();
         let name = walker.name().to_string();
         let (good, damage) = walker.end(None);
@@ -417,9 +418,9 @@ impl ExportFile<'_> {
         Ok(())
     }
 
-    /// Whether the file, as it describes itself, must have what this anchor saw, unless that lies
-    /// before its beginning. Records are older than the anchor that saw them, so a file made later
-    /// has them, if its range goes on for long enough.
+    /// True if the file must contain the anchor's heads, unless a head lies before the start of the
+    /// file. Records are older than the anchor that covers them. A file made after the anchor
+    /// therefore contains them, if its range ends late enough.
     fn is_due(&self, a: &Anchor) -> bool {
         let Some(anchored_ms) = time_ms(&a.time) else {
             return false;
@@ -452,8 +453,8 @@ impl ExportFile<'_> {
         Err(None)
     }
 
-    /// A chain that an anchor saw must be in a file of everything from the beginning. Of a range it
-    /// may have no record.
+    /// Checks that every anchored chain is in a file that starts at the beginning of the log. A
+    /// file of a later range may have no record of the chain.
     fn vanished(&mut self) -> Result<(), Option<&'static str>> {
         if self.from_ms.is_some() {
             return Ok(());
@@ -509,7 +510,7 @@ impl ExportFile<'_> {
 
     fn end(mut self) -> Result<Verified, FileDamage> {
         if self.damage.is_none() && !self.ended {
-            // A damage within the chain at hand is older than the missing end.
+            // Damage within the current chain comes before the missing end of the file.
             let open = self.end_chain();
             self.line += 1;
             if open.is_ok() {
@@ -535,8 +536,8 @@ impl ExportFile<'_> {
     }
 
     fn wrong(&mut self, kind: DamageKind, text: &str) -> bool {
-        // A chain that was already found broken is the earlier damage; what follows only helps to
-        // say what it is.
+        // If the chain is already damaged, report that damage: it comes earlier. The new damage
+        // only helps to find its kind.
         if self.walker.as_ref().is_none_or(ChainVerifier::is_good) || self.end_chain().is_ok() {
             let record = match self.last.as_str() {
                 "" => "before the first record".to_string(),
@@ -561,14 +562,14 @@ impl ExportFile<'_> {
     }
 }
 
-/// When something is said to have been made; none if that is no time.
+/// Parses a time in RFC 3339, in milliseconds; none if the text is no time.
 fn time_ms(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>()
         .ok()
         .map(|t| t.as_millisecond())
 }
 
-/// A line's text and its sum, if it has the form of a line.
+/// Splits a line into text and sum; none if the line has another form.
 fn split(line: &[u8]) -> Option<(&[u8], Hash)> {
     let line = line.strip_suffix(b"\"}\n")?;
     let (rest, digits) = line.split_at_checked(line.len().checked_sub(64)?)?;

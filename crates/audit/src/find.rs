@@ -1,9 +1,10 @@
-//! Everything that happened to an order, a user or a symbol: the records, what caused them, what
-//! was decided upon, and whether the audit log vouches for them.
+//! Finds all records of an order, a user or a symbol. Adds the causes of the records, the inputs of
+//! the decisions, and the proof of the audit log.
 //!
-//! There is no index. Keys do most of what one would: a user's records are in one partition of each
-//! topic, a symbol's too, and the log finds a time by halving. What is found is held in memory to
-//! be put in order, so its number is limited; what is read is not held.
+//! No index exists. The keys replace an index: each topic has the records of a user in one
+//! partition, and the records of a symbol, too. The log finds a time by binary search. Found
+//! records are held in memory for sorting, so their number is limited. Other records are read and
+//! dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,85 +19,81 @@ use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Log, LogError};
 use wire::topics as t;
 
-/// A question to the audit log.
+/// A query on the audit log.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// An order (or transfer) id.
+    /// Order id or transfer id.
     pub order: Option<String>,
-    /// A user.
     pub user: Option<String>,
-    /// A symbol.
     pub symbol: Option<String>,
-    /// First log time, milliseconds.
+    /// Lowest log time, milliseconds.
     pub from_ms: Option<i64>,
-    /// Log time to stop at.
+    /// Log time before which the search stops, milliseconds.
     pub to_ms: Option<i64>,
-    /// Most records to hold.
+    /// Largest number of records to hold.
     pub limit: usize,
-    /// Whether a symbol's ticks are wanted, too.
+    /// Include the ticks of a symbol.
     pub ticks: bool,
 }
 
-/// Why there is no answer.
+/// Reasons for a missing answer.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Too much to put in order.
+    /// More records than the limit, so they cannot be sorted.
     #[error("more than {0} records are asked for: say --from and --to, or raise --limit")]
     TooMany(usize),
 }
 
-/// The audit log's word about a record.
+/// Result of a record's comparison with the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Its entry has its hash.
+    /// The audit entry has the record's hash.
     Chained,
-    /// Its entry has another hash: it is not the record that was audited.
+    /// The audit entry has another hash: the audited record was changed.
     Differs,
-    /// The record has no entry (yet).
+    /// The record has no audit entry (yet).
     Missing,
-    /// Records of internal topics have none.
+    /// Internal topics have no audit entries.
     Internal,
 }
 
-/// One record, with the facts about it.
+/// One found record, with the facts about it.
 #[derive(Clone, Debug)]
 pub struct Hit {
-    /// Whether it is only here because another record was caused by it.
+    /// The record is not wanted itself: it is the cause of a wanted record.
     pub context: bool,
-    /// How many causes are between it and what came from outside.
+    /// Number of causes between this record and the first external record.
     pub depth: u32,
-    /// The audit log's word about it.
     pub proof: Proof,
-    /// The inputs of the decision about it, if a role decided.
+    /// Inputs of the decision about the record, if a role decided.
     pub inputs: Option<Inputs>,
 }
 
-/// An answer: records, and for each of them what is known besides, in the order of time and cause.
+/// The answer to a query, sorted by log time and cause.
 #[derive(Default)]
 pub struct Timeline {
-    /// The records, in no order.
+    /// The records, unsorted.
     pub records: Records,
-    /// Places in `records`, in order, with what is known.
+    /// Indexes into `records`, sorted, with the facts about each record.
     pub hits: Vec<(usize, Hit)>,
 }
 
 impl Timeline {
-    /// The records in order.
+    /// The records, sorted.
     pub fn iter(&self) -> impl Iterator<Item = (Record<'_>, &Hit)> {
         self.hits.iter().map(|(i, hit)| (self.records.get(*i), hit))
     }
 }
 
-/// Our records carry the time of their cause, so a partition's times may step back by as long as a
-/// record waited on its way. Reading goes on this far behind the end of the range.
+/// Records of the roles have the log time of their cause, so log times within a partition may step
+/// back. The step is as long as a record waited for processing. Reading continues this far after
+/// the end of the range.
 const LATE_MS: i64 = 10 * 60 * 1000;
 
 type EntryPlace = (TopicPartition, u64);
 
-/// A search under way.
 struct Search<'a> {
     log: &'a dyn Log,
     topics: &'a TopicTable,
@@ -106,7 +103,7 @@ struct Search<'a> {
     places: BTreeSet<EntryPlace>,
 }
 
-/// Searches.
+/// Answers a query.
 pub fn find(log: &dyn Log, topics: &TopicTable, query: &Query) -> Result<Timeline, FindError> {
     let mut s = Search {
         log,
@@ -117,10 +114,10 @@ pub fn find(log: &dyn Log, topics: &TopicTable, query: &Query) -> Result<Timelin
         places: BTreeSet::new(),
     };
 
-    // Commands first: they say whose the order is, and which orders are of the symbol.
+    // Read the commands first: they give the user of an order, and the orders of a symbol.
     s.scan(t::ORDER_COMMANDS)?;
 
-    // A log of an older version has no such topic, and is read all the same.
+    // A log of an older version may lack this topic; skip the topic then.
     if log.partitions(t::OPERATOR_COMMANDS)?.is_some() {
         s.scan(t::OPERATOR_COMMANDS)?;
     }
@@ -138,7 +135,7 @@ pub fn find(log: &dyn Log, topics: &TopicTable, query: &Query) -> Result<Timelin
         s.scan(topic)?;
     }
 
-    // Nor this one.
+    // A log of an older version may lack this topic, too.
     if query.user.is_some() && log.partitions(t::CONTROLS)?.is_some() {
         s.scan(t::CONTROLS)?;
     }
@@ -202,7 +199,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Fetches what caused the records found, back to what came from outside.
+    /// Fetches the causes of the found records, up to the first external records.
     fn causes(&mut self) -> Result<(), FindError> {
         let mut from = 0;
         while from < self.found.len() {
@@ -227,9 +224,9 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Single records; what a compacted topic has dropped is passed over.
+    /// Fetches single records. A record that compaction removed is skipped.
     fn fetch(&mut self, at: TopicPartition, offsets: &[u64]) -> Result<(), LogError> {
-        /// Reading on costs less than asking anew.
+        /// Up to this distance, reading forward costs less than a new cursor.
         const NEAR: u64 = 5_000;
         let mut cursor: Option<(AuditCursor, u64)> = None;
         for offset in offsets {
@@ -257,14 +254,14 @@ impl Search<'_> {
     }
 }
 
-/// The record that a record was caused by.
+/// The cause of a record.
 pub fn cause(topics: &TopicTable, r: &Record<'_>) -> Option<EntryPlace> {
     let mut parts = r.headers.text("src")?.rsplitn(3, '/');
     let offset = parts.next()?.parse().ok()?;
     let partition = parts.next()?.parse().ok()?;
     let topic = parts.next()?;
 
-    // Clients' records may carry any header; only ours name their cause.
+    // A client may set any header, so only the headers of our own records are trusted.
     let ours = !matches!(
         r.at.topic,
         t::ORDER_COMMANDS | t::OPERATOR_COMMANDS | t::MARKET_DATA | t::INSTRUMENTS | t::CONTROLS
@@ -272,7 +269,7 @@ pub fn cause(topics: &TopicTable, r: &Record<'_>) -> Option<EntryPlace> {
     ours.then_some((TopicPartition::new(topics.find(topic)?, partition), offset))
 }
 
-/// By time; at the same time by what it all came from; then causes before effects.
+/// Sorts by log time, then by the first external record, then causes before effects.
 fn in_order(
     topics: &TopicTable,
     found: Records,
@@ -286,8 +283,8 @@ fn in_order(
     let root = |mut i: usize| {
         let mut depth = 0;
         while let Some(up) = cause(topics, &found.get(i)).and_then(|c| places.get(&c)) {
-            // A cause is older than its effect, so this ends; the bound is for records that others
-            // wrote.
+            // A cause is older than its effect, so the loop ends. The bound protects against
+            // records that other programs wrote.
             if depth > 64 {
                 break;
             }
@@ -346,7 +343,7 @@ fn in_order(
     }
 }
 
-/// Looks every audited record up in its chain.
+/// Compares every audited record with the entry in its chain.
 fn proofs(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<Vec<Proof>, LogError> {
     let mut proofs = vec![Proof::Internal; found.len()];
     let mut open: BTreeMap<TopicPartition, BTreeMap<(String, u64), usize>> = BTreeMap::new();
@@ -369,7 +366,7 @@ fn proofs(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<Vec<Pro
     }
 
     for (at, mut open) in open {
-        // Entries carry the time of their records.
+        // Entries have the log time of their records.
         let mut cursor = AuditCursor::between(log, at, earliest.get(&at).copied(), None, false)?;
         let names: BTreeSet<String> = open.keys().map(|(name, _)| name.clone()).collect();
         cursor.each(&mut |r| {

@@ -1,8 +1,7 @@
-//! Bytes as lower-case hexadecimal, and back. Strict, so that there is one way to write a hash.
+//! Bytes as lower-case hexadecimal, and back. Strict, so that a hash has exactly one spelling.
 
 use domain::chain::Hash;
 
-/// To text.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);
@@ -14,7 +13,7 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// From text; none if it is anything but pairs of lower-case digits.
+/// Parses hexadecimal text; none unless the text is pairs of lower-case digits.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |b: &u8| match b {
         b'0'..=b'9' => Some(b - b'0'),
@@ -32,7 +31,7 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// A hash from its 64 digits.
+/// Parses a hash of 64 digits.
 pub fn hash_of(text: &str) -> Option<Hash> {
     unhex(text)?.try_into().ok()
 }

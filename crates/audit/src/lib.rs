@@ -1,8 +1,8 @@
-//! Questions to the audit log: is it whole, what was it at a moment, what happened to an order; and
-//! a copy that proves itself.
+//! Queries on the audit log: verify the chains, show the state at a moment, and list the events of
+//! an order. Also exports a file that proves its own content.
 //!
-//! Everything here reads through the log's port, streams, and decides nothing: the roles wrote it
-//! all down already.
+//! Every module reads through the log port, as a stream. No module makes a decision: the roles have
+//! already recorded every fact.
 #![warn(unreachable_pub)]
 
 pub mod anchor;

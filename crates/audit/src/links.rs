@@ -1,5 +1,5 @@
-//! Where chains that began under version 1 went on under version 2: a replay of `audit` does again
-//! what was done, and only the log says when the program was changed.
+//! Offsets at which chains of version 1 continued under version 2. A replay of `audit` must write
+//! the same versions again, and only the log shows when the program was updated.
 
 use super::chains::{count, read_link};
 use super::cursor::AuditCursor;
@@ -9,8 +9,8 @@ use ports::{Log, LogError};
 use roles::EarlyLinks;
 use wire::topics::{AUDIT_LOG, AUDITED};
 
-/// The chains of one task. Each is read up to its first link of version 2; those that begin with
-/// one are left out.
+/// The chains of one task. Reads each chain up to its first link of version 2. A chain that starts
+/// with version 2 is left out.
 pub fn of_task(log: &dyn Log, topics: &TopicTable, task: u32) -> Result<EarlyLinks, LogError> {
     let partitions = count(log, topics, AUDIT_LOG)?;
     let mut wanted: Vec<(u32, String)> = Vec::new();
@@ -35,7 +35,7 @@ pub fn of_task(log: &dyn Log, topics: &TopicTable, task: u32) -> Result<EarlyLin
             };
 
             match read_link(name, r) {
-                // The first one decides where version 1 ends.
+                // The first link of version 2 ends version 1 of the chain.
                 Ok(link) if link.meta.is_some() => {
                     if let Some(since) = links.get_mut(name) {
                         *since = link.offset;
@@ -44,7 +44,7 @@ pub fn of_task(log: &dyn Log, topics: &TopicTable, task: u32) -> Result<EarlyLin
                     open.swap_remove(i);
                 }
                 Ok(_) => drop(links.insert(name.to_string(), u64::MAX)),
-                // Damage is for others to judge.
+                // Ignore damage here; `processor audit verify` reports damage.
                 Err(_) => {}
             }
 

@@ -1,11 +1,11 @@
-//! A root over many leaves, so that one hash stands for all of them, and a few hashes prove that
-//! one of them is in it (RFC 9162, section 2.1.1).
+//! Merkle root: one hash for many leaves. A few hashes prove that a leaf belongs to the root (RFC
+//! 9162, section 2.1.1).
 
 use sha2::{Digest, Sha256};
 
 use domain::chain::Hash;
 
-/// Hash of a leaf. The first byte keeps leaves and nodes apart.
+/// Hash of a leaf. The first byte distinguishes leaves from nodes.
 pub fn leaf(parts: &[&[u8]]) -> Hash {
     let mut h = Sha256::new();
     h.update([0]);
@@ -13,13 +13,13 @@ pub fn leaf(parts: &[&[u8]]) -> Hash {
     h.finalize().into()
 }
 
-/// The root over leaves in their order; of none, the hash of nothing.
+/// Root over the leaves, in order. Without leaves: the hash of the empty text.
 pub fn root(leaves: &[Hash]) -> Hash {
     match leaves {
         [] => Sha256::digest([]).into(),
         [one] => *one,
         _ => {
-            // The left side takes the largest power of two that leaves something to the right.
+            // The left side takes the largest power of two below the number of leaves.
             let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
             let mut h = Sha256::new();
             h.update([1]);
@@ -34,7 +34,7 @@ pub fn root(leaves: &[Hash]) -> Hash {
 mod tests {
     use super::*;
 
-    /// The tree of the RFC's own published test leaves; roots computed with another implementation.
+    /// The published test leaves of the RFC. The roots were computed with another implementation.
     #[test]
     fn known_roots() {
         let hex = |h: Hash| h.iter().map(|b| format!("{b:02x}")).collect::<String>();

@@ -1,7 +1,7 @@
-//! The last price of a symbol at any place of its ticks, as `trading` had it: by the same rules,
-//! from the first tick on, under the listings and settings that the role's journal says it saw. A
-//! second, simpler rule would show prices that nobody decided upon: ticks that were late, of the
-//! future, held until others agreed, of symbols that were not listed.
+//! The last price of a symbol at any offset of its ticks, as `trading` had the price. The code
+//! applies the rules of `trading` from the first tick on, with the listings and settings in the
+//! role's journal. A simpler rule would return prices that no decision used: late ticks, ticks from
+//! the future, prices outside the band that wait for confirmation, symbols without a listing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,20 +17,20 @@ use ports::{Log, LogError};
 use roles::RoleSettings;
 use wire::{instrument, tick, topics as t};
 
-/// From this place of the ticks on, ...
+/// A change of the price rules, valid from tick offset `from` on.
 struct PriceRuleChange {
     from: u64,
     what: What,
 }
 
 enum What {
-    /// ... this is the listing that the role looks at; none: the symbol is not listed.
+    /// The new listing of a symbol; none: the symbol is not listed.
     Listing(String, Option<Instrument>),
-    /// ... it decides by these settings, and has forgotten its listings.
+    /// The role started with these settings, and forgot all listings.
     Began(Rules),
 }
 
-/// One symbol on its way.
+/// State of one followed symbol.
 #[derive(Default)]
 struct Followed {
     prices: Prices,
@@ -39,8 +39,8 @@ struct Followed {
     last: Option<DecisionTick>,
 }
 
-/// See the module. Memory is bounded by the symbols, their sources and the changes of their
-/// listings.
+/// The prices of some symbols over time. Memory grows with the symbols, their sources and the
+/// changes of their listings.
 pub struct PriceHistory {
     ticks: AuditCursor,
     changes: std::vec::IntoIter<PriceRuleChange>,
@@ -50,8 +50,8 @@ pub struct PriceHistory {
 }
 
 impl PriceHistory {
-    /// Of these symbols, which must be of partition `task`. Ticks behind what `trading` has taken
-    /// in are left out.
+    /// Follows these symbols, which must belong to partition `task`. Ticks that `trading` has not
+    /// processed are left out.
     pub fn new(
         log: &dyn Log,
         topics: &TopicTable,
@@ -87,7 +87,7 @@ impl PriceHistory {
         })
     }
 
-    /// Takes in the ticks for which `wanted` holds, in their order.
+    /// Processes ticks in order, as long as `wanted` returns true.
     pub fn advance(&mut self, mut wanted: impl FnMut(&Record<'_>) -> bool) -> Result<(), LogError> {
         while let Some(r) = self.ticks.peek()?.filter(|r| wanted(r)) {
             while let Some(change) = self.next.take_if(|c| c.from <= r.offset) {
@@ -124,12 +124,12 @@ impl PriceHistory {
         Ok(())
     }
 
-    /// The last price that counted.
+    /// The last accepted tick of a symbol.
     pub fn last(&self, symbol: &str) -> Option<DecisionTick> {
         self.symbols.get(symbol)?.last
     }
 
-    /// The price that the rest of the system had been told at a moment.
+    /// The price that `trading` had published at log time `ms`.
     pub fn told(&self, symbol: &str, ms: i64) -> Option<i64> {
         let mut prices = self.symbols.get(symbol)?.prices;
         if self.rules.last_is_told {
@@ -141,7 +141,8 @@ impl PriceHistory {
 }
 
 impl Followed {
-    /// As `trading` does; what it sends to the dead letters counts for nothing.
+    /// Applies a tick as `trading` does. A tick that `trading` sends to the dead letters changes
+    /// nothing.
     fn take(&mut self, r: &Record<'_>, rules: Rules) {
         let Some(value) = r.value.filter(|v| v.len() <= t::INPUT_BYTES_MAX) else {
             return;
@@ -177,8 +178,8 @@ impl Followed {
     }
 }
 
-/// The changes for these symbols, by the place of the ticks before which it did; and how far the
-/// ticks were taken in.
+/// The changes for these symbols, each with the tick offset from which it is valid. Also the offset
+/// up to which `trading` processed ticks.
 fn changes(
     log: &dyn Log,
     topics: &TopicTable,
@@ -194,7 +195,7 @@ fn changes(
         TopicPartition::new(t::TRADING_JOURNAL, task),
         &mut |entry| {
             if entry.forget {
-                // Journals of before settings were noted were written by the first rules.
+                // Journals older than settings on record used the first version of the rules.
                 let settings = RoleSettings::decode(entry.settings.as_deref().unwrap_or(b"{}"))
                     .unwrap_or_default();
                 all.push(PriceRuleChange {

@@ -1,5 +1,5 @@
-//! Which records a question is about. Bytes are looked at before anything is decoded: most records
-//! are about something else.
+//! Selects the records of a query. The filter compares raw bytes before it decodes a record,
+//! because most records belong to other users and orders.
 
 use std::collections::BTreeSet;
 
@@ -11,23 +11,22 @@ use ports::topics::TopicId;
 use wire::input::{FieldValue, read_map};
 use wire::topics as t;
 
-/// The records that are wanted, and the facts learned on the way.
+/// The wanted records, and the ids learned from the records found so far.
 pub struct QueryFilter {
     user: Option<String>,
     order: Option<String>,
     symbol: Option<String>,
-    /// The users whose records to look at; none: everybody's.
+    /// Users whose records are read; none: all users.
     users: Option<BTreeSet<String>>,
-    /// Users of the commands that were found.
+    /// Users of the commands found so far.
     met: BTreeSet<String>,
-    /// Symbols of the records that were found.
+    /// Symbols of the records found so far.
     symbols: BTreeSet<String>,
-    /// Orders of the wanted symbol: cancels and executions name only the order.
+    /// Orders of the wanted symbol: cancels and executions name only the order id.
     orders: BTreeSet<(String, String)>,
 }
 
 impl QueryFilter {
-    /// For a question.
     pub fn new(q: &Query) -> QueryFilter {
         QueryFilter {
             user: q.user.clone(),
@@ -40,14 +39,15 @@ impl QueryFilter {
         }
     }
 
-    /// From here on it is known whose the order is, if any command was found.
+    /// Call after all commands are read: the users of the wanted order are then known, if a command
+    /// was found.
     pub fn commands_are_read(&mut self) {
         if self.order.is_some() && self.users.is_none() && !self.met.is_empty() {
             self.users = Some(self.met.clone());
         }
     }
 
-    /// Partitions of a topic in which there can be anything.
+    /// Partitions of a topic that may hold wanted records.
     pub fn partitions(&self, topic: TopicId, count: u32) -> Vec<u32> {
         let of = |keys: &BTreeSet<String>| {
             keys.iter()
@@ -61,18 +61,19 @@ impl QueryFilter {
         );
         match (by_symbol, &self.users) {
             (true, _) => of(&self.symbols).into_iter().collect(),
-            // A dead letter has the key of its source, which may be a symbol, a user, or nothing.
+            // A dead letter has the key of its source record: a symbol, a user, or none.
             (false, Some(users)) if topic != t::DEAD_LETTERS => of(users).into_iter().collect(),
             _ => (0..count).collect(),
         }
     }
 
-    /// Whether a record is one of them. Learns from those that are.
+    /// True if the record is wanted. Remembers the ids of a wanted record.
     pub fn is(&mut self, r: &Record<'_>) -> bool {
         let key = r.key.unwrap_or_default();
         let value = r.value.unwrap_or_default();
 
-        // JSON may write a letter as an escape.
+        // JSON may write a character as an escape sequence, so a value with a backslash must be
+        // decoded.
         let has = |id: &str| {
             key == id.as_bytes()
                 || contains(value, id.as_bytes())
@@ -83,7 +84,7 @@ impl QueryFilter {
         let by_order = self.order.as_deref().is_none_or(has);
         let by_user = self.user.as_deref().is_none_or(has);
 
-        // An order of the symbol may go by its id alone.
+        // A record of other topics may name the order only, and no symbol.
         let by_symbol = self.symbol.as_deref().is_none_or(has)
             || !matches!(r.at.topic, t::TRADES | t::BOOK_COMMANDS | t::MARKET_DATA);
         if !(by_order && by_user && by_symbol) {
@@ -91,7 +92,7 @@ impl QueryFilter {
         }
 
         if value.is_empty() {
-            // A tombstone, or nothing: the key is all there is.
+            // A tombstone or an empty value: only the key can match.
             let of = |id: &Option<String>| id.as_deref().is_some_and(|id| key == id.as_bytes());
             return self.order.is_none()
                 && (of(&self.user) || self.user.is_none() && of(&self.symbol));
@@ -99,7 +100,7 @@ impl QueryFilter {
 
         let mut ids = Ids::default();
         if read_map(value, |name, v| ids.take(name, v)).is_err() {
-            // The record cannot be read; the order's bytes are in it.
+            // The record cannot be decoded, but its bytes contain the order id.
             return self.order.is_some()
                 && contains(value, self.order.as_deref().unwrap_or_default().as_bytes())
                 || self.order.is_none()
@@ -146,7 +147,7 @@ impl QueryFilter {
     }
 }
 
-/// The ids in a record.
+/// Ids in a record.
 #[derive(Default)]
 struct Ids {
     users: Vec<String>,
@@ -165,7 +166,7 @@ impl Ids {
                 self.symbol = v.text().map(Into::into);
                 return;
             }
-            // A notification carries the whole event, with ids that it does not repeat outside.
+            // A notification contains the whole event. Some ids are only in the event.
             "event" => {
                 if let FieldValue::Nested(inner) = v {
                     let mut ids = Ids::default();
@@ -180,8 +181,8 @@ impl Ids {
             _ => return,
         };
 
-        // An id sent as a number is no id, and its record a dead letter; whoever looks for the
-        // order wants to see that.
+        // An id sent as a number is invalid, and its record is a dead letter. A query for the order
+        // must still find that record.
         to.extend(match v {
             FieldValue::Text(t) => Some(t.to_string()),
             v => match v.num(WHOLE) {
@@ -192,7 +193,7 @@ impl Ids {
     }
 }
 
-/// Some fields of a record as text, in the order asked for.
+/// Some fields of a record as text, in the order of `names`.
 pub fn text_fields<const N: usize>(value: &[u8], names: [&str; N]) -> [Option<String>; N] {
     let mut found = [const { None }; N];
     let read = read_map(value, |name, v| {
@@ -208,7 +209,7 @@ pub fn text_fields<const N: usize>(value: &[u8], names: [&str; N]) -> [Option<St
     }
 }
 
-/// The bytes that a number has in MessagePack, whatever its width.
+/// The bytes of a number in MessagePack, for any width.
 fn packed(id: &str) -> Option<Vec<u8>> {
     let bytes = id.parse::<u64>().ok()?.to_be_bytes();
     let first = bytes.iter().position(|b| *b != 0).unwrap_or(7);

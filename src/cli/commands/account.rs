@@ -1,4 +1,4 @@
-//! `account stop`, `disable`, `resume`, `list`: what operators have switched off.
+//! `account stop`, `disable`, `resume`, `list`: the kill switch of operators.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use wire::topics::{CONTROLS, INPUT_BYTES_MAX};
 
 const FLUSH: Duration = Duration::from_secs(60);
 
-/// Switches off what `state` says, for a user or for everybody.
+/// Stops or disables a user or everybody, by `state`.
 pub(crate) fn switch_off(
     config: &Config,
     whom: &Whom,
@@ -34,8 +34,8 @@ pub(crate) fn switch_off(
     let log = open::log(config, Access::Write)?;
     let table = Switched::load(&*log)?;
 
-    // One row for each: to write this one would allow more than before, which nobody asks for who
-    // stops somebody.
+    // Each user has one row. Merge with the present row, so that a new stop never allows more than
+    // before.
     let before = table.rows.get(key);
     let keep_orders = keep_orders && before.is_none_or(|before| before.keep_orders);
     let kept = before.filter(|before| before.state > state && before.keep_orders == keep_orders);
@@ -88,14 +88,14 @@ pub(crate) fn switch_off(
     Ok(())
 }
 
-/// Lifts what was switched off for a user, or for everybody.
+/// Removes the control of a user, or of everybody.
 pub(crate) fn resume(config: &Config, whom: &Whom, operator: &str) -> Result<(), Failure> {
     let key = key(whom)?;
     check_id("operator", operator).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Write)?;
     let mut table = Switched::load(&*log)?;
 
-    // A record that cannot be read is taken away as well.
+    // Delete an unreadable record, too.
     let there = table.bad.contains_key(key) || table.rows.contains_key(key);
     if there {
         write(&*log, key, None, operator)?;
@@ -133,7 +133,7 @@ pub(crate) fn resume(config: &Config, whom: &Whom, operator: &str) -> Result<(),
     }
 }
 
-/// Prints who is stopped or disabled.
+/// Prints the stopped and disabled users.
 pub(crate) fn list(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = Switched::load(&*log)?;
@@ -164,7 +164,7 @@ pub(crate) fn list(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A switch of one user, or of all.
+/// Control of one user, or of everybody.
 struct Switch {
     state: Control,
     keep_orders: bool,
@@ -173,17 +173,17 @@ struct Switch {
     since_ms: i64,
 }
 
-/// A record that the roles pass over.
+/// A record that the roles skip as unreadable.
 struct Bad {
     offset: u64,
     why: &'static str,
 }
 
-/// The table as the roles have it.
+/// The controls, as the roles read them.
 #[derive(Default)]
 struct Switched {
     rows: BTreeMap<String, Switch>,
-    /// Newest records of their keys that cannot be read.
+    /// Keys whose newest record is unreadable.
     bad: BTreeMap<String, Bad>,
 }
 
@@ -236,7 +236,7 @@ fn key(whom: &Whom) -> Result<&str, Failure> {
     }
 }
 
-/// A user as a shell takes it: an id may hold whatever a shell has plans with.
+/// The user id, quoted for a shell if necessary: an id may contain shell characters.
 fn typed(user: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@:+".contains(c);
     if user.chars().all(plain) {

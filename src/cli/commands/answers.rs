@@ -1,5 +1,4 @@
-//! The answers to a command that was sent: the events about it, up to the one after which nothing
-//! more is due.
+//! Waits for the answers to a sent command: shows its events up to the last expected one.
 
 use std::time::{Duration, Instant};
 
@@ -21,23 +20,23 @@ use wire::book::{Ask, BookCommand, Execution};
 use wire::command::{self, Kind};
 use wire::topics::{BOOK_COMMANDS, EXECUTIONS, ORDER_EVENTS};
 
-/// An order that may rest is told to have been accepted; what it trades at once follows without a
-/// pause as long as this.
+/// Longest pause between the acceptance of an order and its immediate trades. After a longer pause,
+/// an accepted order rests.
 const LULL: Duration = Duration::from_millis(300);
 
 /// The event that ends the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Awaited {
-    /// The end of the order, or the one answer to another command.
+    /// The end of the order, or the single answer to another command.
     End,
-    /// The order may rest or wait for days: that it was accepted is all that is due.
+    /// The acceptance: the order may then rest or wait for days.
     Acceptance,
-    /// The end of every order that the command is about.
+    /// The end of every order that the command cancels.
     EachEnd,
 }
 
 impl Awaited {
-    /// Of a command's bytes.
+    /// The awaited event of an encoded command.
     pub(crate) fn of(command: &[u8]) -> Awaited {
         match command::decode(command) {
             Ok(c) if c.kind == Kind::MassCancel => Awaited::EachEnd,
@@ -49,22 +48,22 @@ impl Awaited {
     }
 }
 
-/// The command's state after one event.
+/// State of the command after one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum AnswerStep {
-    /// There is more to come.
+    /// More events are expected.
     More,
-    /// The order may rest now.
+    /// The order was accepted and may rest.
     Accepted,
-    /// One of the orders that it is about has ended.
+    /// One of the cancelled orders has ended.
     OneEnded,
-    /// The command was carried out.
+    /// The command was executed.
     Done,
-    /// The command was refused.
+    /// The command was rejected.
     Refused(String),
 }
 
-/// Listens for the answers to one command.
+/// Reads the answers to one command.
 pub(crate) struct PendingAnswers<'a> {
     config: &'a Config,
     log: &'a dyn Log,
@@ -72,30 +71,30 @@ pub(crate) struct PendingAnswers<'a> {
     id: &'a str,
     awaited: Awaited,
     events: Box<dyn Reader>,
-    /// How far the books' commands were looked through, if it matters: first where they ended
-    /// before this one was sent.
+    /// Read positions in the book commands, for a mass cancel. At first, the ends before the
+    /// command was sent.
     books: Vec<(TopicPartition, u64)>,
-    /// Requests to the books in its name so far.
+    /// Requests to the books by this command so far.
     asked: Asked,
-    /// Where executions for the user ended before this one was sent, and how far they were looked
-    /// through for answers that a part is done.
+    /// Read position in the user's executions; at first, the end before the command was sent. The
+    /// executions tell that a part of a mass cancel is done.
     parts_done: Option<(TopicPartition, u64)>,
-    /// Offset of the last of those answers, and how many there were.
+    /// Offset of the last of these executions, and their number.
     last_part: (u64, u64),
 }
 
-/// A mass cancel's requests to the books.
+/// Requests of a mass cancel to the books.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Asked {
-    /// Orders to end.
+    /// Orders to cancel.
     orders: u64,
-    /// Parts that another one follows: behind each, the mass cancel itself is to be cancelled,
-    /// which the book refuses.
+    /// Parts with a successor. At the end of such a part, `orders` asks the book to cancel the mass
+    /// cancel itself. The book rejects that request, and the answer starts the next part.
     parts: u64,
 }
 
 impl<'a> PendingAnswers<'a> {
-    /// From here on; the command must not have been sent yet.
+    /// Starts to listen. Call before the command is sent.
     pub(crate) fn listen(
         config: &'a Config,
         log: &'a dyn Log,
@@ -105,7 +104,7 @@ impl<'a> PendingAnswers<'a> {
     ) -> Result<Self, Failure> {
         let partition = partitioner::partition(user.as_bytes(), partitions(log, ORDER_EVENTS)?);
 
-        // The end before sending: whatever the command causes comes after it.
+        // Take the end before sending: the events of the command come after it.
         let end = log
             .bounds(TopicPartition::new(ORDER_EVENTS, partition))?
             .stable_end;
@@ -139,8 +138,8 @@ impl<'a> PendingAnswers<'a> {
         })
     }
 
-    /// Shows them until nothing more is due. Fails if the command was not carried out, or not in
-    /// time.
+    /// Shows the events until no more is expected. Fails if the command was rejected, or at the
+    /// timeout.
     pub(crate) fn wait(mut self, wait: Duration) -> Result<(), Failure> {
         let began = Instant::now();
         let mut batch = Records::new();
@@ -197,25 +196,25 @@ impl<'a> PendingAnswers<'a> {
         }
     }
 
-    /// Whether the command has asked the books for all that it will, and so many orders are all of
-    /// it. `orders` writes a part in one transaction, so once one of its orders has ended all of it
-    /// is in the log.
+    /// True if the command has sent all its requests to the books, and `ended` orders are all of
+    /// them. `orders` writes each part in one transaction. After the end of one order of a part,
+    /// the whole part is therefore in the log.
     fn is_through(&mut self, patience: Duration, ended: u64) -> Result<bool, Failure> {
         let is_last = self.are_parts_done()?;
         self.count(patience)?;
 
-        // The last part is done, and everything that followed from it has been counted.
+        // The last part is done, and all its requests are counted.
         Ok(ended >= self.asked.orders
             && (self.asked.parts == 0 || (is_last && self.last_part.1 == self.asked.parts)))
     }
 
-    /// Goes on counting what the books were asked.
+    /// Counts the new requests to the books.
     fn count(&mut self, patience: Duration) -> Result<(), Failure> {
         let began = Instant::now();
         for (at, from) in &mut self.books {
             let end = self.log.bounds(*at)?.end;
 
-            // A broker may show the end of a transaction later on one partition than on another.
+            // A broker may show the end of a transaction on one partition later than on another.
             while self.log.bounds(*at)?.stable_end < end && began.elapsed() < patience {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -246,7 +245,7 @@ impl<'a> PendingAnswers<'a> {
         Ok(())
     }
 
-    /// Whether `orders` has gone on behind every part that the books have done so far.
+    /// True if `orders` has continued after every part that the books have completed so far.
     fn are_parts_done(&mut self) -> Result<bool, Failure> {
         let Some((at, from)) = self.parts_done.filter(|_| self.asked.parts > 0) else {
             return Ok(true);
@@ -279,8 +278,8 @@ impl<'a> PendingAnswers<'a> {
     }
 }
 
-/// The message when the answer did not come in time. `last`: the last event that came; `ended`: of
-/// orders to be ended, if these are counted.
+/// The message for a timeout. `last`: the last event; `ended`: the number of ended orders, for a
+/// mass cancel.
 fn late(id: &str, wait: Duration, last: Option<&str>, ended: Option<(u64, Asked)>) -> String {
     let ms = wait.as_millis();
     match (last, ended) {
@@ -301,7 +300,7 @@ fn late(id: &str, wait: Duration, last: Option<&str>, ended: Option<(u64, Asked)
     }
 }
 
-/// Reads an event. `own`: it talks about the command's own id.
+/// Interprets an event. `own`: the event has the command's own id.
 fn step(event: &Map<String, Value>, own: bool, awaited: Awaited) -> AnswerStep {
     let text = |field: &str| event.get(field).and_then(Value::as_str).unwrap_or_default();
     let refused = || {
@@ -317,7 +316,7 @@ fn step(event: &Map<String, Value>, own: bool, awaited: Awaited) -> AnswerStep {
     };
 
     match (text("event"), text("status")) {
-        // Too late for one of many: it has ended all the same.
+        // A cancel that came too late counts, too: the order has ended.
         ("OrderCancelled" | "CancelRejected", _) if awaited == Awaited::EachEnd && !own => {
             AnswerStep::OneEnded
         }
@@ -325,7 +324,7 @@ fn step(event: &Map<String, Value>, own: bool, awaited: Awaited) -> AnswerStep {
         | ("OrderStatus", "rejected") => refused(),
         ("OrderStatus" | "OrderReplaced" | "TradeBusted", _) => AnswerStep::Done,
         ("OrderCancelled", _) if !own => AnswerStep::Done,
-        // The opening deposit is caused by a user's first command, but does not end it.
+        // A user's first command causes the opening deposit; the deposit does not end the wait.
         ("Deposited" | "Withdrawn", _) => {
             if own {
                 AnswerStep::Done

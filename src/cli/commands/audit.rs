@@ -1,4 +1,4 @@
-//! `audit`: the log's own evidence, checked, anchored, copied out. `find` has a file of its own.
+//! `audit`: verifies, anchors and exports the audit log. `audit find` is in `find.rs`.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -24,7 +24,6 @@ use ports::topics::TopicTable;
 use roles::Role;
 use wire::topics;
 
-/// Runs one of the subcommands.
 pub(crate) fn run(config: &Config, audit: &Audit) -> Result<(), Failure> {
     match audit {
         Audit::Verify(Verify {
@@ -46,7 +45,7 @@ fn moment(flag: &str, text: Option<&String>) -> Result<Option<i64>, Failure> {
         .transpose()
 }
 
-/// A range of time; either end may be open.
+/// Parses a time range; either end may be open.
 pub(crate) fn range(
     from: Option<&String>,
     to: Option<&String>,
@@ -93,8 +92,9 @@ fn of_this_log(anchors: &[Anchor], cluster: &str) -> Result<(), Failure> {
     }
 }
 
-/// Those that are of our topics. Tenants may share a log and a file of anchors, but a check against
-/// anchors none of which says anything about what is checked would call everything whole.
+/// Keeps the anchors of our topic prefix. Several prefixes may share a log and a file of anchors.
+/// If no anchor matches, the function fails: a check without a matching anchor would report every
+/// chain as good.
 fn of_this_prefix(mut anchors: Vec<Anchor>, prefix: &str) -> Result<Vec<Anchor>, Failure> {
     let all = anchors.len();
     anchors.retain(|a| a.is_of(prefix));
@@ -113,7 +113,7 @@ fn of_this_prefix(mut anchors: Vec<Anchor>, prefix: &str) -> Result<Vec<Anchor>,
     }
 }
 
-/// Walks all chains, with a bar.
+/// Verifies all chains, with a progress bar.
 fn walk(
     config: &Config,
     log: &dyn Log,
@@ -201,7 +201,8 @@ fn verify(config: &Config, anchors: Vec<Anchor>) -> Result<(), Failure> {
     }
 }
 
-/// Chains that nothing from outside speaks for: whole in themselves, and maybe made anew.
+/// Text about chains without an anchor: they are consistent, but may have been rewritten as a
+/// whole.
 fn unbound_text(unbound: &[String]) -> String {
     const NAMED: usize = 5;
     let more = if unbound.len() > NAMED { ", ..." } else { "" };
@@ -304,7 +305,7 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
     let Some(path) = file else {
         output::json(&anchor.line())?;
 
-        // An anchor that nobody has is none, and whoever relies on it must know.
+        // An anchor that nobody received is useless, so report the failed write.
         return if output::broken() {
             Err(Failure::failed(
                 "the anchor could not be written: nobody reads this output",
@@ -322,8 +323,8 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
         .open(path)
         .map_err(wrong)?;
 
-    // An editor may have left the last line without its end; behind it, this one would be no line
-    // of its own, and the file no file of anchors.
+    // An editor may have removed the last line end. Without a line end, the new anchor would
+    // continue the last line and break the file.
     let begin = if ends_in_a_line(&mut file).map_err(wrong)? {
         ""
     } else {
@@ -345,7 +346,7 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether what is appended to a file begins a line of its own.
+/// True if appended text starts a new line.
 fn ends_in_a_line(file: &mut File) -> std::io::Result<bool> {
     if file.seek(SeekFrom::End(0))? == 0 {
         return Ok(true);
@@ -357,7 +358,7 @@ fn ends_in_a_line(file: &mut File) -> std::io::Result<bool> {
     Ok(last == *b"\n")
 }
 
-/// The usual name for it where a file is asked for.
+/// True for `-`, the usual name of stdout.
 fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
@@ -391,7 +392,8 @@ fn export(config: &Config, args: &ExportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Under another name until it is whole: a file that is there is a file that verifies.
+/// Writes under another name until the export is complete: a file with the final name always
+/// verifies.
 fn to_file(
     export: &ExportPlan<'_>,
     path: &Path,
@@ -409,7 +411,8 @@ fn to_file(
     let part = std::path::PathBuf::from(name);
     let wrong = |e| Failure::failed(format!("{}: {e}", part.display()));
 
-    // A part that another export is writing, or left behind, is not ours to throw away.
+    // Another export may be writing this part file, or has left it behind: do not overwrite the
+    // file.
     let file = files::options().write(true).create_new(true).open(&part).map_err(|e| match e.kind() {
         std::io::ErrorKind::AlreadyExists => Failure::usage(format!(
             "{} exists: another export is writing it, or broke off; remove it, or choose another name",
@@ -542,8 +545,8 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
     }
 }
 
-/// Records that no anchor binds may have been written anew, sums and all, and the person who
-/// brought anchors thinks that they were checked.
+/// Fails if some records are not covered by an anchor. Such records may have been rewritten with
+/// new sums, and a user with anchors expects a proof of all records.
 fn all_bound(bound: u64, records: u64, unbound: &[String]) -> Result<(), Failure> {
     if bound == 0 && records > 0 {
         return Err(Failure::failed(

@@ -1,4 +1,4 @@
-//! `config show`.
+//! `config show`: prints the configuration.
 
 use serde_json::{Map, Value, json};
 
@@ -6,7 +6,7 @@ use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::output::{self, OutputFormat};
 
-/// Prints every value with its origin. That it prints at all means the configuration is valid.
+/// Prints every value with its origin. The configuration is valid at this point.
 pub(crate) fn show(config: &Config) -> Result<(), Failure> {
     if config.format == OutputFormat::Json {
         let all: Map<String, Value> = config

@@ -1,4 +1,4 @@
-//! `demo`: everything in one process.
+//! `demo`: all roles, a feed and traders in one process.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,6 @@ use client::KeyedAppender;
 use client::instruments::Listings;
 use wire::topics::{INSTRUMENTS, ORDER_COMMANDS};
 
-/// Runs the demo.
 pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
     let run_for = typed
         .run_for
@@ -95,7 +94,7 @@ pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
     }
 }
 
-/// Lists the symbols that are not listed yet.
+/// Lists the missing symbols.
 fn list(system: &Installation, symbols: &[String]) -> Result<(), Failure> {
     let known: Vec<String> = Listings::load(&system.log)?
         .tradable()

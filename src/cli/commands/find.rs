@@ -1,4 +1,4 @@
-//! `audit find`: a timeline for people, or one JSON object for each record.
+//! `audit find`: a timeline for people, or one JSON object per record.
 
 use super::audit;
 use crate::cli::args::audit::Find;
@@ -21,7 +21,6 @@ use wire::command::{self, Kind};
 use wire::control::OPERATOR;
 use wire::topics;
 
-/// Searches and prints.
 pub(crate) fn run(config: &Config, args: &Find) -> Result<(), Failure> {
     for (field, id) in [
         ("--order", &args.order),
@@ -113,19 +112,19 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
     });
 
     let said = match r.value.map(decode::shown) {
-        // Lifted; who did it could be said in a header only.
+        // A tombstone lifts the control; only a header can name the operator.
         None if r.at.topic == topics::CONTROLS => match r.headers.text(OPERATOR) {
             Some(operator) => format!("lifted operator={}", shown::word(operator)),
             None => "lifted".to_string(),
         },
         None => "deleted".to_string(),
-        // Nothing is in a wake-up: it means that a moment has come, or that a listing has changed.
+        // A wake-up has no fields: a time has come, or a listing has changed.
         Some(SentValue::Map(map)) if r.at.topic == topics::CLOCK && map.is_empty() => {
             format!("of trading task {}", r.at.partition)
         }
         Some(SentValue::Map(mut map)) => {
-            // Fields of ours that are shown already, and amounts of ours. What others wrote is
-            // shown as they wrote it.
+            // In records of the roles, drop the fields that are already shown, and format the
+            // amounts. Records of others are shown unchanged.
             if decode::is_ours(r.at.topic) {
                 map.retain(|(name, _)| name != "event" && name != "time_us");
                 map = readable(map);
@@ -156,7 +155,7 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
     }
 }
 
-/// Money as people write it: `last_price_e4=1892500` is `last_price=189.25`.
+/// Formats money for people: `last_price_e4=1892500` becomes `last_price=189.25`.
 fn readable(map: Fields) -> Fields {
     let entry = |(name, value): (String, SentValue)| match (
         name.strip_suffix("_e4"),
@@ -171,8 +170,8 @@ fn readable(map: Fields) -> Fields {
     map.into_iter().map(entry).collect()
 }
 
-/// Whether it asks for a new order. Of these the listing is always looked at; of a cancel, or of
-/// what cannot be read, it says nothing that none was.
+/// True for a request for a new order. Its decision always reads the listing, so a missing listing
+/// is worth showing. For a cancel or an unreadable record, a missing listing means nothing.
 fn is_new(r: &Record<'_>) -> bool {
     let value = r.value.unwrap_or_default();
     match r.at.topic {
@@ -259,7 +258,7 @@ fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
     )
 }
 
-/// The settings that are not what they are when nobody says anything.
+/// The settings that differ from the defaults.
 fn unusual(settings: &[u8]) -> Fields {
     let usual = decode::shown(&RoleSettings::default().encode());
     match decode::shown(settings) {
@@ -271,7 +270,7 @@ fn unusual(settings: &[u8]) -> Fields {
     }
 }
 
-/// A listing's fields without its name.
+/// The fields of a listing, without symbol and name.
 fn brief(value: &[u8]) -> String {
     match decode::shown(value) {
         SentValue::Map(mut map) => {

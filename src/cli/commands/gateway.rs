@@ -1,5 +1,5 @@
-//! `gateway`: notifications over HTTP. With `--role` the roles run in the same process, which the
-//! embedded log needs: it belongs to one process.
+//! `gateway`: notifications over HTTP. With `--role`, the roles run in the same process: only one
+//! process can open the embedded log for writing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use engine::instance::FatalError;
 use gateway::access::{self, AccessControl};
 use gateway::{self, GatewaySettings, RunningGateway};
 
-/// Threads that serve connections; reading the log has its own.
+/// Threads that serve connections. The log is read in other threads.
 const WORKERS: usize = 2;
 
 /// Runs the gateway, or makes a token.
@@ -36,7 +36,7 @@ pub(crate) fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
     let settings = settings(config, typed)?;
     let access = access(typed)?;
 
-    // Said before the log is opened: a gateway that would be open to the world does not even begin.
+    // Check before the log is opened: a gateway open to the network must not start.
     if !settings.listen.ip().is_loopback() && !access.needs_token() {
         return Err(Failure::config(format!(
             "--listen {} lets other machines in, and without tokens everybody could read everything: give --token-file FILE \
@@ -88,14 +88,14 @@ pub(crate) fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
     result
 }
 
-/// A gateway beside something else that runs on the same log.
+/// A gateway in a process that also runs something else on the same log.
 pub(crate) struct GatewayBeside {
     runtime: tokio::runtime::Runtime,
     running: RunningGateway,
 }
 
 impl GatewayBeside {
-    /// Starts it, for this machine only.
+    /// Starts the gateway, for this machine only.
     pub(crate) fn start(
         system: &Installation,
         listen: SocketAddr,
@@ -113,14 +113,13 @@ impl GatewayBeside {
         Ok(GatewayBeside { runtime, running })
     }
 
-    /// Ends it.
     pub(crate) fn stop(self) {
         self.runtime.block_on(self.running.stop());
         self.runtime.shutdown_background();
     }
 }
 
-/// An address of this machine.
+/// Parses an address of this machine.
 pub(crate) fn local_address(text: &str) -> Result<SocketAddr, Failure> {
     let listen = address(text)?;
     if !listen.ip().is_loopback() {
@@ -207,7 +206,7 @@ fn settings(config: &Config, typed: &Gateway) -> Result<GatewaySettings, Failure
     })
 }
 
-/// A token of a user; of an admin if there is none.
+/// Makes a token of a user; without a user, an admin token.
 fn token(config: &Config, user: Option<&str>) -> Result<(), Failure> {
     let (token, line) = user
         .map_or_else(access::new_admin_token, access::new_token)

@@ -1,4 +1,4 @@
-//! `portfolio --history`: what a user was worth after each of their events.
+//! `portfolio --history`: a user's equity after each of their events.
 
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ use client::check_id;
 use client::decimal::{show_e4, show_e4_wide};
 use wire::topics;
 
-/// Prints one line for each event.
+/// Prints one line per event.
 pub(crate) fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
     check_id("user_id", &args.user).map_err(|e| Failure::usage(e.to_string()))?;
     let range = audit::range(args.from.as_ref(), args.to.as_ref())?;
@@ -46,8 +46,7 @@ pub(crate) fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
             };
         }
 
-        // To the end, also where nobody reads: whether the events are whole is told by the exit
-        // code.
+        // Continue to the end even if the output is closed: the exit code reports damaged events.
         printed.is_ok()
     });
 

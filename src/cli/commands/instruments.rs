@@ -1,4 +1,4 @@
-//! `instruments load` and `delist`.
+//! `instruments load` and `instruments delist`.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
@@ -22,25 +22,25 @@ use client::{KeyedAppender, check_id};
 use wire::instrument;
 use wire::topics::INSTRUMENTS;
 
-/// After this many complaints the rest is only counted.
+/// After this many errors, further errors are only counted.
 const COMPLAINTS_MAX: u64 = 20;
-/// So many changed listings are told one by one.
+/// Longest list of changed listings to print.
 const CHANGES_MAX: usize = 200;
-/// Names that no listing has; further ones say no more.
+/// Most unknown column names to remember.
 const UNKNOWN_MAX: usize = 50;
-/// A JSON list is one value, and read as one.
+/// Limit of a JSON list, which is read whole.
 const LIST_MAX: u64 = 64 << 20;
-/// How long the last records may take to reach the log.
+/// Longest wait for the last records to reach the log.
 pub(crate) const FLUSH: Duration = Duration::from_secs(60);
 
-/// A file's rows, each looked at; nothing is written before all have been.
+/// The checked rows of a file. No record is written before all rows are checked.
 #[derive(Default)]
 struct CheckedRows {
     good: IndexMap<String, (u64, Map<String, Value>)>,
-    /// Symbols of several rows, none of which is loaded.
+    /// Symbols with several rows; none of these rows is loaded.
     twice: BTreeSet<String>,
     bad: u64,
-    /// Columns or fields that mean nothing to us.
+    /// Columns or fields that no listing has.
     unknown: BTreeSet<String>,
 }
 
@@ -90,7 +90,7 @@ impl CheckedRows {
     }
 }
 
-/// Loads a file into what is there; bad rows are told and skipped.
+/// Loads a file into the present listings. Bad rows are reported and skipped.
 pub(crate) fn load(config: &Config, file: &Path, replace: bool) -> Result<(), Failure> {
     let (source, bytes) = source(file)?;
     let log = open::log(config, Access::Write)?;
@@ -113,7 +113,8 @@ pub(crate) fn load(config: &Config, file: &Path, replace: bool) -> Result<(), Fa
         let merged = merge(before, fields, replace);
         let value = encode(&merged)?;
 
-        // As the roles will read it: what they would refuse is told here, where somebody looks.
+        // Decode the value as the roles will: the user of this command must see the roles'
+        // rejection.
         if let Err(why) = instrument::decode(Some(symbol.as_bytes()), Some(&value)) {
             rows.complain(line, &format!("{symbol}: {why}"));
             continue;
@@ -193,9 +194,8 @@ fn told(
     ))
 }
 
-/// The row as it will be: what the file does not say stays as it is. Without the present one
-/// (`replace`) only its status stays, because a file of names and symbols must not open what
-/// somebody has halted.
+/// The new row: fields that the file leaves out keep their present value. With `replace`, only the
+/// present status stays: a file of names and symbols must not reopen a halted symbol.
 fn merge(
     before: Option<&Map<String, Value>>,
     fields: Map<String, Value>,
@@ -216,7 +216,7 @@ fn merge(
     merged
 }
 
-/// Writes a null value for each symbol that is listed.
+/// Writes a tombstone for each listed symbol.
 pub(crate) fn delist(config: &Config, symbols: &[String]) -> Result<(), Failure> {
     for symbol in symbols {
         check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
@@ -248,7 +248,7 @@ pub(crate) fn delist(config: &Config, symbols: &[String]) -> Result<(), Failure>
     }
 }
 
-/// A file or stdin, and its size (0: unknown).
+/// A file or stdin, with its size (0: unknown).
 pub(crate) fn source(file: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
     if file == Path::new("-") {
         return Ok((Box::new(std::io::stdin()), 0));
@@ -263,7 +263,7 @@ pub(crate) fn source(file: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
     open().map_err(|e| Failure::usage(format!("cannot read {}: {e}", file.display())))
 }
 
-/// Hands over each row with its line number; `progress` is told the number of bytes read so far.
+/// Reads each row with its line number; `progress` receives the number of bytes read.
 fn read(
     source: Box<dyn Read>,
     rows: &mut CheckedRows,
@@ -298,8 +298,8 @@ fn json_lines(
     Ok(())
 }
 
-/// A list of objects as one value, as brokers' interfaces answer. Its objects are counted instead
-/// of lines.
+/// Reads a JSON list of objects, as the interfaces of brokers return it. The number of the object
+/// replaces the line number.
 fn json_list(text: BufReader<Box<dyn Read>>, rows: &mut CheckedRows) -> Result<(), Failure> {
     let mut all = String::new();
     text.take(LIST_MAX + 1).read_to_string(&mut all)?;
@@ -339,7 +339,7 @@ fn columns(
     Ok(())
 }
 
-/// A listing's value.
+/// Encodes the value of a listing.
 pub(crate) fn encode(fields: &Map<String, Value>) -> Result<Vec<u8>, Failure> {
     rmp_serde::to_vec_named(fields)
         .map_err(|e| Failure::failed(format!("a listing cannot be encoded: {e}")))

@@ -1,5 +1,4 @@
-//! Listings as they are: `instruments list`, `show`, `halt` and `resume`, and what a change of one
-//! comes to.
+//! Present listings: `instruments list`, `show`, `halt` and `resume`, and the effect of a change.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,12 +17,12 @@ use ports::Log;
 use wire::instrument;
 use wire::topics::INSTRUMENTS;
 
-/// The topic as the roles have it, with all fields of each record.
+/// The topic `instruments`, as the roles read it, with all fields of each record.
 #[derive(Default)]
 pub(crate) struct Present {
     /// Listings by symbol.
     pub rows: BTreeMap<String, Map<String, Value>>,
-    /// Symbols whose newest record changes nothing because it cannot be read.
+    /// Symbols whose newest record is unreadable and therefore ignored.
     pub bad: BTreeSet<String>,
 }
 
@@ -56,16 +55,15 @@ impl Present {
     }
 }
 
-/// The changes of a listing: field, before, after.
+/// The changes of one listing.
 pub(crate) struct ListingChange {
-    /// Whose.
     pub symbol: String,
-    /// The fields.
+    /// Field, value before, value after.
     pub fields: Vec<(String, Value, Value)>,
 }
 
 impl ListingChange {
-    /// For programs.
+    /// The changes as JSON.
     pub(crate) fn json(&self) -> Value {
         let fields: Map<String, Value> = self
             .fields
@@ -76,7 +74,7 @@ impl ListingChange {
     }
 }
 
-/// Compares two rows by what they mean: a field that says the default is as good as none.
+/// Compares two rows. A missing field equals the default.
 pub(crate) fn change(
     symbol: &str,
     before: &Map<String, Value>,
@@ -118,7 +116,7 @@ pub(crate) fn text(v: &Value) -> Cow<'_, str> {
     }
 }
 
-/// Prints all listings: symbol, status, and whatever is not the default.
+/// Prints all listings: symbol, status, and the fields that differ from the default.
 pub(crate) fn list(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let present = Present::load(&*log)?;
@@ -161,7 +159,7 @@ pub(crate) fn list(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints one listing with all of its fields, defaults included.
+/// Prints one listing with all fields, including defaults.
 pub(crate) fn show(config: &Config, symbol: &str) -> Result<(), Failure> {
     check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Read)?;
@@ -191,8 +189,8 @@ pub(crate) fn show(config: &Config, symbol: &str) -> Result<(), Failure> {
     output::rows(config.format, &["FIELD", "VALUE", "ORIGIN"], &rows)
 }
 
-/// Sets the status of listings and nothing else. `from`: the statuses that it is a step from;
-/// others are told.
+/// Sets the status of listings, and no other field. `from`: the expected present statuses; a
+/// listing in another status is reported.
 pub(crate) fn set_status(
     config: &Config,
     symbols: &[String],

@@ -29,8 +29,8 @@ pub(super) mod verify;
 use super::exit::Failure;
 use domain::ids;
 
-/// A user that may be named. Commands for the system's own accounts are dead letters, and nobody
-/// answers them.
+/// Checks a user id. A command for one of the system's own accounts becomes a dead letter, and
+/// nobody answers it.
 fn user(user: &str) -> Result<&str, Failure> {
     match ids::valid_user(user) {
         true => Ok(user),

@@ -1,4 +1,4 @@
-//! Operators' commands about orders of others: `account cancel` and `account bust`.
+//! Operator commands for the orders of users: `account cancel` and `account bust`.
 
 use serde_json::{Map, Value};
 
@@ -15,7 +15,7 @@ use ports::partitioner;
 use wire::event::{Event, OrderEvent};
 use wire::topics::ORDER_EVENTS;
 
-/// Ends one order of a user, or all, or those of a symbol.
+/// Cancels one order of a user, all orders, or those of a symbol.
 pub(crate) fn cancel(config: &Config, cancel: &Cancel) -> Result<(), Failure> {
     let mut fields = Map::new();
     let command = match (&cancel.order_id, &cancel.symbol) {
@@ -37,7 +37,7 @@ pub(crate) fn cancel(config: &Config, cancel: &Cancel) -> Result<(), Failure> {
     carry_out(config, Some(patience(&cancel.timeout)?), |_| Ok(sending))
 }
 
-/// Takes a trade of a user's order back, as the user's events describe it.
+/// Busts a trade of a user's order, with the data of the user's events.
 pub(crate) fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
     let mut fields = Map::new();
     let named = [
@@ -58,8 +58,8 @@ pub(crate) fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
         fields.insert("quantity".into(), quantity.into());
         fields.insert("price".into(), show_e4(price_e4).into());
 
-        // The fee that is due changes with each part that goes back; a command that may be sent
-        // again must be the same both times.
+        // The fee changes with each busted part. With a given command id, the command may be sent
+        // again, and both commands must be equal.
         if bust.id.is_none() {
             fields.insert("fee".into(), show_e4(fee_e4).into());
         }
@@ -72,7 +72,7 @@ pub(crate) fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
     })
 }
 
-/// Quantity, price and fee of what is to be taken back of a trade of a user's order.
+/// Quantity, price and fee of the busted part.
 fn part(log: &dyn Log, bust: &Bust) -> Result<(i64, i64, i64), Failure> {
     let partition = partitioner::partition(bust.user.as_bytes(), partitions(log, ORDER_EVENTS)?);
     let mut fill = None;
@@ -112,7 +112,7 @@ fn part(log: &dyn Log, bust: &Bust) -> Result<(i64, i64, i64), Failure> {
         ))
     })?;
 
-    // If nothing is left the command goes all the same: the answer is for `orders` to give.
+    // If no quantity is left, send the command anyway: `orders` gives the answer.
     let quantity = bust
         .quantity
         .unwrap_or(if back < whole { whole - back } else { whole });

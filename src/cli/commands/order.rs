@@ -1,4 +1,4 @@
-//! `order`: one command, and what becomes of it.
+//! `order`: sends one command, and shows its events.
 
 use serde_json::{Map, Value};
 
@@ -11,7 +11,7 @@ use client::check_id;
 use client::instruments::Listings;
 use wire::command;
 
-/// Sends, and waits unless told not to.
+/// Sends the command, and waits unless `--no-wait` is given.
 pub(crate) fn run(config: &Config, order: &Order) -> Result<(), Failure> {
     let timeout = patience(&order.timeout)?;
     let sending = match &order.json {
@@ -19,15 +19,15 @@ pub(crate) fn run(config: &Config, order: &Order) -> Result<(), Failure> {
         None => build(order)?,
     };
 
-    // Sent as it is, whatever it is, if nobody waits for what comes of it.
+    // Without a wait, a raw command is sent unchecked.
     if order.json.is_none() || !order.no_wait {
         super::user(&sending.user)?;
     }
 
     let wait = (!order.no_wait).then_some(timeout);
     carry_out(config, wait, |log| {
-        // The same check that the client library makes: an unlisted symbol is told before anything
-        // is sent.
+        // Same check as in the client library: report an unlisted symbol before the command is
+        // sent.
         if let Some(symbol) = order.side.and(order.symbol.as_ref()) {
             Listings::load(log)?.check(symbol)?;
         }
@@ -171,7 +171,8 @@ fn build(order: &Order) -> Result<Sending, Failure> {
     Ok(sending)
 }
 
-/// Options that do not go together would use the id up for an answer that is known before.
+/// Rejects options that contradict each other: the roles would reject the command, and its id would
+/// be used up.
 fn fits(order: &Order, sending: &Sending) -> Result<(), Failure> {
     if command::decode(&sending.value).is_ok_and(|c| c.served().is_some()) {
         return Ok(());

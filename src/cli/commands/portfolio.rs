@@ -1,5 +1,5 @@
-//! `portfolio`: what a user owns, at the latest prices. Marks are computed here, when somebody
-//! looks; they are no state.
+//! `portfolio`: a user's holdings at the latest prices. This command computes the marks; no role
+//! stores them.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,7 +23,6 @@ struct PriceMark {
     time_us: i64,
 }
 
-/// Prints it.
 pub(crate) fn run(config: &Config, user: &str) -> Result<(), Failure> {
     check_id("user_id", user).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Read)?;
@@ -46,7 +45,7 @@ pub(crate) fn run(config: &Config, user: &str) -> Result<(), Failure> {
                 return;
             };
 
-            // A reference price that cannot be read is a missing mark, which is shown as such.
+            // An unreadable reference price is shown as a missing mark.
             match r
                 .value
                 .and_then(|v| rmp_serde::from_slice::<PriceMark>(v).ok())
@@ -60,7 +59,7 @@ pub(crate) fn run(config: &Config, user: &str) -> Result<(), Failure> {
     show(config, user, &portfolio, &marks)
 }
 
-/// How often the topic is read again if it was compacted under our hands.
+/// Number of reads, if compaction removes records during a read.
 const READINGS: u32 = 5;
 
 fn latest(log: &dyn Log, partition: u32, user: &str) -> Result<Option<PortfolioRecord>, Failure> {
@@ -85,7 +84,7 @@ fn latest(log: &dyn Log, partition: u32, user: &str) -> Result<Option<PortfolioR
 
         match fold.portfolio() {
             Ok(portfolio) => return Ok(portfolio),
-            // A position that has changed since the reading began may be gone from where it was.
+            // A position that changed during the read may no longer be at its old offset.
             Err(e) => missing = e.to_string(),
         }
     }

@@ -1,4 +1,4 @@
-//! `publish`: ticks of a random walk, or of a file.
+//! `publish`: publishes ticks of a random walk, or of a file.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use client::simulate::PriceWalk;
 use client::{ClientError, MarketDataPublisher, decimal, now_ms};
 use ports::Log;
 
-/// How long the last records may take to reach the log.
+/// Longest wait for the last records to reach the log.
 const FLUSH: Duration = Duration::from_secs(60);
 const COMPLAINTS_MAX: u64 = 20;
 
@@ -106,18 +106,18 @@ fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<u64, 
     Ok(n)
 }
 
-/// Which columns matter.
+/// Indexes of the used columns.
 struct TickColumns {
     symbol: Option<usize>,
     time: usize,
     price: usize,
 }
 
-/// The outcome of a file's rows.
+/// Counts of a file's rows.
 #[derive(Default)]
 struct PublishTally {
     published: u64,
-    /// Of these, prices that the contract refuses.
+    /// Published prices that the contract rejects.
     refused: u64,
     skipped: u64,
 }
@@ -127,7 +127,7 @@ struct PublishableTick<'a> {
     symbol: &'a str,
     price: String,
     time: i64,
-    /// Why the roles will refuse its price.
+    /// Reason for which the roles will reject the price.
     fault: Option<&'static str>,
 }
 
@@ -169,7 +169,7 @@ fn replay(
         let sent = read.and_then(|tick| {
             let us = pace::timestamp_us(tick.time).ok_or("its time is before 1970")?;
 
-            // A feed's clock steps back now and then: what is late is due at once.
+            // A feed's clock may step back; a late tick is due at once.
             let since = us.saturating_sub(*first_us.get_or_insert(us)).max(0);
             pace::wait_until(began, speed.due(since.unsigned_abs()), stop);
             Ok(tick)
@@ -248,8 +248,7 @@ fn tick<'a>(
         .ok_or("has no symbol")?;
     let price = cell(columns.price).ok_or("has no price")?;
 
-    // A price that is no price is the roles' to judge; what is no number at all is a fault of the
-    // file.
+    // The roles judge an invalid price. A text that is no number is an error of the file.
     let mut price = number::decimal(price)
         .map_err(|_| format!("price `{price}` is no number"))?
         .to_string();

@@ -1,4 +1,4 @@
-//! `rebuild`: local state from the changelog.
+//! `rebuild`: restores local state from the changelog.
 
 use serde_json::Value;
 
@@ -10,10 +10,10 @@ use crate::cli::system;
 use crate::runtime::status::{InstanceStatus, Phase};
 use crate::runtime::{rebuild, signals};
 
-/// A running instance holds its state; there is no point in waiting long for it.
+/// A running instance keeps the lock, so a long wait is useless.
 const LOCK_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Rebuilds the roles that were asked for, one after the other.
+/// Rebuilds the configured roles, one after the other.
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let roles = config.roles_required()?;
     let mut system = system::of(config, Access::Write)?;

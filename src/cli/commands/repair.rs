@@ -1,4 +1,4 @@
-//! `repair`: what was done to a role from outside, put right.
+//! `repair`: repairs the committed offsets after a change from outside.
 
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ const HEADER: [&str; 7] = [
     "ACTION",
 ];
 
-/// Puts the offsets of the roles' groups to where their changelogs say that the tasks stand.
+/// Sets the committed offsets of the roles' groups to the positions in their changelogs.
 pub(crate) fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
     let roles = config.roles_required()?;
     let system = system::of(config, if dry_run { Access::Read } else { Access::Write })?;
@@ -36,7 +36,7 @@ pub(crate) fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
         let tasks = match done {
             Ok(tasks) => tasks,
             Err(e) => {
-                // The roles before this one are repaired, and that must be shown.
+                // The earlier roles are repaired already, so print them before the error.
                 failed = Err(Failure::from(e));
                 break;
             }

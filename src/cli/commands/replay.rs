@@ -1,4 +1,4 @@
-//! `replay`: a role's history executed again, compared with its live state.
+//! `replay`: executes a role's history again, and compares the result with its live state.
 
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ const HEADER: [&str; 7] = [
     "RESULT",
 ];
 
-/// Compares, or rebuilds a moment.
+/// Compares with live state, or rebuilds a past moment.
 pub(crate) fn run(config: &Config, replay: &Replay) -> Result<(), Failure> {
     match &replay.until {
         None => compare(config, replay.task),
@@ -38,8 +38,8 @@ pub(crate) fn run(config: &Config, replay: &Replay) -> Result<(), Failure> {
 
 /// Replays every task of the roles that has local state here.
 fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
-    // A look at a moving embedded log would be older than the stores it is compared with: it must
-    // be at rest. Kafka need not.
+    // Open for writing, so that no other process moves the embedded log: a read view of a moving
+    // log would be older than the compared stores. Kafka needs no such lock.
     let system = system::of(config, Access::Write)?;
     let mut rows: Vec<Vec<Value>> = Vec::new();
     let mut found_out = WorstResult::default();
@@ -52,7 +52,7 @@ fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
             let found = match found {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
-                // The other tasks' results are worth having, and may be worse.
+                // Continue after an error: another task may have a worse result.
                 Err(e) => {
                     found_out.failed(said_of(role, task, e.into()));
                     continue;
@@ -99,7 +99,7 @@ fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The worst that tasks came to: damage that was found outlives whatever could not be looked at.
+/// The worst result of the tasks. Found damage outranks tasks that could not be read.
 #[derive(Default)]
 struct WorstResult {
     diverged: Vec<String>,
@@ -141,16 +141,17 @@ const MOMENT: [&str; 7] = [
     "POSITION",
 ];
 
-/// Rebuilds tasks as they were; one row for each input, as it was read.
+/// Rebuilds tasks at a past moment. Prints one row per input, with its position at that moment.
 fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> {
     let moment = moment(config, until)?;
 
-    // The journal, which the replay is compared with, lies in the log itself, so a look at the log
-    // as it is now will do.
+    // A read view of the log is enough: the journal, which the replay is compared with, is in the
+    // log itself.
     let system = system::of(config, Access::Read)?;
     let (mut rows, mut found_out): (Vec<Vec<Value>>, _) = (Vec::new(), WorstResult::default());
     'all: for role in config.roles_or_all() {
-        // A record is an input of one task of some roles; without --role those are meant.
+        // A record belongs to one task of some roles. Without `--role`, replay the roles that read
+        // its topic.
         let reads = |at: TopicPartition| role.spec().inputs.iter().any(|i| i.topic == at.topic);
         for task in (0..system.tasks(role)?).filter(|task| replay.task.is_none_or(|o| o == *task)) {
             if let PointInTime::Record(at, _) = moment
@@ -213,7 +214,7 @@ fn said_of(role: Role, task: u32, failure: Failure) -> Failure {
     Failure::new(failure.code, format!("{role} task {task}: {failure}"))
 }
 
-/// Reads a moment; a time that has not come is none.
+/// Parses a moment. A future time is an error.
 fn moment(config: &Config, text: &str) -> Result<PointInTime, Failure> {
     let bare = topics::table("");
     let full = topics::table(&config.topic_prefix);

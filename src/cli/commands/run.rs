@@ -1,4 +1,4 @@
-//! `run`: roles until a signal.
+//! `run`: runs roles until a signal.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::cli::open::Access;
 use crate::cli::system;
 use crate::runtime::{signals, supervisor::Supervisor};
 
-/// How often the settings of topics and brokers are looked at while roles run.
+/// Interval of the checks of topic and broker settings while roles run.
 const SETTINGS_EVERY: Duration = Duration::from_mins(10);
 
-/// Runs the roles that were asked for.
+/// Runs the configured roles.
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let roles = config.roles_required()?;
     let system = system::of(config, Access::Write)?;

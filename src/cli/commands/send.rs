@@ -1,4 +1,4 @@
-//! One command on its way: sent, and its answers shown.
+//! Sends one command, and shows its answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,22 +19,21 @@ use ports::Log;
 use roles::Role;
 use wire::command;
 
-/// How long to wait for what follows from a command. What takes longer is done by whoever runs the
-/// roles next.
+/// Longest wait for the effects of a command. Later effects are left to the next run of the roles.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// A command ready to be sent.
+/// A command to send.
 pub(crate) struct Sending {
-    /// The user; the record's key.
+    /// The user: key of the record.
     pub user: String,
-    /// Its id.
+    /// Id of the command.
     pub id: String,
-    /// The record's value.
+    /// Value of the record.
     pub value: Vec<u8>,
 }
 
 impl Sending {
-    /// A command of these fields, and the ones that all have.
+    /// A command with these fields and the common fields.
     pub(crate) fn new(
         user: String,
         id: String,
@@ -52,20 +51,20 @@ impl Sending {
     }
 }
 
-/// The id of a command that nobody gave one.
+/// A new command id, if the user gave none.
 pub(crate) fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-/// `--timeout` as typed.
+/// Parses `--timeout`.
 pub(crate) fn patience(timeout: &str) -> Result<Duration, Failure> {
     config::duration_ms(timeout)
         .map(Duration::from_millis)
         .map_err(|e| Failure::usage(format!("--timeout: {e}")))
 }
 
-/// Sends what `make` comes to, and waits unless told not to. On the embedded log, which one process
-/// has to itself, the roles run here as long as the command does.
+/// Sends the command of `make`, and waits for the answers unless `wait` is none. The embedded log
+/// belongs to one process, so the roles run in this process during the command.
 pub(crate) fn carry_out(
     config: &Config,
     wait: Option<Duration>,
@@ -111,8 +110,8 @@ pub(crate) fn carry_out(
     })
 }
 
-/// Waits for everything that follows from a command (portfolio, notification, audit entries) before
-/// the roles stop: the next command wants to find it.
+/// Waits for all effects of a command (portfolio, notification, audit entries) before the roles
+/// stop: the next command must see them.
 fn settle(system: &Installation) -> Result<(), Failure> {
     let began = Instant::now();
     while system.unread()? > 0 && began.elapsed() < SETTLE {
@@ -122,7 +121,7 @@ fn settle(system: &Installation) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says what to do about an embedded log that another process has.
+/// Adds advice if another process holds the embedded log.
 fn in_use(config: &Config, failure: Failure) -> Failure {
     match &config.target {
         LogTarget::Embedded { .. } => Failure::new(

@@ -1,4 +1,4 @@
-//! `state`: keys and values of local state, decoded. It opens stores for reading only and needs no
+//! `state`: shows keys and values of local state, decoded. Opens stores read-only, and needs no
 //! log.
 
 use std::path::{Path, PathBuf};
@@ -17,7 +17,6 @@ use ports::StateStore;
 use roles::{Role, show};
 use store::dir::read_identity;
 
-/// Prints what was asked for.
 pub(crate) fn run(config: &Config, state: &State) -> Result<(), Failure> {
     match state {
         State::Get { key, place } => {
@@ -86,7 +85,7 @@ fn get(config: &Config, role: Role, key: &str, place: &StatePlace) -> Result<(),
     )))
 }
 
-/// A user or an order, in all roles that know users.
+/// Shows a user or an order, in all roles that know users.
 fn about(config: &Config, what: &str, place: &StatePlace) -> Result<(), Failure> {
     let (user, order) = what
         .split_once('/')
@@ -100,7 +99,7 @@ fn about(config: &Config, what: &str, place: &StatePlace) -> Result<(), Failure>
     };
 
     let mut tell = |role: Role, keys: &[String], prefixes: &[String]| -> Result<(), Failure> {
-        // Another machine may run the role, or the replay was of one role.
+        // Another machine may run the role, or the replay was of another role.
         if !root.dir(role).is_dir() {
             return Ok(());
         }
@@ -148,7 +147,7 @@ fn about(config: &Config, what: &str, place: &StatePlace) -> Result<(), Failure>
     )))
 }
 
-/// Where stores lie.
+/// Root directory of the stores.
 enum Root<'a> {
     Live(&'a Path),
     Kept(&'a Path),
@@ -172,7 +171,7 @@ impl<'a> Root<'a> {
         self.path().join(role.name())
     }
 
-    /// How many tasks the role has, by the label of its directory.
+    /// Number of tasks of the role, from the label of its directory.
     fn partitions(&self, role: Role) -> Result<u32, Failure> {
         let dir = self.dir(role);
         let labelled = match self {
@@ -213,7 +212,7 @@ impl<'a> Root<'a> {
     }
 }
 
-/// Prints entries, so many at most.
+/// Prints entries, up to a limit.
 struct PrintEntries<'a> {
     config: &'a Config,
     place: &'a StatePlace,

@@ -1,5 +1,5 @@
-//! `status`: where every task is, from the log itself; and what its instance says of itself, where
-//! its status file can be read.
+//! `status`: positions of every task, from the log, and the instance's own report, if its status
+//! file is readable.
 
 use std::collections::BTreeSet;
 
@@ -34,13 +34,13 @@ const HEADER: [&str; 15] = [
     "WHY",
 ];
 
-/// The same for people: one line per task, its lag summed over its inputs.
+/// Columns for people: one line per task, with the lag summed over its inputs.
 const TASKS: [&str; 6] = ["ROLE", "TASK", "STATE", "INSTANCE", "LAG", "RESTORED%"];
 
-/// A transaction that is open for longer is told of.
+/// A transaction open longer than this is reported.
 const HELD_MS: i64 = 5_000;
 
-/// Prints the table; for people, below it, what they must know.
+/// Prints the table; for people, also prints remarks below it.
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
@@ -103,7 +103,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
 
     output::rows(config.format, &TASKS, &per_task(&rows))?;
 
-    // A transaction before the input of several roles is told once.
+    // Report a transaction once, even if it blocks the input of several roles.
     let mut said = BTreeSet::new();
     remarks
         .iter()
@@ -111,7 +111,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         .try_for_each(output::line)
 }
 
-/// A remark about an instance that does not simply run.
+/// A remark about an instance that does not run normally.
 fn remark(s: &InstanceStatus, now: i64) -> Option<String> {
     let name = match s.host.as_str() {
         "" => format!("{}-{}", s.role, s.instance),
@@ -148,7 +148,7 @@ fn remark(s: &InstanceStatus, now: i64) -> Option<String> {
     }
 }
 
-/// A remark about an instance that begins anew again and again.
+/// A remark about an instance that restarts again and again.
 fn trouble(s: &InstanceStatus, now: i64) -> Option<String> {
     let times = s.counters.without_progress;
     let why = s.trouble.as_deref()?;
@@ -161,7 +161,7 @@ fn trouble(s: &InstanceStatus, now: i64) -> Option<String> {
     })
 }
 
-/// People want to know how each task is; the offsets of its every input are for programs.
+/// People need one line per task; the offsets of every input are for programs.
 fn per_task(rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
     let mut tasks: IndexMap<(String, u64), Vec<Value>> = IndexMap::new();
     for row in rows {
@@ -186,7 +186,7 @@ fn per_task(rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
     tasks.into_values().collect()
 }
 
-/// A task as its instance tells it.
+/// The state of a task by its instance's report.
 #[derive(Default)]
 struct TaskRow {
     state: Value,
@@ -204,8 +204,8 @@ fn told(instances: &[InstanceStatus], task: u32, now: i64) -> TaskRow {
         .filter_map(|s| Some((s, has(s)?)))
         .collect();
 
-    // The one that is alive and wrote last knows best.
-    // An instance that has a task knows more of it than a standby's.
+    // The last entry wins. An instance that runs the task wins over a standby, then a living one
+    // over a dead one, then the latest report.
     all.sort_by_key(|(s, t)| {
         (
             t.state != Phase::Standby,
@@ -257,7 +257,7 @@ mod tests {
         let role = "orders".to_string();
         let why = why.map(String::from);
 
-        // A process id that is there: of the test itself.
+        // A process id that exists: the id of the test.
         let pid = std::process::id();
         InstanceStatus {
             role,
@@ -369,7 +369,7 @@ mod tests {
             None
         );
 
-        // Files of older versions lack both.
+        // Files of older versions lack both fields.
         let old: Counters = serde_json::from_str(
             r#"{"records_in":1,"records_out":2,"transactions":3,"recoveries":4,"repeats_dropped":0,"dead_letters":0}"#,
         )

@@ -1,4 +1,4 @@
-//! `tail`: records of a topic, decoded.
+//! `tail`: prints the records of a topic, decoded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn usage(ms: Result<i64, String>) -> Result<i64, Failure> {
     })
 }
 
-/// Where `--from` points.
+/// The start position of `--from`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StartPoint {
     Start,
@@ -44,9 +44,10 @@ impl StartPoint {
             "start" => Ok(StartPoint::Start),
             "end" => Ok(StartPoint::End),
             other => match other.parse::<u64>() {
-                // Said to be one, with a sign.
+                // A sign marks an offset.
                 Ok(offset) if other.starts_with('+') => Ok(StartPoint::Offset(offset)),
-                // No partition is that long; as milliseconds it is a time of this century.
+                // No partition has so many records. As milliseconds, the number is a time of this
+                // century.
                 Ok(ms) if ms >= 100_000_000_000 => {
                     Ok(StartPoint::TimeMs(usage(moment::ms(other))?))
                 }
@@ -63,7 +64,7 @@ impl StartPoint {
         }
     }
 
-    /// An offset outside what is there means the nearest that is.
+    /// An offset outside the bounds is moved to the nearest bound.
     fn resolve(self, log: &dyn Log, at: TopicPartition) -> Result<From, Failure> {
         Ok(match self {
             StartPoint::Start => From::Start,
@@ -81,7 +82,7 @@ impl StartPoint {
     }
 }
 
-/// Prints until told to stop.
+/// Prints until the end, the limit, or a signal.
 pub(crate) fn run(config: &Config, tail: &Tail) -> Result<(), Failure> {
     let place = StartPoint::parse(&tail.from)?;
     let topic = topic(config, &tail.topic)?;
@@ -117,8 +118,8 @@ pub(crate) fn run(config: &Config, tail: &Tail) -> Result<(), Failure> {
     follow_embedded(config, topic, log, from, &mut show)
 }
 
-/// A look into the embedded log is a look at one moment: to follow it, look again where the last
-/// look ended.
+/// Follows the embedded log. A reader sees only the state at the time of opening. The function
+/// therefore opens the log again and again, and continues at the last offset.
 fn follow_embedded(
     config: &Config,
     topic: TopicId,
@@ -154,7 +155,7 @@ fn follow_embedded(
     }
 }
 
-/// Prints records, so many at most.
+/// Prints records, up to a limit.
 struct PrintRecords<'a> {
     config: &'a Config,
     name: String,
@@ -162,8 +163,8 @@ struct PrintRecords<'a> {
 }
 
 impl PrintRecords<'_> {
-    /// Prints until enough was printed or the end was reached (if that counts). Answers the offset
-    /// after the last record of each partition.
+    /// Prints until the limit or, with `exit_at_end`, the end. Returns the offset after the last
+    /// record of each partition.
     fn read(
         &mut self,
         reader: &mut dyn Reader,
@@ -194,7 +195,7 @@ impl PrintRecords<'_> {
     }
 }
 
-/// The topic of a name, with or without the prefix.
+/// Finds the topic of a name, with or without the prefix.
 fn topic(config: &Config, name: &str) -> Result<TopicId, Failure> {
     let bare = topics::table("");
     let full = topics::table(&config.topic_prefix);

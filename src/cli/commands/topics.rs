@@ -1,4 +1,4 @@
-//! `topics create`, `topics check`.
+//! `topics create` and `topics check`.
 
 use serde_json::Value;
 
@@ -10,8 +10,8 @@ use ports::Log;
 use ports::topics::{Finding, Partitions, Severity, TopicId, TopicTable};
 use wire::topics;
 
-/// Makes the topics that are missing; says what does not fit, and with `fix` puts right what can be
-/// without a loss.
+/// Creates the missing topics, and reports settings that do not fit. With `fix`, also changes the
+/// settings that can be changed without loss of records.
 pub(crate) fn create(
     config: &Config,
     partitions: u32,
@@ -47,7 +47,7 @@ pub(crate) fn create(
     report.verdict(false)
 }
 
-/// Compares what is there with what must be.
+/// Compares the present topics with the required ones.
 pub(crate) fn check(config: &Config, strict: bool) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
@@ -57,23 +57,23 @@ pub(crate) fn check(config: &Config, strict: bool) -> Result<(), Failure> {
     report.verdict(strict)
 }
 
-/// Findings and changes, for each topic and for the brokers.
+/// Findings and changes of each topic, and of the brokers.
 struct TopicsReport {
     lines: Vec<Line>,
 }
 
 struct Line {
-    /// None: the brokers.
+    /// None for the brokers.
     topic: Option<TopicId>,
     name: String,
-    /// How many it has; 0 if it does not exist.
+    /// Present partition count; 0 if the topic does not exist.
     partitions: u32,
-    /// How many it must have.
+    /// Required partition count.
     expected: u32,
     created: bool,
     changed: bool,
     skipped: bool,
-    /// A partition count that does not fit; no setting can change it.
+    /// The error of a wrong partition count. No setting can fix the count.
     count: Option<String>,
     findings: Vec<Finding>,
 }
@@ -135,8 +135,8 @@ impl TopicsReport {
         Ok(TopicsReport { lines })
     }
 
-    /// Makes what is missing. All or none: topics made beside some that do not fit would have to be
-    /// made again once those are put right.
+    /// Creates all missing topics or none: after the repair of a wrong topic, the new topics would
+    /// have to be created again.
     fn create(&mut self, log: &dyn Log, table: &TopicTable) -> Result<(), Failure> {
         let unfit = self.lines.iter().any(|l| l.partitions > 0 && l.is_wrong());
         for line in self.lines.iter_mut().filter(|l| l.missing()) {
@@ -153,8 +153,8 @@ impl TopicsReport {
         Ok(())
     }
 
-    /// Changes the settings that can be put right; each topic's in one request, so that none of
-    /// them holds without the others.
+    /// Changes the settings that can be fixed. One request changes all settings of a topic
+    /// together.
     fn fix(&self, log: &dyn Log, table: &TopicTable) -> Result<Vec<TopicId>, Failure> {
         let mut changed = Vec::new();
         for line in &self.lines {
@@ -176,8 +176,7 @@ impl TopicsReport {
             changed.push(id);
         }
 
-        // Brokers take up a change one after the other; what was changed must be seen before it is
-        // judged.
+        // Brokers apply a change one after the other, so wait until the change is visible.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         let left = |findings: Vec<Finding>| {
             findings
@@ -216,7 +215,7 @@ impl TopicsReport {
         )
     }
 
-    /// An error that names everything that does not fit.
+    /// An error that names every topic that does not fit.
     fn verdict(&self, strict: bool) -> Result<(), Failure> {
         let bad: Vec<_> = self
             .lines
@@ -292,7 +291,7 @@ impl Line {
         }
     }
 
-    /// The findings from this severity on, in words.
+    /// The findings of at least this severity, as text.
     fn texts(&self, least: Severity) -> Vec<String> {
         let mut all: Vec<String> = self.count.iter().cloned().collect();
         if self.missing() && !self.skipped {

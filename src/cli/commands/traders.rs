@@ -1,4 +1,4 @@
-//! `traders`: simulated traders on any log, for trying an installation out and for loading it.
+//! `traders`: simulated traders on any log, to try out or load an installation.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,21 +16,21 @@ use client::instruments::Listings;
 use client::simulate::Traders;
 use client::{OrderCommandProducer, check_id, now_ms};
 
-/// How long the last orders may take to reach the log.
+/// Longest wait for the last orders to reach the log.
 const FLUSH: Duration = Duration::from_secs(60);
-/// How long a purchase is kept before it is sold, on a busy system.
+/// Time from a purchase to its sale, in seconds, on a busy system.
 const SETTLED_AFTER_S: u64 = 5;
-/// Without a schedule a step of the progress bar for every order would cost more than the order.
+/// At full speed, a step of the progress bar per order would cost more than the order.
 const SHOW_EVERY: u64 = 256;
 
-/// Sends orders until there were enough of them, or a signal.
+/// Sends orders until the limit or a signal.
 pub(crate) fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure> {
     let run = typed
         .run
         .clone()
         .unwrap_or_else(|| format!("sim-{}", uuid::Uuid::now_v7().simple()));
 
-    // The number of an order goes behind it, so the longest id is checked before anything is sent.
+    // The order number is appended to the run name, so check the longest id before sending.
     check_id(
         "order_id",
         &format!("{run}-{}", typed.orders.unwrap_or(u64::MAX)),
@@ -55,8 +55,8 @@ pub(crate) fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure>
 
     let mut producer = OrderCommandProducer::new(log)?;
 
-    // Shares that were bought within the last seconds may not be settled yet; to sell them would be
-    // to sell short.
+    // Do not sell shares of the last seconds: their purchase may not be settled, and the sale would
+    // be short.
     let unsettled = if typed.rate == 0 {
         usize::MAX
     } else {

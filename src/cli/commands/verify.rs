@@ -1,4 +1,4 @@
-//! `verify`: digests, meta records, books, sequences and audit chains.
+//! `verify`: checks digests, meta records, books, sequences and audit chains.
 
 use serde_json::json;
 
@@ -9,10 +9,10 @@ use crate::cli::output::{self, OutputFormat};
 use crate::cli::system;
 use crate::runtime::verify;
 
-/// Prints each check as it is made.
+/// Prints each check at once.
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
-    // A look at a moving embedded log would be older than the stores it is compared with: it must
-    // be at rest. Kafka need not.
+    // Open for writing, so that no other process moves the embedded log: a read view of a moving
+    // log would be older than the compared stores. Kafka needs no such lock.
     let system = system::of(config, Access::Write)?;
     let mut bad = 0_u64;
     let mut all = 0_u64;
@@ -31,11 +31,11 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
             )),
         };
 
-        // Never an error: what cannot be printed is told at the end.
+        // Never an error: a failed write is reported at the end.
         printed.unwrap_or_default();
     });
 
-    // Findings stay, also where the rest could not be looked at.
+    // Report the findings even if later checks could not run.
     match (bad, done) {
         (0, Ok(_)) => Ok(()),
         (0, Err(e)) => Err(e.into()),

@@ -1,5 +1,5 @@
-//! `processor demo`: the whole system in one process, with a feed, simulated traders and a live
-//! summary.
+//! `processor demo`: the whole system in one process, with a price feed, simulated traders and a
+//! live summary.
 
 mod observer;
 mod screen;
@@ -20,38 +20,36 @@ use client::simulate::Traders;
 use engine::instance::FatalError;
 use roles::Role;
 
-/// The simulation's settings.
+/// Settings of the demo.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
-    /// Stop after this long; none: until told to.
+    /// Run time; none: until a signal.
     pub run_for: Option<Duration>,
-    /// Orders per second, 0 = as fast as it goes.
+    /// Orders per second; 0: as fast as possible.
     pub orders_per_second: u64,
-    /// Ticks per second.
     pub ticks_per_second: u64,
-    /// Simulated users.
+    /// Number of simulated users.
     pub users: u32,
-    /// Symbols to trade; they must be listed.
+    /// Symbols to trade; all must be listed.
     pub symbols: Vec<String>,
-    /// Seed of the simulation.
+    /// Seed of the traders and the feed.
     pub seed: u64,
 }
 
-/// How long orders that are on their way may take to end once no new ones come.
+/// Longest wait for open orders to end, after the traders have stopped.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// How long the roles may take to start before the time runs all the same.
+/// Longest wait for the start of the roles. After this wait, the run time starts anyway.
 const READY: Duration = Duration::from_secs(60);
 
-/// The result of a run.
 pub struct DemoSummary {
-    /// For stdout.
+    /// Summary for stdout.
     pub text: String,
-    /// Things that were wrong.
+    /// Number of violated rules.
     pub violations: u64,
 }
 
-/// Runs until `until` resolves, the time is over, or a role stops for good.
+/// Runs until `until` resolves, the run time is over, or a role ends for good.
 pub async fn run(
     system: &Installation,
     o: DemoOptions,
@@ -60,7 +58,7 @@ pub async fn run(
 ) -> Result<DemoSummary, FatalError> {
     let failed = |e: ports::LogError| FatalError::Failed(e.to_string());
 
-    // A new name for every run: the same ids again would all be duplicates.
+    // Use a new name for every run. With the same order ids, all commands would be duplicates.
     let name = format!("demo-{}", uuid::Uuid::now_v7().simple());
     let observer = Observer::new(&*system.log, &name).map_err(failed)?;
     let members = Role::all().iter().map(|r| system.member(*r)).collect();
@@ -79,7 +77,7 @@ pub async fn run(
     };
 
     let quiet = async {
-        // The time asked for is time with traffic, not time in which the roles start.
+        // The run time counts the time with traffic, without the start of the roles.
         let limited = async |limit| {
             let asked = Instant::now();
             while !gauge.ready.load(Ordering::Relaxed) && asked.elapsed() < READY {
@@ -94,8 +92,8 @@ pub async fn run(
             None => until.await,
         }
 
-        // First the world outside falls silent, then what is on its way ends, then the roles stop:
-        // what is left is at rest.
+        // Stop the traders first, then wait for open orders to end, then stop the roles. The final
+        // state is then at rest.
         gauge.stop.store(true, Ordering::Relaxed);
         let asked = Instant::now();
         while !gauge.settled.load(Ordering::Relaxed) && asked.elapsed() < SETTLE {

@@ -1,6 +1,6 @@
-//! Watches `order-events` as a user's client would, counts and times what it sees, and checks what
-//! can be checked from outside: sequences without gap or repeat, every order's life in the right
-//! order and ended once, no balance below zero.
+//! Reads `order-events` as a client would, and counts and times the events. Checks the rules that a
+//! client can see: `user_seq` has no gap and no repeat, every order is accepted before it ends and
+//! ends once, no balance is below zero.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,26 +15,21 @@ use ports::records::Records;
 use ports::{From, Limits, Log, LogError, Reader};
 use wire::topics;
 
-/// The totals so far.
 #[derive(Clone)]
 pub(super) struct ObservedTotals {
-    /// First answers to this run's commands: pending, rejected, or recognised as repeated.
+    /// First answers to the commands of this run: pending, rejected, or duplicate.
     pub answered: u64,
-    /// Orders filled.
     pub filled: u64,
-    /// Orders cancelled.
     pub cancelled: u64,
-    /// Repeated commands recognised.
+    /// Commands recognised as duplicates.
     pub duplicates: u64,
-    /// Rejected orders by reason.
     pub rejected: BTreeMap<String, u64>,
-    /// Milliseconds from the append of a command to its fill being readable.
+    /// Milliseconds from the append of a command until a reader sees its fill.
     pub fill_ms: Histogram<u32>,
-    /// Events checked.
     pub checked: u64,
-    /// The violations, the first few in words.
+    /// The first violations, as text.
     pub violations: Vec<String>,
-    /// How many were wrong.
+    /// Number of violations.
     pub violated: u64,
 }
 
@@ -66,24 +61,23 @@ struct ObservedEvent<'a> {
     cash_reserved_e4: i64,
 }
 
-/// See the module.
+/// Reads events and checks them.
 pub(super) struct Observer {
     readers: Vec<Box<dyn Reader>>,
-    /// By user, the number of the last event and the cash that was available then.
+    /// By user: number of the last event, and available cash after that event.
     last: IndexMap<String, (i64, i64), FxBuildHasher>,
-    /// Orders seen pending and not ended: whether they were accepted.
+    /// Pending orders that have not ended. True: the order was accepted.
     open: IndexMap<String, bool, FxBuildHasher>,
-    /// The totals that it found.
     pub totals: ObservedTotals,
     records: Records,
     key: String,
-    /// Ids of this run's commands begin with it. What an earlier run left behind is carried out
-    /// too, but is no answer to this one.
+    /// Prefix of the command ids of this run. Orders of an earlier run may still be executed, but
+    /// are no answers to this run.
     ours: String,
 }
 
 impl Observer {
-    /// Watches from now on; `run` is the name of the run, with which the ids of its commands begin.
+    /// Starts at the present end. `run` is the name of the run, and the prefix of its command ids.
     pub(super) fn new(log: &dyn Log, run: &str) -> Result<Observer, LogError> {
         let count = log.partitions(topics::ORDER_EVENTS)?.unwrap_or(0);
         let from: Vec<(u32, From)> = (0..count).map(|p| (p, From::End)).collect();
@@ -99,7 +93,7 @@ impl Observer {
         })
     }
 
-    /// Takes what there is, waiting up to `wait` for the first.
+    /// Reads the available events. Waits up to `wait` for the first.
     pub(super) fn poll(&mut self, wait: Duration) -> Result<(), LogError> {
         let limits = Limits {
             records: 20_000,
@@ -125,12 +119,12 @@ impl Observer {
         Ok(())
     }
 
-    /// Orders that were seen pending and have not ended.
+    /// Number of pending orders that have not ended.
     pub(super) fn open_orders(&self) -> usize {
         self.open.len()
     }
 
-    /// Last checks, when nothing moves any more: every command has its answer, every order has
+    /// Final checks, when the system is at rest: every command has an answer, and every order has
     /// ended.
     pub(super) fn at_rest(&mut self, sent: u64) {
         if self.totals.answered != sent {
@@ -165,7 +159,7 @@ impl Observer {
             ));
         }
 
-        // Only a trade that is taken back leads to a debt, or deeper into it.
+        // Only a trade bust may create or increase a debt.
         let owes_more = e.cash_available_e4 < before.1.min(0) && e.event != "TradeBusted";
         if owes_more || e.cash_reserved_e4 < 0 {
             self.violation(format!(
@@ -210,7 +204,8 @@ impl Observer {
                     .entry(e.reason.unwrap_or("?").to_string())
                     .or_default() += 1;
 
-                // In the book if it was pending, at the first hop else.
+                // The book rejected the order if it was pending. Otherwise the first hop rejected
+                // the order, and this event is the first answer.
                 if self.open.swap_remove(self.key.as_str()).is_none() {
                     t.answered += answers;
                 }
@@ -223,8 +218,8 @@ impl Observer {
         }
     }
 
-    /// An order that was seen pending ends once, after it was accepted. One that was pending before
-    /// the watch began is not known.
+    /// Checks that a pending order was accepted before its end. An order that was pending before
+    /// the observer started is unknown.
     fn ended(&mut self) {
         if self.open.swap_remove(self.key.as_str()) == Some(false) {
             self.violation(format!("order {} ended without being accepted", self.key));

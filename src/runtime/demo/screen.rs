@@ -1,4 +1,4 @@
-//! The demo's summary: a block that redraws itself on a terminal, a line now and then elsewhere.
+//! The demo's summary: a live block on a terminal, or a line from time to time elsewhere.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -9,11 +9,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::super::stderr;
 use super::observer::ObservedTotals;
 
-/// How often the summary is renewed on a terminal, and elsewhere.
+/// Refresh interval on a terminal, and elsewhere.
 const LIVE_EVERY: Duration = Duration::from_millis(500);
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Shows the summary.
 pub(super) struct Screen {
     bar: Option<ProgressBar>,
     started: Instant,
@@ -21,26 +21,22 @@ pub(super) struct Screen {
     before: (u64, u64),
 }
 
-/// Figures on the screen besides the observed ones.
+/// Figures of the summary that the observer does not have.
 pub(super) struct SideFigures {
-    /// Orders sent.
     pub sent: u64,
     /// Ticks published.
     pub ticks: u64,
-    /// Orders pending and not ended.
+    /// Pending orders that have not ended.
     pub open: usize,
-    /// Transactions of all roles.
     pub transactions: u64,
-    /// New incarnations after something went wrong.
+    /// New incarnations after an error.
     pub recoveries: u64,
-    /// Records of ours that came twice and were dropped.
+    /// Repeated records between roles that the guard dropped.
     pub repeats: u64,
-    /// The roles' states, e.g. `orders running`.
     pub roles: String,
 }
 
 impl Screen {
-    /// A screen on stderr.
     pub(super) fn new() -> Screen {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
@@ -57,12 +53,12 @@ impl Screen {
         }
     }
 
-    /// Counts time from here on: from now on there is something to count.
+    /// Restarts the clock of the rates: the traffic starts now.
     pub(super) fn begin(&mut self) {
         self.started = Instant::now();
     }
 
-    /// Shows the state of things if it is time.
+    /// Shows the figures if the refresh interval is over.
     pub(super) fn show(&mut self, totals: &ObservedTotals, side: &SideFigures) {
         let every = if self.bar.is_some() {
             LIVE_EVERY
@@ -145,7 +141,7 @@ impl Screen {
         b
     }
 
-    /// Ends the live block; the summary that stays is data and goes to stdout.
+    /// Removes the live block. Returns the final summary, which goes to stdout as data.
     pub(super) fn finish(&self, t: &ObservedTotals, side: &SideFigures) -> String {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

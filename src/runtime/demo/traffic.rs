@@ -1,5 +1,5 @@
-//! The demo's outside world: a feed that publishes a random walk and traders who send orders. Both
-//! run in threads of their own and end with a flag.
+//! The demo's clients: a feed that publishes a random walk, and traders that send orders. Both run
+//! in their own threads until a flag is set.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,34 +9,32 @@ use client::simulate::{PriceWalk, Traders};
 use client::{MarketDataPublisher, OrderCommandProducer, now_ms};
 use ports::Log;
 
-/// Values that the threads share.
 #[derive(Default)]
 pub(super) struct Gauge {
-    /// Set to end them.
+    /// Set to stop the threads.
     pub stop: AtomicBool,
-    /// Set when every role runs: traders who come earlier would measure the start, not the system.
+    /// Set when every role runs. Earlier traffic would measure the start instead of the system.
     pub ready: AtomicBool,
-    /// Orders sent.
     pub sent: AtomicU64,
-    /// Ticks published.
     pub ticks: AtomicU64,
-    /// First answers seen; traders do not run further ahead than a window.
+    /// First answers seen. At full speed, traders send at most [`WINDOW`] orders ahead of the
+    /// answers.
     pub answered: AtomicU64,
-    /// Set when everything sent has ended, or is no longer waited for.
+    /// Set when every order has ended, or when the wait for them is over.
     pub settled: AtomicBool,
 }
 
-/// Orders that may be on their way at full speed: enough to fill batches, few enough to keep
-/// latency readable.
+/// Most unanswered orders at full speed: enough to fill batches, and few enough for a useful
+/// latency.
 const WINDOW: u64 = 20_000;
 
-/// How much of a schedule is due: `n` a second since `started`, in whole pieces.
+/// Number of events due since `started`, at `per_second`.
 fn due(started: Instant, per_second: u64) -> u64 {
     (started.elapsed().as_micros() * u128::from(per_second) / 1_000_000) as u64
 }
 
-/// Publishes ticks until told to stop. Every symbol gets a price at once, so that the first orders
-/// can trade.
+/// Publishes ticks until the stop flag is set. Every symbol gets a price at once, so that the first
+/// orders can trade.
 pub(super) fn feed(
     log: Arc<dyn Log>,
     symbols: Vec<String>,
@@ -68,7 +66,7 @@ pub(super) fn feed(
     Ok(())
 }
 
-/// Sends orders until told to stop; `per_second` 0 is as fast as answers come.
+/// Sends orders until the stop flag is set. `per_second` 0: as fast as answers arrive.
 pub(super) fn trade(
     log: Arc<dyn Log>,
     mut traders: Traders,

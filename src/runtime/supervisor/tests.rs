@@ -4,7 +4,7 @@ use super::*;
 use crate::runtime::said::Said;
 use wire::topics;
 
-/// A member that ends like this, each time it is started; answers how often that was.
+/// A member that ends with the error `end(n)` at its n-th start. Also returns the number of starts.
 fn ending(role: &'static str, end: fn(u32) -> FatalError) -> (InstanceSpec, Arc<AtomicU32>) {
     let starts = Arc::new(AtomicU32::new(0));
     let counted = starts.clone();
@@ -20,7 +20,7 @@ fn ending(role: &'static str, end: fn(u32) -> FatalError) -> (InstanceSpec, Arc<
     )
 }
 
-/// A member that would run for ever: it takes its time to start.
+/// A member that runs until `stopped` is set.
 fn lasting(role: &'static str, began: Arc<AtomicBool>, stopped: Arc<AtomicBool>) -> InstanceSpec {
     let make = Box::new(move || {
         began.store(true, Ordering::Release);
@@ -77,7 +77,7 @@ fn one_roles_end_leaves_the_others_running_and_the_worst_is_the_answer() {
             std::thread::sleep(Duration::from_millis(5));
         }
 
-        // Long after the bug, the other one still runs.
+        // Wait: the other member must still run, long after the bug.
         std::thread::sleep(Duration::from_millis(300));
         watched.1.store(true, Ordering::Release);
     });
@@ -210,7 +210,8 @@ fn signs_of_life_come_while_a_turn_lasts_and_only_of_who_has_begun() {
     assert!(InstanceStatus::read_all(dir.path(), "trading").is_empty());
 }
 
-/// One line at the start of a month's run is not enough for a role that never ran.
+/// A role that never ran must be reported again and again: one line at the start of a month's run
+/// is not enough.
 #[test]
 fn a_role_that_ended_beside_others_is_told_again_and_shown() {
     let began = Arc::new(AtomicBool::new(false));
@@ -279,7 +280,7 @@ fn a_role_that_ended_beside_others_is_told_again_and_shown() {
     );
 }
 
-/// A second process of the same name does not write over what the living one says.
+/// A second process of the same name must not overwrite the status of the living process.
 #[test]
 fn the_status_of_another_process_is_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");
