@@ -253,7 +253,7 @@ impl Supervisor {
                     tracing::warn!(
                         ?names,
                         grace_ms = grace.as_millis() as u64,
-                        "did not stop in time; leaving it to the next start"
+                        "these instances did not stop in time; the process ends, and the next start fences them"
                     );
                     return worst;
                 }

@@ -349,7 +349,7 @@ impl Instance {
                 .insert((task, why.clone()), self.clock.now_us())
             {
                 None => self.recover(&format!(
-                    "looking again, with fresh state, at what cannot be: {why}"
+                    "invariant violated, perhaps by stale state after a pause; rejoining to check once more: {why}"
                 )),
                 Some(_) => Err(FatalError::Bug(why)),
             },

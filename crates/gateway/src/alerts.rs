@@ -69,7 +69,7 @@ pub(crate) fn run(
 
         if let Err(e) = watcher.watch(stop, &mut passing) {
             let why = passing.wait(e)?;
-            tracing::warn!("price alerts pause: {why}");
+            tracing::warn!("price alerts paused: {why}; trying again in {BACKOFF:?}");
             std::thread::sleep(BACKOFF);
         }
     }

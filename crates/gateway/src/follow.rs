@@ -53,7 +53,7 @@ pub(crate) fn run(
 
         if let Err(e) = ended {
             let why = passing.wait(e)?;
-            tracing::warn!("following the log: {why}; trying again");
+            tracing::warn!("a topic could not be followed: {why}; trying again in {BACKOFF:?}");
             std::thread::sleep(BACKOFF);
         }
     }

@@ -223,7 +223,9 @@ pub(crate) async fn watch_tokens(gateway: Arc<GatewayContext>) {
             ),
             Ok(Some(tokens)) => tracing::info!(tokens, "the token file was read again"),
             Err(e) => {
-                tracing::error!("the token file is not used: {e}; the tokens from before stay")
+                tracing::error!(
+                    "the token file cannot be used: {e}; the tokens that were read before stay in force"
+                )
             }
         }
     }

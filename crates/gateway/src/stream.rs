@@ -250,7 +250,7 @@ impl Pump {
 
         match next {
             Err(e) => {
-                tracing::warn!(user = %self.user, "a stream ends: {e}");
+                tracing::warn!(user = %self.user, "a stream is closed, because the log could not be read: {e}; the client may resume");
                 Err(Some((End::Unavailable, self.told)))
             }
             Ok(Next::Gone { first }) => {

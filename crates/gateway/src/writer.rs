@@ -162,7 +162,7 @@ impl Work {
             .or(self.appender.flush(FLUSH_WAIT).err())
             .map(|e| e.to_string());
         if let Some(e) = &failed {
-            tracing::warn!("writing to the log: {e}");
+            tracing::warn!("records could not be written: {e}; making a new producer");
             self.renew();
         }
 
@@ -206,7 +206,9 @@ impl Work {
     fn renew(&mut self) {
         match self.log.appender() {
             Ok(appender) => self.appender = appender,
-            Err(e) => tracing::warn!("no new writer: {e}"),
+            Err(e) => {
+                tracing::warn!("no new producer could be made: {e}; the next write tries again")
+            }
         }
     }
 

@@ -88,9 +88,7 @@ pub(super) fn fenced_or_expired(
     // Use half of the timeout, because the broker measures with its own clock.
     let may_have_expired = open > settings.transaction_timeout / 2;
     if may_have_expired {
-        tracing::warn!(
-            "{why}, and {taken}: waiting until it is clear whether there is another instance"
-        );
+        tracing::warn!("{why}, and {taken}: asking the group whether another instance lives");
         if !is_alive(consumer, settings, spec) {
             return TransactionOutcome::Unknown(format!(
                 "{why}; and a late request, of somebody who is not there any more, has taken our place in the group"

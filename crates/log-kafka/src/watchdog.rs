@@ -59,7 +59,7 @@ fn watch() {
                 std::process::exit(EXIT_STUCK);
             }
 
-            tracing::warn!("`{}` is taking unusually long", e.what);
+            tracing::warn!("`{}` takes longer than expected; still waiting", e.what);
             e.ticks_left = 600;
         }
     }

@@ -171,7 +171,7 @@ impl Instance {
                     .for_each(|task| self.rejections.past(*task));
                 done.woken.iter().for_each(|task| self.wake.read(*task));
                 if suspect {
-                    return Err(StepError::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
+                    return Err(StepError::Recover("the transaction committed, but a connection or request failed inside it; taking a new producer epoch".into()));
                 }
 
                 Ok(())

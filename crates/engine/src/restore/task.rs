@@ -123,7 +123,7 @@ impl Restore {
     pub(super) fn failed(&mut self, env: &Env<'_>, why: &LogError) {
         let wait = (FAILED_US << self.failures.min(8)).min(FAILED_MAX_US);
         if self.failures == 0 {
-            tracing::warn!(role = env.spec.name, task = self.task, %why, "a restore waits: its part of the log does not answer; asking again");
+            tracing::warn!(role = env.spec.name, task = self.task, %why, "restore delayed: the log does not answer; asking again");
         }
 
         self.failures += 1;

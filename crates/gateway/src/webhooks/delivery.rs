@@ -113,7 +113,11 @@ impl Delivery {
                     self.save(position).await;
                 }
                 Err(e) => {
-                    tracing::warn!(user = self.user, id = self.id, "webhooks wait: {e}");
+                    tracing::warn!(
+                        user = self.user,
+                        id = self.id,
+                        "webhook delivery paused: {e}; trying again in {PAUSE:?}"
+                    );
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -289,7 +293,11 @@ impl Delivery {
         // Write the dead letter before the position. A crash in between then writes the letter
         // twice. The other order would lose the letter.
         while let Err(e) = self.dead_letter(item, &why).await {
-            tracing::warn!(user = self.user, id = self.id, "a dead letter waits: {e}");
+            tracing::warn!(
+                user = self.user,
+                id = self.id,
+                "the dead letter of a notification could not be written: {e}; trying again in {PAUSE:?}"
+            );
             tokio::time::sleep(PAUSE).await;
         }
 
@@ -388,7 +396,7 @@ impl Delivery {
             tracing::warn!(
                 user = self.user,
                 id = self.id,
-                "the position could not be written: {e}"
+                "the position of the webhook could not be written: {e}; after a restart some notifications may be sent again"
             );
         }
     }

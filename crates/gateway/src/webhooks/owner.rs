@@ -62,7 +62,9 @@ pub fn run(
         owned.send_replace(Owned::default());
         if let Err(e) = ended {
             let why = passing.wait(e)?;
-            tracing::warn!("webhooks pause: {why}");
+            tracing::warn!(
+                "webhook delivery paused: {why}; joining the group again in {BACKOFF:?}"
+            );
             std::thread::sleep(BACKOFF);
         }
     }
