@@ -1,6 +1,7 @@
 //! Decodes any record for people: MessagePack and JSON values as they were sent, other bytes as
 //! hexadecimal. No record is refused.
 
+use data_encoding::HEXLOWER;
 use std::borrow::Cow;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -42,7 +43,7 @@ pub fn shown(bytes: &[u8]) -> SentValue {
     match decoded {
         // A single number or text is probably the first byte of another encoding.
         Ok(Any(v @ (SentValue::Map(_) | SentValue::List(_)))) if rest.is_empty() => v,
-        _ => SentValue::Bytes(hex(bytes)),
+        _ => SentValue::Bytes(HEXLOWER.encode(bytes)),
     }
 }
 
@@ -105,7 +106,7 @@ pub fn text(bytes: &[u8]) -> String {
     let bytes = &*masked(bytes);
     match std::str::from_utf8(bytes) {
         Ok(s) if !s.chars().any(char::is_control) => s.to_string(),
-        _ => format!("0x{}", hex(bytes)),
+        _ => format!("0x{}", HEXLOWER.encode(bytes)),
     }
 }
 
@@ -114,7 +115,7 @@ pub fn name(bytes: &[u8]) -> String {
     match std::str::from_utf8(&masked(bytes)) {
         Ok(s) if s.starts_with("0x") => shown::quoted(s),
         Ok(s) => word(s).into_owned(),
-        Err(_) => format!("0x{}", hex(bytes)),
+        Err(_) => format!("0x{}", HEXLOWER.encode(bytes)),
     }
 }
 
@@ -206,16 +207,6 @@ pub fn time(ms: i64) -> String {
     }
 }
 
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
-            write!(s, "{b:02x}").expect("writing to a string");
-            s
-        })
-}
-
 /// A JSON object with repeated keys.
 struct Pairs<'a>(Vec<(String, &'a RawValue)>);
 
@@ -289,7 +280,7 @@ impl<'de> Visitor<'de> for AnyVisitor {
     }
 
     fn visit_bytes<E>(self, v: &[u8]) -> Result<SentValue, E> {
-        Ok(SentValue::Text(hex(v)))
+        Ok(SentValue::Text(HEXLOWER.encode(v)))
     }
 
     fn visit_unit<E>(self) -> Result<SentValue, E> {
@@ -347,7 +338,8 @@ mod tests {
         let broken = &hook.to_string().into_bytes()[1..];
         let shown = value(broken).to_string();
         assert!(
-            !shown.contains(&hex(b"MfKQ9r8G")) && shown.contains(&hex(b"whsec_***")),
+            !shown.contains(&HEXLOWER.encode(b"MfKQ9r8G"))
+                && shown.contains(&HEXLOWER.encode(b"whsec_***")),
             "{shown}"
         );
         assert_eq!(text(b"a whsec_ab+/= whsec_"), "a whsec_***** whsec_");
@@ -379,7 +371,7 @@ mod tests {
             b"\xdf\xff\xff\xff\xff",
             &[0x91; 5000],
         ] {
-            assert_eq!(value(bad), json!({"bytes": hex(bad)}));
+            assert_eq!(value(bad), json!({"bytes": HEXLOWER.encode(bad)}));
         }
 
         assert_eq!(text(b"a\x00"), "0x6100");

@@ -108,7 +108,7 @@ impl<'de> serde::Deserialize<'de> for Loose {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    data_encoding::HEXLOWER.encode(bytes)
 }
 
 /// Everything committed in a topic, partition by partition.

@@ -37,7 +37,7 @@ mod tests {
     /// The published test leaves of the RFC. The roots were computed with another implementation.
     #[test]
     fn known_roots() {
-        let hex = |h: Hash| h.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let hex = |h: Hash| crate::hex::hex(&h);
         assert_eq!(
             hex(root(&[])),
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     fn hex(h: &Hash) -> String {
-        h.iter().map(|b| format!("{b:02x}")).collect()
+        data_encoding::HEXLOWER.encode(h)
     }
 
     #[test]

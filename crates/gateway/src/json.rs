@@ -1,6 +1,7 @@
 //! Notifications as JSON. Money becomes decimal text instead of integers in 10^-4 units, because a
 //! browser's numbers are floats.
 
+use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 
 use super::feed::Item;
@@ -59,12 +60,7 @@ pub fn id(cluster: &str, topic: &str, user: &str, seq: u64, channel: &str) -> St
         hash.update(part.as_bytes());
     }
 
-    let hex: String = hash
-        .finalize()
-        .iter()
-        .take(16)
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let hex = HEXLOWER.encode(&hash.finalize()[..16]);
     format!("msg_{hex}")
 }
 

@@ -1,6 +1,7 @@
 //! `audit`: one hash chain per source partition, over all public topics. The role also writes the
 //! dead letters for bad records of `instruments`, because the other roles skip such records.
 
+use data_encoding::HEXLOWER;
 use std::collections::BTreeMap;
 
 use domain::chain::{self, GENESIS, Hash};
@@ -161,7 +162,7 @@ fn read(bytes: &[u8]) -> Option<(Hash, u64)> {
 /// State of a chain as JSON.
 pub(super) fn show(value: &[u8]) -> Option<serde_json::Value> {
     let (head, count) = read(value)?;
-    let head: String = head.iter().map(|b| format!("{b:02x}")).collect();
+    let head = HEXLOWER.encode(&head);
     Some(serde_json::json!({"entries": count, "head": head}))
 }
 

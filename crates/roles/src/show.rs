@@ -9,6 +9,7 @@
 //! | `audit` | `TOPIC/PARTITION` |
 //! | `notifications` | no state |
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 
 use super::{Role, audit, orders, portfolio, trading};
@@ -66,7 +67,7 @@ pub fn show(role: Role, key: &[u8], value: &[u8]) -> Option<(String, Value)> {
             if letter == HASHED {
                 let (symbol, hash) = ids.split_at_checked(ids.iter().position(|b| *b == 0)?)?;
                 shown.extend(["/", &text(symbol)?, "/"]);
-                shown.extend(hash[1..].iter().map(|b| format!("{b:02x}")));
+                shown.push_str(&HEXLOWER.encode(&hash[1..]));
             } else if !ids.is_empty() {
                 shown.push('/');
 

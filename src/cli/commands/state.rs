@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 use crate::cli::args::{State, StatePlace};
@@ -250,7 +251,10 @@ impl PrintEntries<'_> {
             let mut printed = Ok(());
             store.scan(&show::prefix(role, prefix), &mut |key, value| {
                 let (shown, value) = show::show(role, key, value).unwrap_or_else(|| {
-                    (decode::text(key), json!({"unreadable": decode::hex(value)}))
+                    (
+                        decode::text(key),
+                        json!({"unreadable": HEXLOWER.encode(value)}),
+                    )
                 });
 
                 if wanted(&shown) && self.left > 0 {
