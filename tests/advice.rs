@@ -1,9 +1,9 @@
-//! Every "do this" in an error message belongs to a test that does it, and finds that it helps and
-//! loses nothing. A message with new advice fails here until such a test is named; advice to delete
-//! or reset anything needs a word about what is not lost.
+//! Every instruction in an error message belongs to a test. The test follows the instruction, and
+//! checks that the instruction helps and loses no data. A message with new advice fails here until
+//! a test is named. Advice to delete or reset data must also say which data is not lost.
 use std::path::{Path, PathBuf};
 
-/// Words by which advice to change something is known.
+/// Words that mark advice to make a change.
 const WORDS: &[&str] = &[
     "topics create`",
     "create --fix`",
@@ -22,8 +22,8 @@ const WORDS: &[&str] = &[
     "correct the broker",
 ];
 
-/// A part of each message (in one line of source), and the test that carries the advice out: file
-/// and function. `-`: what it takes is done to brokers or other programs, by those who run them.
+/// A part of each message (in one line of source), and the test that follows its advice: file and
+/// function. `-` marks advice about brokers or other programs, for the people who run them.
 const CARRIED_OUT: &[(&str, &str)] = &[
     (
         "LogAppendTime. Run `processor topics create --fix`",

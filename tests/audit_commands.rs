@@ -1,5 +1,5 @@
-//! The audit commands as a person types them, and the same questions on the embedded log and on a
-//! real broker.
+//! The audit commands as a person types them; and the same checks through the library, on the
+//! embedded log and on a real broker.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -55,7 +55,7 @@ fn order(p: &Program, id: &str, quantity: &str) {
 
     assert!(answer.contains("OrderFilled"), "{answer}");
 
-    // The command ends with its answer; the roles that follow get their turn here.
+    // The command ends with its answer. The followers of `orders` get their turn here.
     p.good(&[
         "order",
         "--user",
@@ -69,7 +69,7 @@ fn order(p: &Program, id: &str, quantity: &str) {
     settle(p);
 }
 
-/// Runs the roles until audit has read everything.
+/// Runs the roles until audit has read all records.
 fn settle(p: &Program) {
     let running = p.start_roles("all");
     support::load::wait_for(
@@ -123,7 +123,7 @@ fn verify_anchor_find_and_export_as_typed() {
             .contains("as 2 anchors saw them")
     );
 
-    // A last line without its end is not written into.
+    // An unfinished last line is not continued.
     std::fs::write(dir.path().join("open.jsonl"), kept.trim_end()).expect("a file");
     p.good(&["audit", "anchor", "-o", "open.jsonl"]);
     assert!(
@@ -138,7 +138,7 @@ fn verify_anchor_find_and_export_as_typed() {
         kept[..kept.len() - 20]
     );
 
-    // The backup put back in place of the log: whole in itself, and cut short.
+    // The backup in place of the log: its chains are whole, but shorter than the anchors say.
     let backup = Program::embedded(dir.path(), "backup");
     backup.good(&["audit", "verify"]);
     let cut = backup.run(&["audit", "verify", "--anchors", "anchors.jsonl"]);
@@ -164,8 +164,8 @@ fn verify_anchor_find_and_export_as_typed() {
         .run(&["audit", "verify", "--anchors", "anchors.jsonl"])
         .fails(78, &["is of log"]);
 
-    // The same log under another prefix has none of these chains: that is no reason to call it
-    // whole, nor to add an anchor of nothing.
+    // The same log under another prefix has none of these chains. The commands must neither call
+    // the log whole nor add an empty anchor.
     let tenant = p.with(&["--topic-prefix", "b-"]);
     tenant.good(&["topics", "create", "--partitions", "2"]);
     tenant
@@ -187,7 +187,7 @@ fn verify_anchor_find_and_export_as_typed() {
     );
     assert!(!dir.path().join("-").exists() && !dir.path().join("b.jsonl").exists());
 
-    // The order, from command to notification, with what was decided upon.
+    // The order from command to notification, with the facts of the decision.
     let text = p.good(&["audit", "find", "--order", "1001"]);
     for part in [
         "+ ",
@@ -224,7 +224,7 @@ fn verify_anchor_find_and_export_as_typed() {
         ""
     );
 
-    // A copy that proves itself.
+    // An export that can be verified alone.
     p.good(&["audit", "export", "-o", "all.jsonl"]);
     let nowhere = Program {
         dir: dir.path().to_path_buf(),
@@ -247,8 +247,8 @@ fn verify_anchor_find_and_export_as_typed() {
         "{verified:?}"
     );
 
-    // A chain that no anchor has seen may have been made anew, in the log and in a file; whoever
-    // brings anchors wants to know.
+    // A chain without an anchor may have been rebuilt, in the log and in a file. The verification
+    // with anchors must report such a chain.
     let one = Anchor::parse(kept.lines().last().expect("an anchor").as_bytes()).expect("an anchor");
     let less = Anchor::new(
         one.time.clone(),
@@ -276,7 +276,7 @@ fn verify_anchor_find_and_export_as_typed() {
             .fails(1, &["no anchor binds anything of 1 chains: trades/"]);
     }
 
-    // Records that came after the only anchor: whole, and bound by nothing.
+    // Records after the only anchor: whole, but not bound by the anchor.
     let first = kept.lines().next().expect("an anchor");
     std::fs::write(dir.path().join("first.jsonl"), format!("{first}\n")).expect("a file");
     let since = Anchor::parse(first.as_bytes()).expect("an anchor").time;
@@ -348,7 +348,7 @@ fn verify_anchor_find_and_export_as_typed() {
             && !dir.path().join("-").exists()
     );
 
-    // What the user was worth, to where they are.
+    // The history of the user's portfolio must end at the present portfolio.
     let history = json_lines(&p.good(&["portfolio", "501", "--history", "--format", "json"]));
     let now: Value =
         serde_json::from_str(&p.good(&["portfolio", "501", "--format", "json"])).expect("JSON");
@@ -408,8 +408,8 @@ fn audit_commands_say_what_is_wrong_with_how_they_are_used() {
     }
 }
 
-/// Of a cancel and of what could not be read it was said that there was no listing, as if the stock
-/// were not listed; of a wake-up nothing at all.
+/// Regression: for a cancel and for an unreadable command, the output said "no listing", as if the
+/// stock were not listed. For a wake-up the output said nothing.
 #[test]
 fn find_says_what_was_decided_upon_and_no_more() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -498,8 +498,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Rows A1 and A2 where the log is a real one; what is done to records is in `tests/audit`, where
-/// they can be got at.
+/// Rows A1 and A2 on both logs. The tests in `tests/audit` change records, which a real log does
+/// not allow.
 #[test]
 fn a1_a2_on_both_logs() {
     on_both("audit", RoleSettings::default(), |w| {
@@ -585,8 +585,7 @@ fn a1_a2_on_both_logs() {
     });
 }
 
-/// A look at a log that is being written to must not see damage where there is only something that
-/// comes a moment later.
+/// While roles write, a verification must not report damage for records that come a moment later.
 #[test]
 fn verifying_beside_running_roles_raises_no_false_alarm() {
     on_both("live", RoleSettings::default(), |w| {

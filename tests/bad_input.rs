@@ -1,6 +1,6 @@
-//! Every row of the contract's two lists of bad input, end to end: all of them go into one running
-//! system, on the embedded log and on a real broker, in JSON and in MessagePack, and each is
-//! followed through events, dead letters and what its id is worth afterwards.
+//! Every row of the contract's two lists of bad input, end to end. All rows go into one running
+//! system, on the embedded log and on a real broker, in JSON and in MessagePack. For each row the
+//! test checks events, dead letters and the later use of the order id.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -62,7 +62,7 @@ fn every_row_of_bad_input() {
     );
 }
 
-/// By the record that they are about; each has one.
+/// Dead letters by the record in their `src`; each record has at most one.
 fn dead_letters(w: &World) -> BTreeMap<String, Seen> {
     let all = w.read(t::DEAD_LETTERS);
     let count = all.len();
@@ -79,7 +79,7 @@ fn dead_letters(w: &World) -> BTreeMap<String, Seen> {
     by_src
 }
 
-/// Sends a record and tells its name: the only record at its partition's end.
+/// Sends a record and returns its name. The record must be the only new record of its partition.
 fn send_named(
     w: &mut World,
     at: TopicPartition,
@@ -149,7 +149,7 @@ fn check_commands(w: &World, rows: &[Row], sent: &[String], dead: &BTreeMap<Stri
             continue;
         };
 
-        // A command that was understood opens the account, whatever becomes of it.
+        // A well-formed command opens the account, even if the command is refused.
         let (opens, cash) = if row.ends.dead().is_none() {
             (&["Deposited"][..], 10_000_000_000_i64)
         } else {
@@ -177,7 +177,7 @@ fn check_commands(w: &World, rows: &[Row], sent: &[String], dead: &BTreeMap<Stri
         );
         assert!(e.text("text").contains(' '), "{what}");
 
-        // What can be shown of the command is shown.
+        // The event contains each readable field of the command.
         let Some(Value::Object(sent)) = row.fields.clone() else {
             continue;
         };
@@ -218,8 +218,8 @@ fn by_user(w: &World) -> BTreeMap<String, Vec<Seen>> {
     all
 }
 
-/// The same record again, and then what its sender meant, under the same id: what an id is worth
-/// after each kind of answer.
+/// Sends the same record again, then the corrected command under the same id. Checks the use of the
+/// id after each kind of answer.
 fn again(w: &mut World, rows: &[Row], first: &[String]) {
     let events_before = by_user(w);
     let repeated: Vec<_> = rows.iter().map(|row| send_row(w, row)).collect();
@@ -301,8 +301,8 @@ fn again(w: &mut World, rows: &[Row], first: &[String]) {
     }
 }
 
-/// Every bad tick, between good ones; answers name, record and due reason of each (none: it is
-/// late, not bad).
+/// Sends every bad tick between good ones. Returns name, record and expected reason of each; the
+/// reason of a late tick is none.
 fn send_ticks(w: &mut World) -> Vec<(String, String, Option<&'static str>)> {
     let mut all = Vec::new();
     for tick in ticks() {
@@ -338,7 +338,7 @@ fn send_instruments(w: &mut World) -> Vec<(String, String, Option<&'static str>)
     all
 }
 
-/// Nothing of it has moved the price or the listing, or keeps anybody from trading.
+/// No bad record has moved the price or changed the listing, and trading continues.
 fn the_rest_goes_on(w: &mut World) {
     let prices: Vec<_> = w
         .read(t::REFERENCE_PRICES)
@@ -354,7 +354,7 @@ fn the_rest_goes_on(w: &mut World) {
         .flush(support::world::PATIENCE)
         .expect("the log takes it");
 
-    // MessagePack of another library, largest value that is allowed.
+    // MessagePack of another library, with the largest allowed value.
     let mut order = json!({"user_id": "large", "order_id": "1", "symbol": "AAPL", "quantity": 1, "order_type": "buy", "more": ""});
     order["more"] = "x".repeat(65_536 - packed(&order).len() - 2).into();
     let value = packed(&order);
@@ -372,7 +372,7 @@ fn the_rest_goes_on(w: &mut World) {
         assert_eq!(events[3].number("last_price_e4"), 1_892_500);
     }
 
-    // A null value delists: no bad input.
+    // A null value delists the symbol, and is not bad input.
     let before = w.read(t::DEAD_LETTERS).len();
     w.sender
         .send_to(TopicPartition::new(t::INSTRUMENTS, 0), Some(b"AAPL"), None);

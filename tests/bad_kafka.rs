@@ -1,6 +1,6 @@
-//! Bad surroundings on a cluster: brokers that are not there, topics that are missing or do not
-//! fit, local state of another world, a twin that lives. Each ends in a message that says what to
-//! do and in the exit code that troubleshooting.md lists; after the repair nothing is lost.
+//! Bad environments on a cluster: unreachable brokers, missing or unfit topics, local state of
+//! another cluster, a live twin. Each ends in a message with an instruction and in the exit code of
+//! troubleshooting.md. After the repair no data is lost.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -24,7 +24,7 @@ fn temp() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-/// A place of its own on the shared broker.
+/// A separate prefix on the shared broker.
 fn place(test: &str, dir: &tempfile::TempDir) -> (Program, Arc<dyn Log>, String) {
     let (broker, prefix) = (&broker::shared().address, broker::unique_prefix(test));
     let log = KafkaLog::new(KafkaSettings::new(broker), Arc::new(t::table(&prefix)));
@@ -50,7 +50,7 @@ fn set_up(p: &Program) {
     ]);
 }
 
-/// Orders one AAPL and waits for what comes of it; the roles must be running.
+/// Orders one AAPL and returns the resulting events; the roles must be running.
 fn order(p: &Program, id: &str) -> Vec<String> {
     let answer = p.good(&[
         "order",
@@ -138,7 +138,7 @@ fn topics_that_are_missing_or_do_not_fit() {
             .fails(78, &["does not exist", "`processor topics create`"]);
     }
 
-    // One topic was made by hand, with another number of partitions, another with settings that
+    // Topics made by hand: a topic with another number of partitions, and a topic whose settings
     // would lose data or time.
     let table = t::table(&prefix);
     let make = |topic: TopicId, change: fn(&mut TopicSpec), partitions: u32| {
@@ -176,7 +176,7 @@ fn topics_that_are_missing_or_do_not_fit() {
     p.run(&["run", "--role", "orders"])
         .fails(78, &["does not exist", "topics create"]);
 
-    // Counts alone: all topics are there, one is wider than the others.
+    // Only the counts: all topics exist, and one is wider than the others.
     let wide = Program::kafka(
         dir.path(),
         &broker::shared().address,
@@ -207,8 +207,8 @@ fn topics_that_are_missing_or_do_not_fit() {
             .fails(78, &["book-commands", "4 partitions", "topics check"]);
     }
 
-    // As the message says: no topic here ever held a record, so the wide one may be deleted, and
-    // made again.
+    // Follows the message: no topic here ever held a record, so the wide topic may be deleted and
+    // created again.
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", &broker::shared().address)
         .create()
@@ -231,7 +231,7 @@ fn topics_that_are_missing_or_do_not_fit() {
     assert_eq!(order(&wide, "1"), FIRST);
     running.stop();
 
-    // Or another prefix.
+    // Or uses another prefix.
     let fresh = Program::kafka(
         dir.path(),
         &broker::shared().address,
@@ -285,8 +285,8 @@ fn local_state_of_another_cluster_and_a_disk_that_says_no() {
     let running = p.with(&["--fail-fast"]).start_roles("all");
     disk.fill();
 
-    // Orders until a store has no room for them; the roles end, and the log keeps what they did not
-    // get to.
+    // Sends orders until the disk of a store is full. The roles end, and the log keeps the
+    // unprocessed commands.
     let log = KafkaLog::new(
         KafkaSettings::new(&broker::shared().address),
         Arc::new(t::table(&prefix)),
@@ -363,7 +363,7 @@ fn local_state_of_another_cluster_and_a_disk_that_says_no() {
     );
 }
 
-/// The local state of a process that lives is not shared with one that works elsewhere.
+/// A process elsewhere must not use the local state of a live process.
 #[test]
 fn a_living_twin() {
     let dir = temp();
@@ -397,13 +397,13 @@ fn a_living_twin() {
     assert!(first.is_running(), "the twin is left alone");
     assert_eq!(order(&p, "1"), FIRST);
 
-    // As the message says: another directory.
+    // Follows the message: another directory.
     let elsewhere = other.with(&["--state", "state-other"]);
     elsewhere.start_roles("orders").stop();
     first.stop();
 }
 
-/// A broker that hangs cannot hold up a second signal.
+/// A hanging broker cannot delay the second signal.
 #[test]
 fn a_second_signal_while_the_broker_hangs() {
     let broker = Broker::start();

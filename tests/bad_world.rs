@@ -1,5 +1,5 @@
-//! Bad surroundings, as a person meets them: each ends in a message that says what to do and in the
-//! exit code that troubleshooting.md lists, and after the repair the run goes on with nothing lost.
+//! Bad environments, as a person meets them. Each ends in a message with an instruction and in the
+//! exit code of troubleshooting.md. After the repair the run continues without a loss.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -41,7 +41,7 @@ fn order(p: &Program, id: &str) -> Vec<String> {
     answer.lines().map(event).collect()
 }
 
-/// Topics, one listing, one price.
+/// Creates the topics, one listing and one price.
 fn set_up(p: &Program) {
     std::fs::write(p.dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
     p.good(&["topics", "create", "--partitions", "3"]);
@@ -61,7 +61,7 @@ fn price(p: &Program) {
     ]);
 }
 
-/// Everything agrees: local state with changelogs, offsets, sequences and audit chains.
+/// Checks local state against changelogs, offsets, sequences and audit chains.
 fn all_is_right(p: &Program) {
     let checks = p.good(&["verify", "--format", "json"]);
     let all: Vec<Value> = checks
@@ -92,7 +92,7 @@ fn a_full_disk_under_everything_stops_the_demo_and_nothing_is_lost() {
         .ends(Duration::from_secs(90))
         .fails(1, &["No space left", "free some space", "start again"]);
 
-    // While it is full, a start says the same.
+    // While the disk is full, a start gives the same message.
     p.run(&["demo", "--for", "1s"])
         .fails(1, &["No space left", "free some space"]);
     disk.free();
@@ -158,7 +158,7 @@ fn a_directory_that_cannot_be_written() {
     all_is_right(&p);
 }
 
-/// Starts all roles and expects that they refuse.
+/// Starts all roles and expects a refusal.
 fn refused(p: &Program, code: i32, parts: &[&str]) {
     p.run(&["run", "--role", "all", "--fail-fast"])
         .fails(code, parts);
@@ -223,7 +223,7 @@ fn local_state_of_another_world() {
     std::fs::write(&identity, "{").expect("file");
     refused(&here, 78, &["unreadable", "delete", "rebuilt from the log"]);
 
-    // As the message says: deleted, and rebuilt from the log.
+    // Follows the message: the state is deleted and rebuilt from the log.
     std::fs::remove_dir_all(dir.path().join("state/orders")).expect("it is there");
     price(&here);
     assert_eq!(order(&here, "1"), ["OrderStatus"], "nothing was lost");
@@ -231,7 +231,7 @@ fn local_state_of_another_world() {
     all_is_right(&here);
 }
 
-/// Stores that lost their label used to be taken for the present cluster's, whatever they were.
+/// Regression: stores without their identity were taken for the present cluster's stores.
 #[test]
 fn state_without_its_identity() {
     let dir = temp();
@@ -249,23 +249,23 @@ fn state_without_its_identity() {
     refused(&p, 78, &says);
     p.run(&["rebuild", "--role", "orders"]).fails(78, &says);
 
-    // As the message says: put back, ...
+    // Follows the message: the identity is put back, ...
     std::fs::write(identity_of(&state), kept).expect("file");
     assert_eq!(order(&p, "2"), ONE_ORDER[1..]);
 
-    // ... or deleted, and rebuilt from the log.
+    // ... or the state is deleted and rebuilt from the log.
     std::fs::remove_file(identity_of(&state)).expect("it is there");
     std::fs::remove_dir_all(state.join("orders/1")).expect("it is there");
     assert_eq!(order(&p, "1"), ["OrderStatus"], "nothing was lost");
     all_is_right(&p);
 
-    // A directory in which nothing was ever kept is no such case.
+    // An empty directory needs no identity.
     std::fs::remove_dir_all(state.join("orders/1")).expect("it is there");
     std::fs::create_dir_all(state.join("orders/1/0")).expect("a directory");
     assert_eq!(order(&p, "3"), ONE_ORDER[1..]);
 }
 
-/// Every balance and the secrets of webhooks are in these files.
+/// These files contain every balance and the secrets of webhooks.
 #[test]
 fn what_is_kept_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -302,7 +302,7 @@ fn what_is_kept_is_for_its_owner_alone() {
         open_to_others(&all)
     );
 
-    // An installation from before: whoever it was open to, it no longer is.
+    // An installation of an older version with open permissions gets closed permissions.
     let role = dir.path().join("log/state/orders");
     for path in [
         role.clone(),
@@ -322,8 +322,8 @@ fn what_is_kept_is_for_its_owner_alone() {
     );
 }
 
-/// One command after another, each of which runs the roles for a moment: they decide as the
-/// installation does, not by defaults.
+/// Each command runs the roles for a moment. The roles must use the installation's settings, not
+/// the defaults.
 #[test]
 fn a_command_decides_by_the_settings_of_the_installation() {
     let dir = temp();
@@ -407,8 +407,8 @@ fn an_embedded_log_of_a_newer_version_or_without_its_identity() {
     assert_eq!(order(&p, "1"), ONE_ORDER);
 }
 
-/// Changes some bytes in the middle of every file of these kinds below a directory; answers how
-/// many files.
+/// Changes some bytes in the middle of every file of this kind below a directory; returns the
+/// number of files.
 fn damage(dir: &Path, kind: &str) -> usize {
     let mut found = 0;
     for entry in std::fs::read_dir(dir).expect("a directory") {
@@ -524,7 +524,7 @@ fn damaged_local_state_is_put_aside_and_rebuilt() {
     assert!(aside >= 3, "what was put aside can be looked at");
 }
 
-/// Puts a file beside every MANIFEST.
+/// Writes a file beside every MANIFEST.
 fn write_everywhere(dir: &Path, name: &str, content: &[u8]) {
     for entry in std::fs::read_dir(dir).expect("a directory") {
         let path = entry.expect("an entry").path();
@@ -596,7 +596,7 @@ fn a_second_process_on_the_same_embedded_directory() {
         );
     }
 
-    // Looking is allowed.
+    // Read-only commands are allowed.
     p.good(&["status"]);
     p.good(&["tail", "instruments", "--from", "start", "--exit-at-end"]);
     assert!(first.is_running());
@@ -609,7 +609,7 @@ fn topics_that_are_missing() {
     let dir = temp();
     let p = Program::embedded(dir.path(), "log");
 
-    // Another tenant's topics are there, ours are not.
+    // Another tenant's topics exist, ours do not.
     p.with(&["--topic-prefix", "other-"])
         .good(&["topics", "create", "--partitions", "2"]);
     std::fs::write(dir.path().join("l.csv"), "symbol\nAAPL\n").expect("file");
@@ -648,7 +648,7 @@ fn missing_topics() -> [&'static [&'static str]; 10] {
     ]
 }
 
-/// The first signal stops gracefully; a second one ends the process at once, and that is as safe as
+/// The first signal stops gracefully. A second signal ends the process at once, which is as safe as
 /// a crash.
 #[test]
 fn signals() {
@@ -667,8 +667,8 @@ fn signals() {
         );
     }
 
-    // Both signals are pending when it wakes up, so the second comes before the graceful stop is
-    // done.
+    // Both signals are pending at the wake-up, so the second comes before the end of the graceful
+    // stop.
     let running = p.start_roles("all");
     running.signal(libc::SIGSTOP);
     running.signal(libc::SIGTERM);

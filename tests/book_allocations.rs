@@ -1,4 +1,5 @@
-//! The matching core allocates nothing per command once its slab has the size of the book.
+//! The matching core makes no allocation per command after its slab has reached the size of the
+//! book.
 
 #[path = "../benches/support/desk.rs"]
 mod desk;
@@ -10,7 +11,7 @@ struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: everything is handed on to the system's allocator.
+// SAFETY: every call is passed on to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
@@ -38,8 +39,8 @@ fn none_in_the_steady_state() {
         desk.counts
     );
 
-    // Other threads of the test program may allocate a little; one allocation in a thousand
-    // commands would be a thousand here.
+    // Other threads of the test program may allocate a little. One allocation per thousand commands
+    // would already give a thousand.
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
     assert!(
         allocations < 50,

@@ -1,11 +1,11 @@
-//! E7: the roles against a model that is obviously right: the same events for every user, the same
-//! books, the same balances; and the same state whether or not the roles began anew on the way.
-//! Random scripts of several users and symbols, with duplicates, cancels, changes, halts,
-//! delistings, expiry, and operators who switch users or everybody off and on.
+//! E7: the roles against a simple reference model. Events of every user, books and balances must be
+//! the same, and the state must not depend on restarts of the roles. The scripts are random:
+//! several users and symbols, duplicates, cancels, replaces, halts, delistings, expiry, and
+//! operators who switch users off and on.
 //!
-//! `cargo test --test book_model` runs 200 000 commands. A campaign:
-//! `MODEL_COMMANDS=10000000 MODEL_SEED=7 cargo test --test book_model`. A failure is made as short
-//! as it gets and printed with its seed.
+//! `cargo test --test book_model` runs 200 000 commands. A campaign: `MODEL_COMMANDS=10000000
+//! MODEL_SEED=7 cargo test --test book_model`. A failing script is made as short as possible and
+//! printed with its seed.
 
 mod model;
 #[path = "model/riskless.rs"]
@@ -18,7 +18,7 @@ use model::script::{Command, Kind, START_MS, SYMBOLS, Status, script, settled, s
 use model::{Model, Symbol};
 use roles::RoleSettings;
 
-/// Commands of one script; the model looks at all orders there ever were, so long scripts are slow.
+/// Commands of one script. The model scans all orders, so long scripts are slow.
 const LENGTH: usize = 400;
 
 fn model(s: &RoleSettings, short_ok: bool) -> Model {
@@ -76,7 +76,7 @@ fn shorts(seed: u64) -> bool {
     seed.is_multiple_of(2)
 }
 
-/// Every third script is one of floods, against limits that are reached.
+/// Every third script contains floods, with limits that are reached.
 fn case(seed: u64) -> (RoleSettings, Vec<Command>) {
     match seed % 3 {
         0 => (limited(), flooded(seed, script(seed, LENGTH * 2 / 3))),
@@ -84,7 +84,7 @@ fn case(seed: u64) -> (RoleSettings, Vec<Command>) {
     }
 }
 
-/// Runs a script in both worlds; says where they part.
+/// Runs a script in the model and in the roles; returns the first difference.
 fn compare(script: &[Command], settings: &RoleSettings, short_ok: bool) -> Result<usize, String> {
     let mut model = model(settings, short_ok);
     let mut roles = Pair::by(*settings, short_ok);
@@ -102,7 +102,7 @@ fn compare(script: &[Command], settings: &RoleSettings, short_ok: bool) -> Resul
         for (user, expected) in &model.users {
             let got = roles.told.get(user).map_or(&[][..], Vec::as_slice);
 
-            // What was compared before need not be compared again.
+            // Events that were compared before are not compared again.
             let done = compared.entry(user.clone()).or_insert(0);
             if got[*done..] == expected.events[*done..] {
                 *done = got.len();
@@ -202,7 +202,7 @@ fn e7_the_roles_do_what_the_model_does() {
     );
 }
 
-/// A change that follows its order at once.
+/// A replace that follows its order at once.
 fn hasty_change(c: &Command, rng: &mut Rng) -> Option<Command> {
     let Command::Order {
         user,
@@ -232,7 +232,7 @@ fn hasty_change(c: &Command, rng: &mut Rng) -> Option<Command> {
     })
 }
 
-/// A command with what it depends on, by what the roles have said.
+/// Resolves a command that depends on earlier events of the roles.
 fn settled_for(c: &Command, pair: &Pair) -> Command {
     let told = match c {
         Command::Order { user, .. } | Command::Astray { user, .. } => pair.told.get(user),
@@ -242,9 +242,9 @@ fn settled_for(c: &Command, pair: &Pair) -> Command {
     settled(c, told.map_or(&[], Vec::as_slice))
 }
 
-/// What the model cannot follow: up to six commands under way at once, read by the two roles in any
-/// order. Whatever comes of them, the books balance, no promise is broken, and when all orders are
-/// gone nothing is held for them.
+/// A test that the model cannot follow: up to six commands in flight, read by the two roles in any
+/// order. For every result, the ledger must balance and every reservation must be kept. When all
+/// orders have ended, no order may hold cash or shares.
 fn in_flight(seed: u64, script: &[Command], short_ok: bool) -> Result<usize, String> {
     let mut rng = Rng::new(seed);
     let mut pair = Pair::new(short_ok);
@@ -253,7 +253,7 @@ fn in_flight(seed: u64, script: &[Command], short_ok: bool) -> Result<usize, Str
         let (now, later) = rest.split_at(rest.len().min(1 + rng.below(6) as usize));
         let mut now: Vec<Command> = now.iter().map(|c| settled_for(c, &pair)).collect();
 
-        // The most delicate: an order that is changed before its owner has heard of its trades.
+        // The most delicate case: a replace before its owner knows the trades of the order.
         for n in (0..now.len()).rev() {
             if rng.below(3) == 0
                 && let Some(change) = hasty_change(&now[n], &mut rng)
@@ -292,8 +292,8 @@ fn in_flight(seed: u64, script: &[Command], short_ok: bool) -> Result<usize, Str
     pair.check()?;
     let last = |events: &Vec<model::Told>| events.last().map_or(0, |e| e.reserved);
 
-    // Shares may be owed, too, since a trade was taken back; what is held for them was checked
-    // against the positions.
+    // After a bust, shares may be owed too. The cash held for these shares was checked against the
+    // positions.
     let state = pair.state();
     let owes = |user: &str| {
         state

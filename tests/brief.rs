@@ -1,5 +1,5 @@
-//! The four cases that the platform was asked for, by name, each on the embedded log and on a real
-//! broker, and compared with the contract field by field.
+//! The four cases of the original task, by name. Each runs on the embedded log and on a real
+//! broker, and is compared with the contract field by field.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -15,7 +15,7 @@ use support::oracle::{Seen, check};
 use support::world::{PARTITIONS, PATIENCE, World, names, on_both};
 use wire::topics as t;
 
-/// 1 000 000.00, what an account opens with.
+/// 1 000 000.00, the opening cash of an account.
 const OPENING: i64 = 10_000_000_000;
 
 fn values(records: &[Seen]) -> Vec<Value> {
@@ -65,7 +65,7 @@ fn order_placed_notification() {
             "append time, not the client's claim"
         );
 
-        // Ten at 189.25, set aside at most 5 % higher.
+        // Ten at 189.25; the hold is at most 5 % higher.
         let hold = 19_871_250;
         let cost = 18_925_000;
         let event = |name: &str, seq: i64, available: i64, reserved: i64, more: Value| {
@@ -111,7 +111,7 @@ fn order_placed_notification() {
         assert_eq!(values(&events), want, "{}", w.name);
         assert_eq!(values(&w.read(t::ORDER_EVENTS)), want, "and nobody else's");
 
-        // Where each record came from: the command, or what the book did with it.
+        // The cause of each record: the command, or the execution of the book.
         let executions = w.read(t::EXECUTIONS);
         assert_eq!(executions.len(), 1);
         let from_command = w.src(t::ORDER_COMMANDS, command);
@@ -171,7 +171,7 @@ fn order_placed_notification() {
             json!({"symbol": "AAPL", "price_e4": 1_892_500, "time_us": ticks[0].time_ms * 1000});
         assert_eq!(values(&w.read(t::REFERENCE_PRICES)), [price]);
 
-        // The user is told each step, in a sentence and with all fields.
+        // The user gets each step as a sentence and with all fields.
         let told = w.read(t::NOTIFICATIONS);
         assert_eq!(told.len(), 4);
         for ((n, e), kind) in told.iter().zip(&events).zip([
@@ -225,7 +225,7 @@ fn duplicate_orders() {
         w.rest();
         send(w, &[("1002", "501", "AAPL", 10, 1_625_159_080)]);
 
-        // The same in other words: JSON, a quantity as text, defaults spelled out, no timestamp.
+        // The same order in another form: JSON, quantity as text, explicit defaults, no timestamp.
         let again = r#"{"command":"new","order_id":"1002","user_id":"501","symbol":"AAPL","quantity":"10","order_type":"buy","type":"market","tif":"IOC"}"#;
         w.sender.send(t::ORDER_COMMANDS, "501", again);
         w.sender.flush();
@@ -265,10 +265,10 @@ fn duplicate_orders() {
 
         dead_letters_are_empty(w);
 
-        // Another order under the same id is refused, and the first one is untouched.
+        // Another order under the same id is refused, and the first order is unchanged.
         send(w, &[("1002", "501", "AAPL", 11, 1_625_159_081)]);
 
-        // The id is this user's only.
+        // Another user may use the same id.
         send(w, &[("1002", "502", "AAPL", 10, 1_625_159_076)]);
         w.rest();
         let refused = w.events("501").pop().expect("an answer");
@@ -349,7 +349,7 @@ fn invalid_stock_orders() {
         );
         dead_letters_are_empty(w);
 
-        // The listing comes too late for this id; a new one is served.
+        // The listing comes too late for this id; an order with a new id is filled.
         w.list("ZZZZ", "5");
         producer
             .send_order("1003", "501", "ZZZZ", 10, OrderSide::Buy, 1_625_159_090)
@@ -401,7 +401,8 @@ fn rate_limiting() {
     );
 }
 
-/// A thousand prices as fast as possible: all are taken, none is lost, and 0 is no price.
+/// A thousand prices as fast as possible: all are published, none is lost, and the price 0 is
+/// invalid.
 fn ticks(w: &World) {
     let mut prices = MarketDataPublisher::new(w.log.clone()).expect("a publisher");
     for price in 0..1_000_i64 {
@@ -437,7 +438,7 @@ fn ticks(w: &World) {
     assert!(told.windows(2).all(|w| w[0] < w[1]));
 }
 
-/// The limit as the contract words it, on append times in milliseconds: T = 100 ms, five at once.
+/// The limit as the contract defines it, on append times in milliseconds: T = 100 ms, five at once.
 struct Gcra {
     tat_us: i64,
     seen_us: i64,
@@ -466,8 +467,8 @@ fn burst(w: &mut World) {
         )
     };
 
-    // Eight at once, then one every 40 ms (less than the limit gives back), and what was refused
-    // tried again under its id.
+    // Eight at once, then one every 40 ms (faster than the limit allows). Refused orders are tried
+    // again under their id.
     for id in 0..8 {
         w.sender.send(t::ORDER_COMMANDS, "501", order(id));
     }
@@ -477,12 +478,12 @@ fn burst(w: &mut World) {
         std::thread::sleep(Duration::from_millis(40));
         w.sender.send(t::ORDER_COMMANDS, "501", order(id));
 
-        // What was carried out may be asked for as often as one likes.
+        // An executed order may be repeated at any rate.
         w.sender.send(t::ORDER_COMMANDS, "501", order(0));
         w.sender.flush();
     }
 
-    // Cancels and transfers are free, whatever the state of the limit.
+    // Cancels and transfers do not count against this limit.
     for i in 0..8 {
         let free = [
             r#""command":"cancel","orig_order_id":"never""#,

@@ -1,5 +1,5 @@
-//! The program as typed: help, exit codes, where configuration comes from, and the commands that
-//! need no role to run.
+//! The program as typed: help, exit codes, sources of the configuration, and the commands that work
+//! without a running role.
 
 #![cfg(feature = "rocks")]
 
@@ -43,7 +43,7 @@ fn temp() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-/// Feeds stdin.
+/// Runs the program with `input` on stdin.
 fn with_input(dir: &Path, args: &[&str], input: &str) -> Output {
     use std::io::Write;
     let mut child = command(dir, args)
@@ -476,7 +476,7 @@ fn invalid_configuration_ends_with_78() {
     );
 }
 
-/// A value that was typed in the wrong place or form may be a password all the same.
+/// A value in the wrong place or form may still be a password.
 #[test]
 fn a_secret_is_not_repeated_by_a_complaint() {
     let dir = temp();
@@ -595,7 +595,7 @@ fn options_of_the_gateway_come_from_the_environment_too() {
         );
     }
 
-    // Two that are right, and one that is not, so that it ends.
+    // Two valid values, and an invalid one that ends the program.
     let mut right = command(dir.path(), &["gateway", "--embedded", "e"]);
     let o = right
         .env("PROCESSOR_NO_WEBHOOKS", "yes")
@@ -793,7 +793,7 @@ fn the_embedded_log_from_the_command_line() {
         "nothing was sent"
     );
 
-    // A null value takes a listing away; what was not there is named.
+    // A null value removes a listing; unknown symbols are named in the output.
     let delisted = run(&["instruments", "delist", "AAPL", "NOPE", "--format", "json"]);
     assert_eq!(
         (code(&delisted), out(&delisted).trim()),
@@ -917,7 +917,7 @@ fn accounts_are_stopped_disabled_listed_and_resumed() {
     );
     assert_eq!(code(&run(&["disable", "502"])), 0);
 
-    // To stop somebody never allows more than before.
+    // A stop never allows more than before.
     let kept = run(&["stop", "502"]);
     assert_eq!(
         (code(&kept), out(&kept).trim()),
@@ -932,7 +932,8 @@ fn accounts_are_stopped_disabled_listed_and_resumed() {
         ]
     );
 
-    // Nor to keep orders that were to end; and to end them never less than before.
+    // A stop never keeps orders that an earlier command ends. A later command may end orders that
+    // an earlier command keeps.
     let row = |args: &[&str]| {
         assert_eq!(code(&run(args)), 0, "{args:?}");
         let listed = json(&run(&["list"]));

@@ -1,5 +1,5 @@
 //! The whole system on the embedded log, as a person meets it: the demo, orders, and the commands
-//! that look at what they left behind.
+//! that inspect the results.
 #![cfg(feature = "rocks")]
 
 use std::path::Path;
@@ -43,12 +43,12 @@ fn json_lines(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// A child that does not outlive the test.
+/// A child process that ends with the test.
 struct Guard(Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The child may have ended by itself.
         self.0.kill().unwrap_or_default();
         self.0.wait().expect("its end");
     }
@@ -91,7 +91,7 @@ fn demo_under_way(dir: &Path) -> Guard {
     guard
 }
 
-/// Waits until the instances say that they run; they report twice a second.
+/// Waits until the instances report that they run; reports come twice a second.
 fn told_to_run(dir: &Path) {
     let began = Instant::now();
     loop {
@@ -117,7 +117,7 @@ fn a_demo_that_is_killed_carries_on_and_everything_adds_up() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
 
-    // Twice killed in full flight (the guard kills with SIGKILL), while others look on.
+    // Two kills under load (the guard kills with SIGKILL), while other commands read.
     for _ in 0..2 {
         let running = demo_under_way(dir);
         told_to_run(dir);
@@ -293,8 +293,8 @@ fn an_order_is_carried_out_once() {
     );
 }
 
-/// An order that rests was waited for until the time was up, and then reported as a failure of the
-/// roles; of a mass cancel only the first answer was shown.
+/// Regression: the command waited for a resting order until its timeout, and then reported a
+/// failure of the roles. For a mass cancel only the first answer was shown.
 #[test]
 fn orders_that_rest_are_answered_changed_and_cancelled_all_at_once() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -665,7 +665,7 @@ fn an_operator_ends_orders_and_takes_trades_back() {
         "{state}"
     );
 
-    // A trade that never was.
+    // A trade that does not exist.
     assert_eq!(order(&["--id", "7", "--quantity", "2"]).0, Some(0));
     let bust = r#"{"command":"bust","user_id":"501","order_id":"b","orig_order_id":"7","trade_id":"x","quantity":1,"price":90,"operator":"ana"}"#;
     let found = run(dir, &["order", "--json", bust, "--embedded", "state/demo"]);
@@ -756,7 +756,7 @@ fn a_user_who_is_stopped_can_cancel_and_goes_on_when_resumed() {
         "{found}"
     );
 
-    // Evidence like all the rest, also of who lifted it.
+    // Controls are audited like all other records, including the operator who lifted a control.
     let controls = found
         .lines()
         .filter(|l| l.contains("controls/0/") && !l.contains('^'));
@@ -783,7 +783,7 @@ fn a_user_who_is_stopped_can_cancel_and_goes_on_when_resumed() {
     );
     assert!(good(dir, &["audit", "verify"]).contains("ok   controls/0: "));
 
-    // Orders end, if nobody says that they are kept.
+    // Without `--keep-orders`, a stop ends open orders.
     good(dir, &["account", "resume", "501", "--operator", "ana"]);
     assert_eq!(order("3").0, Some(0));
     good(dir, &["account", "stop", "--all", "--operator", "ana"]);
@@ -794,7 +794,7 @@ fn a_user_who_is_stopped_can_cancel_and_goes_on_when_resumed() {
         "{found}"
     );
 
-    // What came and went decides the same.
+    // A replay with the changed controls makes the same decisions.
     for role in ["orders", "trading"] {
         let replayed: Value =
             serde_json::from_str(&good(dir, &["replay", "--role", role, "--format", "json"]))
@@ -807,8 +807,8 @@ fn a_user_who_is_stopped_can_cancel_and_goes_on_when_resumed() {
     }
 }
 
-/// What was decided under other settings is replayed under those, from the journal, and a decision
-/// says under which it was made.
+/// A replay uses the settings of the journal, not the present ones. Each decision names the
+/// settings that were used.
 #[test]
 fn settings_may_change_between_two_runs() {
     let dir = tempfile::tempdir().expect("a directory");

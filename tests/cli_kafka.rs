@@ -1,5 +1,5 @@
-//! Commands as typed, on a real broker: answers that come by way of several partitions, and tenants
-//! that share a cluster.
+//! Commands as typed, on a real broker: answers from several partitions, and tenants that share a
+//! cluster.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -23,8 +23,8 @@ fn events(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Orders in twelve books on four partitions are cancelled by one command, which ends when the last
-/// of them has ended. Then the chains of this prefix are asked for under another one.
+/// One command cancels orders in twelve books on four partitions, and ends after the last answer.
+/// Then the audit commands ask for the chains of this prefix under another prefix.
 #[test]
 fn a_mass_cancel_ends_with_its_last_answer_and_anchors_know_their_prefix() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -118,7 +118,7 @@ fn a_mass_cancel_ends_with_its_last_answer_and_anchors_know_their_prefix() {
 
     (1..SYMBOLS).for_each(|i| drop(order(i, &["--no-wait"])));
 
-    // Half of the books sleep: their answers come much later than the others.
+    // Half of the books are frozen, so their answers come much later than the others.
     trading[1].signal(libc::SIGSTOP);
     let mut cancelling = p.start(&[
         "order",
@@ -170,7 +170,8 @@ fn a_mass_cancel_ends_with_its_last_answer_and_anchors_know_their_prefix() {
     );
 }
 
-/// What README types under "Five minutes on Kafka", line by line, and what it says comes of it.
+/// The commands of "Five minutes on Kafka" in README, line by line, and the results that README
+/// promises.
 #[test]
 fn the_five_minutes_of_the_readme_are_as_it_says() {
     const SOON: Duration = Duration::from_secs(120);
@@ -216,7 +217,7 @@ fn the_five_minutes_of_the_readme_are_as_it_says() {
                 p.good(&args[1..].iter().map(String::as_str).collect::<Vec<_>>());
             }
             line => {
-                // A person types slower than roles start.
+                // A person types more slowly than roles start.
                 if !awaited && running.len() > 1 && !line.contains(" status ") {
                     support::load::wait_for("all tasks to run", SOON, at_rest);
                     awaited = true;
@@ -276,7 +277,7 @@ fn typed_in(part: &str) -> Vec<String> {
         .collect()
 }
 
-/// Splits like a shell does, as far as README needs it.
+/// Splits a line like a shell, as far as README needs it.
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(String::from).collect()
 }

@@ -1,7 +1,7 @@
-//! Crash points off the main road, which the loads of `crash_points*.rs` do not come to: a sweep
-//! and a mass cancel that go on in parts, offsets that a cluster has forgotten, taken from the
-//! changelog by a start or put back by `repair offsets`. The program dies at each, goes on, and at
-//! the end everything is there, once.
+//! Crash points that the loads of `crash_points*.rs` do not reach: a sweep and a mass cancel in
+//! parts, and offsets that a cluster has forgotten. A start takes forgotten offsets from the
+//! changelog, or `repair offsets` commits them. The program dies at each point and is restarted. At
+//! the end every effect is there exactly once.
 #![cfg(all(feature = "faults", feature = "rocks"))]
 
 mod support;
@@ -22,12 +22,12 @@ use support::rest;
 use wire::topics as t;
 
 const ORDERS: &str = "processor-orders";
-/// Bounds of a part, as they are set for everybody, and orders that make some parts.
+/// Sizes of a part, as in the product, and numbers of orders that make some parts.
 const MATCH_PART: usize = 1_000;
 const MASS_PART: usize = 500;
 const MAKERS: usize = 2 * MATCH_PART + 300;
 const RESTING: usize = 2 * MASS_PART + 200;
-/// Three that are sent, and what the account was opened with.
+/// Three deposits that are sent, and the opening cash.
 const DEPOSITS: usize = 4;
 
 struct Place {
@@ -36,8 +36,7 @@ struct Place {
 }
 
 impl Place {
-    /// One partition of each topic: so all is done in the order in which it was sent, in every
-    /// life.
+    /// One partition per topic, so every life processes the commands in their send order.
     fn new() -> Place {
         let dir = tempfile::tempdir().expect("a directory");
         let flags = [
@@ -90,7 +89,7 @@ impl Place {
         self.p.dies(&["run", "--role", "all"], at);
     }
 
-    /// Lets all roles work until they have read everything.
+    /// Runs all roles until they have read all their inputs.
     fn comes_to_rest(&self) {
         let began = Instant::now();
         loop {
@@ -113,8 +112,8 @@ impl Place {
         oracle::read_all(&self.log(), topic)
     }
 
-    /// Everybody was told of everything that happened, state is what the log says, and a replay
-    /// comes to the same.
+    /// Every event has its notification, local state equals the log, and a replay gives the same
+    /// result.
     fn is_whole(&self) {
         let mut v = Verdict::default();
         let log = self.log();
@@ -135,7 +134,7 @@ fn limit(user: &str, id: &str, side: &str, quantity: usize, price: &str) -> Stri
     order.to_string()
 }
 
-/// How often an event of each order is there, by order.
+/// Number of `event` events, by order.
 fn told(events: &[Seen], event: &str) -> BTreeMap<String, usize> {
     let mut all = BTreeMap::new();
     for e in events.iter().filter(|e| e.text("event") == event) {
@@ -156,8 +155,8 @@ fn trades(place: &Place) -> Vec<Value> {
     place.read(t::TRADES).into_iter().map(timeless).collect()
 }
 
-/// One order meets 2300 others, in three parts. The same in a place where nobody dies must lead to
-/// the same trades.
+/// One order meets 2300 others, in three parts. The trades must be the same as in a run without
+/// crashes.
 #[test]
 fn a_sweep_dies_between_its_parts_and_trades_everything_once() {
     let sent = |s: &mut Sender| {
@@ -182,7 +181,7 @@ fn a_sweep_dies_between_its_parts_and_trades_everything_once() {
             limit("taker", "all", "buy", MAKERS, "101"),
         );
 
-        // It waits in the line behind the sweep.
+        // This order waits behind the sweep.
         s.send(
             t::ORDER_COMMANDS,
             "late",
@@ -274,8 +273,8 @@ fn a_mass_cancel_dies_between_its_parts_and_ends_each_order_once() {
     place.is_whole();
 }
 
-/// A group that forgot its offsets gets them from its changelog, whenever the start that commits
-/// them dies.
+/// A group with forgotten offsets gets the offsets from its changelog, even if the start dies at
+/// any point.
 #[test]
 fn a_start_that_takes_forgotten_offsets_from_the_changelog_dies_and_does_nothing_twice() {
     let place = deposits();
@@ -293,14 +292,14 @@ fn a_start_that_takes_forgotten_offsets_from_the_changelog_dies_and_does_nothing
         deposit(&place, &format!("next{n}"));
         place.p.dies(&["run", "--role", "orders"], at);
 
-        // The next one finds the offsets there or not, by where the one before has died.
+        // The next start may or may not find the offsets, which depends on the point of the crash.
         place.comes_to_rest();
         assert_eq!(deposited(&place), DEPOSITS + 1 + n, "{at}");
         place.is_whole();
     }
 }
 
-/// The same for the command that puts the offsets back.
+/// The same for the command that commits the offsets again.
 #[test]
 fn a_repair_of_offsets_dies_and_the_next_one_ends_well() {
     let place = deposits();

@@ -1,8 +1,8 @@
-//! Every crash point of the program (`crates/faults/src/crash.rs`), visited by every role under load on a
-//! real broker: it aborts there, is started again (to die at the next one), and at the end an
-//! oracle that knows only the inputs goes through everything that was written. Then the same on the
-//! embedded log, where all roles die together. A point that was not hit fails the test; one that
-//! cannot be hit is listed with the reason.
+//! Every role visits every crash point of the program (`crates/faults/src/crash.rs`) under load on
+//! a real broker. The role aborts at the point and is restarted, to die at the next one. At the
+//! end, an oracle that knows only the inputs checks all records. Then the same runs on the embedded
+//! log, where all roles die together. A point that was not hit fails the test; an unreachable point
+//! is listed with its reason.
 //!
 //! `CRASH_ROLES=orders,audit` and `CRASH_POINTS=tx.begun,commit.decided` narrow a run down.
 
@@ -28,27 +28,27 @@ const SYMBOLS: u64 = 20;
 const USERS: u64 = 100;
 /// Commands per second.
 const RATE: u64 = 120;
-/// Of the accounts; ample.
+/// Opening cash of the accounts; ample.
 const CASH: i64 = 100_000_000;
-/// How long anything that must happen may take.
+/// Deadline of every wait.
 const SOON: Duration = Duration::from_secs(60);
 
-/// What is done to an instance so that it comes to its point.
+/// Preparation that leads an instance to its point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Before {
-    /// It comes there by itself.
+    /// The instance reaches the point without preparation.
     Nothing,
     /// All of its stores are deleted.
     Wiped,
     /// One of its stores is damaged.
     Damaged,
-    /// When it works it is asked to stop.
+    /// The running instance gets a stop signal.
     Stop,
 }
 use Before::{Damaged, Nothing, Stop, Wiped};
 
-/// Points, at which visit to die, and what leads there; one life after the other, so that each life
-/// begins in what the one before left behind.
+/// Points, the visit at which the instance dies, and the preparation. The lives follow each other,
+/// so each life begins in the state that the last life left.
 const LIVES: &[(Point, u64, Before)] = &[
     (LoopPolled, 4, Nothing),
     (ProcessRecord, 7, Nothing),
@@ -70,7 +70,7 @@ const LIVES: &[(Point, u64, Before)] = &[
     (BatchLeft, 1, Nothing),
     (StoreBatch, 6, Nothing),
     (StoreFlush, 6, Nothing),
-    // From here on the store is behind.
+    // From here on the store is behind the changelog.
     (CommitDecided, 4, Nothing),
     (RestoreReader, 1, Nothing),
     (RestoreReached, 1, Nothing),
@@ -92,7 +92,7 @@ const LIVES: &[(Point, u64, Before)] = &[
     (StopClosing, 1, Stop),
 ];
 
-/// The same for a role's very first lives, before anything of it was ever committed.
+/// The very first lives of a role, before its first commit.
 const FIRST_LIVES: &[(Point, u64, Before)] = &[
     (AssignTasks, 1, Nothing),
     (RestoreOpened, 2, Nothing),
@@ -104,7 +104,7 @@ const FIRST_LIVES: &[(Point, u64, Before)] = &[
     (StoreBatch, 1, Nothing),
 ];
 
-/// Why a role never comes to a point on Kafka.
+/// Reason for which a role never reaches a point on Kafka.
 fn unreachable_for(role: &str, point: Point) -> Option<&'static str> {
     match point {
         LogWrite | LogWritten => Some("on the embedded log only"),
@@ -121,8 +121,8 @@ fn unreachable_for(role: &str, point: Point) -> Option<&'static str> {
     }
 }
 
-/// Whether a transaction that was under way at the crash must turn out committed; none where either
-/// may be.
+/// True if a transaction in flight at the crash must turn out committed, false if it must not; none
+/// if both are possible.
 fn must_be_committed(point: Point) -> Option<bool> {
     match point {
         LoopPolled | ProcessRecord | ProcessDone | CommitPrepared | TxBegun | TxSending
@@ -136,12 +136,11 @@ fn chosen(variable: &str, name: &str) -> bool {
     std::env::var(variable).map_or(true, |list| list.split(',').any(|n| n == name))
 }
 
-/// What the matrix shows of a cell.
 #[derive(Default)]
 struct Matrix {
     hits: BTreeMap<(Point, &'static str), u32>,
-    /// Commit requests whose answer was not read: how many of the transactions turned out
-    /// committed, of how many that were looked at.
+    /// Transactions whose EndTxn answer was not read: the number that turned out committed, and the
+    /// number examined.
     unread: (u32, u32),
 }
 
@@ -242,7 +241,7 @@ fn every_role_dies_at_every_point_and_nothing_is_lost_or_doubled() {
     matrix.assert_complete();
 }
 
-/// One life after the other, each ended at a point.
+/// Runs the lives one after the other; each ends at a point.
 fn live(
     fleet: &mut Fleet,
     matrix: &mut Matrix,
@@ -261,7 +260,7 @@ fn live(
             Wiped => (0..PARTITIONS).for_each(|task| {
                 std::fs::remove_dir_all(state.join(task.to_string())).expect("a store")
             }),
-            // Without this file a store is damaged beyond doubt.
+            // A store without this file is certainly damaged.
             Damaged => std::fs::remove_file(state.join("0").join("CURRENT")).expect("a store"),
             Nothing | Stop => {}
         }
@@ -289,7 +288,7 @@ fn live(
     }
 }
 
-/// Not a life of the role: the command that throws its local state away.
+/// Not a life of the role, but the command that deletes its local state.
 fn die_rebuilding(matrix: &mut Matrix, installation: &Installation, role: &'static str) {
     let mut rebuild = installation.command(&["rebuild", "--role", role, "--instance", "1"]);
     let out = rebuild
@@ -306,8 +305,8 @@ fn die_rebuilding(matrix: &mut Matrix, installation: &Installation, role: &'stat
     *matrix.hits.entry((RebuildWiping, role)).or_default() += 1;
 }
 
-/// All roles at once: a second instance joins, and the first dies giving its partitions up; later
-/// it goes, and the first dies again.
+/// All roles at once: a second instance joins, and the first dies while it gives partitions up.
+/// Later the second leaves, and the first dies again.
 fn die_in_rebalances(fleet: &mut Fleet, matrix: &mut Matrix) {
     let roles: Vec<_> = ROLES
         .into_iter()
@@ -347,9 +346,9 @@ fn die_in_rebalances(fleet: &mut Fleet, matrix: &mut Matrix) {
         .for_each(|role| fleet.wait_shared(role, &[1], PARTITIONS, SOON));
 }
 
-/// All roles at once: the first instance dies with offsets pending in an open transaction and does
-/// not come back. Whoever takes its tasks over has another transactional id, so only the
-/// transaction's timeout ends it.
+/// All roles at once: the first instance dies with pending offsets in an open transaction and does
+/// not return. The new owner of its tasks has another transactional id, so only the transaction
+/// timeout ends the transaction.
 fn die_for_good(fleet: &mut Fleet, matrix: &mut Matrix) {
     for role in ROLES {
         fleet.start((role, 2));
@@ -372,7 +371,7 @@ fn die_for_good(fleet: &mut Fleet, matrix: &mut Matrix) {
 }
 
 impl Matrix {
-    /// Looks at how an instance found its stores: behind the log, or as they were left.
+    /// Counts the state in which an instance found its stores: behind the log, or unchanged.
     fn judge(&mut self, role: &str, last: Option<Point>, said: &str, before: Before) {
         let found: Vec<&str> = said.lines().filter(|l| l.contains("untouched=")).collect();
         let Some(last) = last.filter(|_| before == Nothing && found.len() >= PARTITIONS as usize)

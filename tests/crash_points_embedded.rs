@@ -1,6 +1,6 @@
-//! The crash points that the embedded log shares with Kafka, and its own: one process with all five
-//! roles dies at each, several times, and an oracle that knows only the inputs goes through
-//! everything that was written. See `tests/crash_points.rs` for the same on a broker, role by role.
+//! The crash points of the embedded log: those shared with Kafka, and its own. One process with all
+//! five roles dies at each, several times. An oracle that knows only the inputs then checks all
+//! records. `tests/crash_points.rs` does the same on a broker, role by role.
 
 #![cfg(all(feature = "faults", feature = "rocks"))]
 
@@ -27,11 +27,11 @@ const USERS: u64 = 40;
 /// Commands before each life.
 const EACH: u64 = 150;
 const ROUNDS: u64 = 2;
-/// Of the accounts; ample.
+/// Opening cash of the accounts; ample.
 const CASH: i64 = 100_000_000;
 const SOON: Duration = Duration::from_secs(60);
 
-/// Why no role comes to a point on the embedded log.
+/// Reason for which no role reaches a point on the embedded log.
 fn unreachable(point: Point) -> Option<&'static str> {
     match point {
         JoinFencing | JoinFenced | AssignCallback | TxBegun | TxSending | TxSent | TxDelivered
@@ -51,7 +51,7 @@ fn unreachable(point: Point) -> Option<&'static str> {
     }
 }
 
-/// The state of an installation in a directory.
+/// An installation in a directory.
 struct Place {
     dir: tempfile::TempDir,
     lives: u32,
@@ -84,8 +84,8 @@ impl Place {
             .arg(self.path("state"))
             .env_remove("KAFKA_BROKERS");
 
-        // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end
-        // when the test does, even by kill -9.
+        // SAFETY: prctl is async-signal-safe and touches no memory of ours. The child then ends
+        // with the test, even by kill -9.
         unsafe {
             c.pre_exec(|| {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -108,7 +108,7 @@ impl Place {
         stdout.into_owned()
     }
 
-    /// Starts all roles; what they log goes to a file of this life.
+    /// Starts all roles, with their output in a file of this life.
     fn start(&mut self, plan: Option<&str>) -> (Child, PathBuf) {
         self.lives += 1;
         let said = self.path(&format!("life-{}", self.lives));
@@ -122,7 +122,7 @@ impl Place {
     }
 }
 
-/// It may be gone already: the life before died with it.
+/// The file may be gone already, because the last life deleted it.
 fn gone(removed: std::io::Result<()>) {
     if let Err(e) = removed {
         assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{e}");
@@ -175,7 +175,7 @@ fn all_roles_die_at_every_point_and_nothing_is_lost_or_doubled() {
             };
 
             match point {
-                // Behind, from nothing, or damaged: what a restore has to deal with.
+                // A store that is behind, missing or damaged makes the start restore.
                 RestoreReader | RestoreReached => {
                     let (mut child, _) = place.start(Some("commit.decided:3"));
                     assert_eq!(child.wait().expect("its end").signal(), Some(libc::SIGABRT));
@@ -191,7 +191,8 @@ fn all_roles_die_at_every_point_and_nothing_is_lost_or_doubled() {
                 _ => {}
             }
 
-            // Once is enough where it comes by once; where work is done, somewhere in it.
+            // A point that is passed only once uses the first visit. A point at work uses a random
+            // visit.
             let at_work = matches!(
                 point,
                 LoopPolled
@@ -286,7 +287,7 @@ fn all_roles_die_at_every_point_and_nothing_is_lost_or_doubled() {
     assert!(verified.lines().all(|l| l.starts_with("ok")), "{verified}");
 }
 
-/// Lets the roles work unharmed until they have read everything.
+/// Runs the roles without crashes until they have read all their inputs.
 fn come_to_rest(place: &mut Place) {
     let began = Instant::now();
     loop {

@@ -1,5 +1,5 @@
-//! What comes in at the command line: times, numbers and files are read in one way everywhere, and
-//! what is not understood is said and not dropped.
+//! Inputs of the command line. All commands read times, numbers and files in the same way. Input
+//! that is not understood gives a message and is never dropped silently.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -30,8 +30,8 @@ fn listing(p: &Program, symbol: &str) -> Value {
         .expect("JSON")
 }
 
-/// A civil day was read out of a civil time and the clock dropped: both ends of a range became
-/// midnight, and an export of nothing was whole.
+/// Regression: a civil day was read out of a civil time, and the clock part was dropped. Both ends
+/// of a range became midnight, and an empty export was reported as whole.
 #[test]
 fn a_time_is_the_same_time_for_every_command() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -80,7 +80,7 @@ fn a_time_is_the_same_time_for_every_command() {
         "2026-02-30",
     ];
 
-    // Times that are right: whatever else is wrong, they are not.
+    // Valid times: a command may fail for other reasons, but never for these times.
     let good = [
         "2026-01-31T09:30:00Z",
         "2026-01-31T10:30:00+01:00",
@@ -127,7 +127,7 @@ fn a_time_is_the_same_time_for_every_command() {
 
     assert_eq!(p.run(&expire).code, Some(2));
 
-    // The tick's moment, by time and by a place that looks like one.
+    // The time of the tick, given as a time and as a number that looks like an offset.
     let tail = |from: &str| {
         p.good(&["tail", "market-data", "--exit-at-end", "--from", from])
             .lines()
@@ -191,7 +191,7 @@ fn numbers_are_those_of_the_contract() {
             .fails(2, &["whole number"]);
     }
 
-    // Options that do not go together use no id up.
+    // Contradictory options do not use up an order id.
     for (more, part) in [
         (&["--limit-price", "99"][..], "--type limit"),
         (&["--stop-price", "99"], "--type stop"),
@@ -210,7 +210,8 @@ fn numbers_are_those_of_the_contract() {
     }
 }
 
-/// `1,012.75` without quotes was a price of 1, and a market buy filled at it.
+/// Regression: `1,012.75` without quotes was read as a price of 1, and a market buy was filled at
+/// this price.
 #[test]
 fn rows_that_do_not_fit_are_named_and_skipped() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -257,7 +258,7 @@ fn rows_that_do_not_fit_are_named_and_skipped() {
 
     publish("timestamp,price,price\n", &[]).fails(1, &["two columns"]);
 
-    // Noise of floats was published without a word, and every tick became a dead letter.
+    // Regression: float noise was published without a warning, and every tick became a dead letter.
     let noise = "timestamp,price\n1700000000,1112.050049\n1700000000,0\n1700000000,5\n";
     let refused = publish(noise, &[]);
     refused.fails(
@@ -346,8 +347,8 @@ fn the_exchanges_own_files_and_a_brokers_list() {
     );
 }
 
-/// To halt a symbol erased its limits, and a plain file of symbols and names opened it again with
-/// fee 0.
+/// Regression: a halt erased the limits of a symbol, and a plain file of symbols and names reopened
+/// the symbol with fee 0.
 #[test]
 fn a_file_changes_what_it_says_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -374,7 +375,7 @@ fn a_file_changes_what_it_says_and_nothing_else() {
     (want["status"], want["name"]) = ("halted".into(), "Apple Inc.".into());
     assert_eq!(listing(&p, "AAPL"), want);
 
-    // Loading twice does no harm, and writes nothing.
+    // A second load changes no listing and writes no record.
     let records = || {
         p.good(&["tail", "instruments", "--from", "start", "--exit-at-end"])
             .lines()
@@ -389,7 +390,7 @@ fn a_file_changes_what_it_says_and_nothing_else() {
     );
     assert_eq!(records(), count);
 
-    // The whole truth, but for the halt; and a null takes one field back.
+    // A null removes one field. `--replace` sets the whole listing, but keeps the halt.
     load(&p, dir.path(), r#"{"symbol":"AAPL","fee_bps":null}"#, &[]).is_good();
     assert!(listing(&p, "AAPL")["fee_bps"].is_null() && listing(&p, "AAPL")["band_bps"] == 500);
     load(&p, dir.path(), "symbol,fee_bps\nAAPL,7\n", &["--replace"]).is_good();
@@ -409,7 +410,7 @@ fn a_file_changes_what_it_says_and_nothing_else() {
             .any(|l| l.contains("AAPL") && l.contains("halted") && l.contains("fee_bps=7"))
     );
 
-    // Which of two is meant, nobody knows.
+    // Two columns with one name: the meant one is unknown.
     load(&p, dir.path(), "symbol,tick,tick\nAAPL,0.01,0.05\n", &[])
         .fails(1, &["two columns are called `tick`"]);
     load(
@@ -425,8 +426,8 @@ fn a_file_changes_what_it_says_and_nothing_else() {
     assert_eq!(listing(&p, "EURX")["currency"], "EUR");
 }
 
-/// A cancel whose order id is a number is a dead letter, and nobody who looked for the order saw
-/// it.
+/// A cancel with a number as order id becomes a dead letter. Regression: a search for the order did
+/// not find this dead letter.
 #[test]
 fn a_number_in_the_place_of_an_id_is_found() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -444,8 +445,8 @@ fn a_number_in_the_place_of_an_id_is_found() {
     }
 }
 
-/// The files that docs/operating/production.md names are read by the program: every setting is
-/// known, and every row of the listings is good.
+/// The program can read the files named in docs/operating/production.md: every setting is known,
+/// and every row of the listings is valid.
 #[test]
 fn the_files_for_a_desk_are_read() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,5 @@
-//! The loop over a log in memory, with a role that only counts: every way a transaction can end,
-//! every moment a process can die in, and the proofs that a start makes. No broker, no disk.
+//! The engine loop over a log in memory, with a role that only counts: every end of a transaction,
+//! every moment in which a process can die, and the checks of a start. No broker, no disk.
 
 mod support;
 
@@ -83,7 +83,7 @@ fn a_lost_disk_is_restored_whole() {
 
 #[test]
 fn a_damaged_or_foreign_store_is_put_aside_and_rebuilt() {
-    // Content that is not what the digest says is found by the next restore that reads it.
+    // If content and digest disagree, the next restore that reads the content finds the damage.
     let world = World::new(&[]);
     world.send(0..100);
     let mut instance = world.instance();
@@ -117,7 +117,8 @@ fn damage_found_while_running_is_rebuilt_and_not_met_again() {
     world.drain(&mut instance).unwrap();
     drop(instance);
 
-    // The position is right, so a start would never look; only the first read of a key finds it.
+    // The position is right, so a start would not check the content. Only the first read of a key
+    // finds the damage.
     world.disk.damaged_reads.store(1, Ordering::Relaxed);
     world.send(100..200);
     let mut instance = world.instance();
@@ -144,7 +145,7 @@ fn a_rebuild_that_dies_in_the_middle_goes_on() {
         world.disk.writes_left.store(survived, Ordering::Relaxed);
         let mut instance = world.instance();
 
-        // With enough writes left the rebuild is simply done.
+        // With enough writes left the rebuild succeeds.
         let died = world.drain(&mut instance).is_err();
         assert_eq!(died, survived < 4, "{survived}");
         drop(instance);
@@ -165,7 +166,7 @@ fn state_without_committed_offsets_refuses_to_run() {
     world.drain(&mut instance).unwrap();
     drop(instance);
 
-    // The same disk on a fresh log: somebody deleted the topics, or the offsets.
+    // The same disk on a fresh log, as if an operator had deleted the topics or the offsets.
     let other = World {
         log: World::new(&[]).log,
         disk: world.disk.clone(),
@@ -194,8 +195,8 @@ fn a_second_instance_with_the_same_name_fences_the_first() {
     world.check(100, &second);
 }
 
-/// On one machine the fenced one may need a moment to let go of the state; the newer one has joined
-/// by then, and waits, but not for ever.
+/// On one machine, a fenced process may need a moment to release its state. The newer process has
+/// joined by then and waits, but not for ever.
 #[test]
 fn a_store_that_is_still_held_is_waited_for() {
     let world = World::new(&[]);
@@ -239,9 +240,8 @@ fn a_bug_stops_before_anything_is_committed() {
     assert_eq!(world.outputs(), Vec::<String>::new());
 }
 
-/// A process that was frozen for longer than its session may be handed records that follow from
-/// what others have done since; or find its positions gone. With fresh state it sees what they
-/// mean.
+/// A process that was frozen beyond its session may poll records caused by later work of other
+/// processes. Or its positions may be gone. A recheck with fresh state decides.
 #[test]
 fn what_cannot_be_is_looked_at_again_with_fresh_state() {
     for (wrong, gone) in [(1, 0), (0, 1)] {
@@ -268,15 +268,15 @@ fn what_cannot_be_is_looked_at_again_with_fresh_state() {
     }
 }
 
-/// A doubt that turned out to be none is forgotten: the same may happen again in a process's life,
-/// and stops nothing. A task's doubt is over when the task gets past it, one that no task is to
-/// blame for after a while of work.
+/// A doubt without cause is forgotten, so the same doubt may come again in a process's life without
+/// a stop. The doubt of a task ends when the task gets past the record. A doubt without a task ends
+/// after a while of work.
 #[test]
 fn a_doubt_that_is_over_does_not_count_when_it_comes_again() {
     let world = World::new(&[]);
     let mut instance = world.instance();
     let mut doubt = |sent: &mut u64, wrong: u32, gone: u32| {
-        // Record 50 looks wrong, whenever it is sent.
+        // Record 50 looks wrong each time.
         LOOKS_WRONG.set(wrong);
         POSITION_GONE.set(gone);
         world.send(50..51);
@@ -315,8 +315,8 @@ fn a_doubt_that_is_over_does_not_count_when_it_comes_again() {
     );
 }
 
-/// A store that its changelog does not lead on from (here: it claims a position that was never
-/// committed) is no reason to stop.
+/// A store that its changelog does not continue (here: the store claims an uncommitted position) is
+/// rebuilt, and the role does not stop.
 #[test]
 fn a_store_that_the_changelog_does_not_know_is_rebuilt() {
     let world = World::new(&[]);
@@ -339,8 +339,8 @@ fn a_store_that_the_changelog_does_not_know_is_rebuilt() {
     );
 }
 
-/// A broker that restarts may not know its users for a moment. A role that was never let in has
-/// nothing to wait for.
+/// A restarting broker may not know its users for a moment. A role that was never let in must not
+/// wait.
 #[test]
 fn a_refusal_ends_a_role_that_was_never_let_in_and_is_waited_for_by_others() {
     let world = World::new(&[]);

@@ -1,5 +1,5 @@
-//! Restores and standbys over a log in memory: offsets that were moved or forgotten, changelogs
-//! without a leader, tasks that move.
+//! Restores and standbys over a log in memory: moved or forgotten offsets, changelogs without a
+//! leader, tasks that move.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn input(partition: u32) -> TopicPartition {
     TopicPartition::new(IN, partition)
 }
 
-/// 100 records, handled and committed, and where that was after each transaction: from the meta
+/// 100 records, processed and committed, with the positions after each transaction from the meta
 /// records of the changelog.
 fn worked() -> (World, Vec<BTreeMap<TopicPartition, u64>>) {
     let world = World::new(&[]);
@@ -57,8 +57,8 @@ fn worked() -> (World, Vec<BTreeMap<TopicPartition, u64>>) {
     (world, boundaries)
 }
 
-/// With local state, without it, and with state of any age: what was carried out must not be
-/// carried out again.
+/// With local state, without it, and with state of any age: processed records must not be processed
+/// again.
 #[test]
 fn offsets_that_went_back_to_any_transaction_stop_the_task() {
     let (_, boundaries) = worked();
@@ -134,7 +134,8 @@ fn offsets_that_went_ahead_stop_the_task_and_leave_its_state() {
     }
 }
 
-/// An idle week, a group that was deleted: the last transaction says where the group was.
+/// After an idle week, or after the group was deleted, the positions of the last transaction
+/// replace the group's offsets.
 #[test]
 fn offsets_that_are_gone_are_taken_from_the_changelog_and_committed() {
     for local_state in [true, false] {
@@ -150,7 +151,7 @@ fn offsets_that_are_gone_are_taken_from_the_changelog_and_committed() {
         let mut instance = world.instance();
         world.run_until(&mut instance, |i| i.phase() == "running");
 
-        // One of them has its commit; after that the group's own word counts again.
+        // One task has its commit; from then on the offsets of the group count again.
         assert!(
             world.log.bare.load(Ordering::Relaxed) >= 1,
             "the positions were committed before anything was processed"
@@ -162,7 +163,7 @@ fn offsets_that_are_gone_are_taken_from_the_changelog_and_committed() {
     }
 }
 
-/// A store of another time, and offsets that are gone: the changelog is the truth, not the store.
+/// A store of another log, and lost offsets: the changelog counts, not the store.
 #[test]
 fn a_store_that_is_not_the_changelogs_is_rebuilt_when_offsets_are_gone() {
     let (world, _) = worked();
@@ -172,7 +173,7 @@ fn a_store_that_is_not_the_changelogs_is_rebuilt_when_offsets_are_gone() {
     foreign.drain(&mut instance).unwrap();
     drop(instance);
 
-    // It ends at an offset that this changelog has, too, and claims more.
+    // The store ends at an offset that this changelog has too, but claims more transactions.
     let mut files = foreign.disk.tasks.lock().unwrap().clone();
     for (task, files) in &mut files {
         let own = world.disk.tasks.lock().unwrap()[task].meta.clone().unwrap();
@@ -199,7 +200,7 @@ fn a_store_that_is_not_the_changelogs_is_rebuilt_when_offsets_are_gone() {
     );
 }
 
-/// One partition of a changelog has no leader: its task waits, the other one works.
+/// One partition of a changelog has no leader: its task waits, the other task works.
 #[test]
 fn a_changelog_without_a_leader_holds_up_its_own_task_only() {
     let (world, _) = worked();
@@ -224,8 +225,8 @@ fn a_changelog_without_a_leader_holds_up_its_own_task_only() {
     world.check(150, &instance);
 }
 
-/// A restore that takes long costs a turn of the running tasks a short slice, however much there is
-/// to read. One slice was 200 ms, for each restore.
+/// A long restore adds only a short slice to each turn of the running tasks, for any amount of
+/// records. Regression: one slice took 200 ms, for each restore.
 #[test]
 fn a_turn_beside_a_long_restore_is_short() {
     let world = World::new(&[]);
@@ -262,8 +263,8 @@ fn a_turn_beside_a_long_restore_is_short() {
     world.check(2_200, &instance);
 }
 
-/// A changelog that the brokers cannot read: the store may be the only good copy of the state, and
-/// nothing could take its place.
+/// The brokers cannot read a changelog. The store may be the only good copy of the state, and no
+/// copy could replace it.
 #[test]
 fn a_changelog_that_cannot_be_read_stops_the_task_and_leaves_its_state() {
     let (world, _) = worked();
@@ -292,8 +293,8 @@ fn a_changelog_that_cannot_be_read_stops_the_task_and_leaves_its_state() {
     world.check(150, &instance);
 }
 
-/// Damage that was found while the task ran is not forgotten because the next incarnation ended
-/// before the store could be put aside.
+/// Damage found by a running task must be remembered, even if the next incarnation ends before the
+/// store is quarantined.
 #[test]
 fn damage_is_remembered_until_the_store_is_put_aside() {
     let (world, _) = worked();
@@ -303,7 +304,7 @@ fn damage_is_remembered_until_the_store_is_put_aside() {
     world.send(100..150);
     world.run_until(&mut instance, |i| i.counters().recoveries == 1);
 
-    // The next incarnation joins, gets its tasks, and ends at once: its producer is suspect.
+    // The next incarnation joins, gets its tasks and ends at once, because its producer is suspect.
     world.log.headless.lock().unwrap().extend([0, 1]);
     world.run_until(&mut instance, |i| i.phase() == "restoring");
     support::counter::POSITION_GONE.set(1);
@@ -314,7 +315,7 @@ fn damage_is_remembered_until_the_store_is_put_aside() {
     assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 1);
 }
 
-/// A process that lost its machine: the standby has what it had, and begins to run where it stood.
+/// The machine of an instance is lost. The standby has the state, and starts from its position.
 #[test]
 fn a_standby_takes_over_from_where_it_is() {
     for standby in [Standby::All, Standby::Neighbours(1)] {
@@ -385,7 +386,7 @@ fn a_standby_takes_over_from_where_it_is() {
     }
 }
 
-/// A standby whose copy is damaged is copied anew, while nobody depends on it.
+/// A damaged standby copy is copied again while no task depends on it.
 #[test]
 fn a_damaged_standby_is_copied_anew() {
     let world = World::new(&[]);
@@ -443,7 +444,7 @@ fn a_damaged_standby_is_copied_anew() {
     spare.check(100, &second);
 }
 
-/// Stores that are open once at a time, as RocksDB's are within one process.
+/// Stores that can be open only once at a time, like RocksDB within one process.
 struct OneAtATime(Disk, Arc<Mutex<BTreeSet<u32>>>);
 
 struct Open(Box<dyn StateStore>, u32, Arc<Mutex<BTreeSet<u32>>>);
@@ -490,8 +491,8 @@ impl Stores for OneAtATime {
     }
 }
 
-/// A restore ends, and before the loop has heard of that it assigns the same task anew: the store
-/// is on its way, and must be waited for.
+/// A restore ends. Before the loop knows, the same task is assigned again: the store is in flight,
+/// and the loop must wait for it.
 #[test]
 fn a_store_on_its_way_to_the_loop_is_waited_for() {
     let (world, _) = worked();
@@ -555,7 +556,7 @@ fn a_store_on_its_way_to_the_loop_is_waited_for() {
     ));
 }
 
-/// The same in a thread beside the loop, as a process runs it.
+/// The same in a thread beside the loop, as in a real process.
 #[test]
 fn restores_in_a_thread_end_the_same_way() {
     let spawn = |name: String, work: Box<dyn FnOnce() + Send>| {

@@ -1,5 +1,5 @@
-//! What is shown of a record is the record, and nothing that a record holds moves a terminal or
-//! makes a line of its own.
+//! A shown record equals the stored record. No content of a record may control the terminal or add
+//! a line of its own.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -59,8 +59,8 @@ fn append(dir: &Path, topic: TopicId, key: &str, headers: &[(&str, &str)], value
         .expect("appended");
 }
 
-/// An unknown field of an order, a header and a key made lines with the `+` that means "audited",
-/// and set the window's title.
+/// Regression: an unknown field of an order, a header and a key printed lines with the `+` of
+/// audited records, and set the window title.
 #[test]
 fn a_client_writes_no_line_of_the_operators_terminal() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -149,7 +149,7 @@ fn a_client_writes_no_line_of_the_operators_terminal() {
     );
 }
 
-/// Digits went through a float, and of a key that came twice one was shown.
+/// Regression: digits went through a float, and only one of two equal keys was shown.
 #[test]
 fn the_digits_and_keys_that_were_sent() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,7 +1,6 @@
-//! N1 and N2 on a real broker: two gateways on one installation, killed in turn again and again
-//! while orders flow. Every client that comes back to whichever of them is there has each of its
-//! notifications once and in order, every endpoint is sent all of them, and every price alert
-//! fires.
+//! N1 and N2 on a real broker: two gateways on one installation are killed in turn while orders
+//! flow. Clients reconnect to either gateway. Every client gets each of its notifications once and
+//! in order, every endpoint gets all of them, and every price alert fires.
 #![cfg(all(feature = "rocks", feature = "kafka"))]
 
 #[path = "gateway/endpoint.rs"]
@@ -32,7 +31,7 @@ use wire::topics as t;
 const USERS: u64 = 6;
 const SYMBOLS: u64 = 3;
 const PARTITIONS: u32 = 3;
-/// Commands a second.
+/// Commands per second.
 const RATE: u64 = 30;
 const KILLS: usize = 8;
 const BETWEEN: Duration = Duration::from_secs(3);
@@ -89,7 +88,7 @@ impl Gateways {
     }
 }
 
-/// PUTs something to either gateway, until one takes it.
+/// Repeats a PUT to both gateways in turn until the PUT is accepted.
 async fn put(at: [SocketAddr; 2], path: &str, body: &str) {
     let began = Instant::now();
     for i in (0..2).cycle() {
@@ -113,7 +112,7 @@ async fn put(at: [SocketAddr; 2], path: &str, body: &str) {
     }
 }
 
-/// What a client has seen in the end.
+/// All that a client has received at the end.
 #[derive(Debug, Default)]
 struct Client {
     seen: u64,
@@ -121,8 +120,8 @@ struct Client {
     alerts: BTreeSet<String>,
 }
 
-/// Reads a user's notifications, each time from the other gateway when a connection ends, until it
-/// has seen the last one and its alert.
+/// Reads a user's notifications, and switches to the other gateway when a connection ends. Stops
+/// after the last notification and the alert.
 async fn client(at: [SocketAddr; 2], user: String, last: Arc<AtomicU64>) -> Client {
     let mut c = Client::default();
     let began = Instant::now();
@@ -185,7 +184,7 @@ fn n1_n2_gateways_are_killed_and_nobody_misses_or_repeats_anything() {
         .expect("a runtime");
     let users: Vec<_> = (0..USERS).map(|n| format!("u{n}")).collect();
 
-    // Every seventh request fails, so that there is something to try again.
+    // Every seventh request fails, which causes retries.
     let endpoint = runtime.block_on(Endpoint::start(
         |_, before| if before % 7 == 6 { 500 } else { 200 },
     ));

@@ -1,12 +1,11 @@
-//! Bytes that a version wrote once are read for ever: state values of every role, meta records,
-//! journal entries, messages, the embedded log's own values and batches; and two whole directories,
-//! a role's store and an embedded log.
+//! All bytes of older versions stay readable for ever: state values of every role, meta records,
+//! journal entries, messages, values and batches of the embedded log; and two whole directories, a
+//! role's store and an embedded log.
 //!
-//! Each file in `tests/golden` is one record: what it is, its bytes, and what they must be decoded
-//! to. Files are never changed. A new version adds its own:
-//! `GOLDEN_WRITE=1 cargo test --test golden` runs a small system and writes what is missing; files
-//! of older versions stay beside them under their own names, because the version is part of the
-//! name.
+//! Each file in `tests/golden` is one record: its kind, its bytes, and the expected decoded value.
+//! Files are never changed. A new version adds its own: `GOLDEN_WRITE=1 cargo test --test golden`
+//! runs a small system and writes missing files. Files of older versions keep their names, because
+//! the version is part of the name.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -65,7 +64,7 @@ fn meta(m: &Checkpoint) -> Value {
     json!({"transaction": m.transaction, "offsets": positions(&m.offsets), "digest": m.digest.to_string(), "sent": positions(&m.sent), "seen": seen})
 }
 
-/// What a record is decoded to, by what it is.
+/// The decoded value of a record, by its kind.
 fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
     let (kind, rest) = what.split_once(' ').unwrap_or((what, ""));
     match kind {
@@ -189,7 +188,7 @@ fn every_record_of_every_version_is_read() {
     }
 }
 
-/// Adds a record, unless there is one of that name.
+/// Adds a record, unless the name exists.
 fn write(name: &str, what: &str, key: &[u8], bytes: &[u8]) {
     let path = dir().join("records").join(format!("{name}.json"));
     if path.exists() {
@@ -204,7 +203,7 @@ fn write(name: &str, what: &str, key: &[u8], bytes: &[u8]) {
     .expect("a file");
 }
 
-/// The name of a value that begins with its version; of an empty one there has been no other.
+/// The name of a value that begins with its version. An empty value has only one version.
 fn versioned(name: &str, bytes: &[u8]) -> String {
     format!("{name}-v{}", bytes.first().unwrap_or(&1))
 }
@@ -225,13 +224,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Everything in a log, topic by topic, in one number each.
+/// The content of a log as one number per topic.
 fn log_content(dir: &Path, prefix: &str) -> Value {
     let table = t::table(prefix);
     let log = LocalLog::open(dir, &table, LocalOptions::default()).expect("an old log opens");
     let mut all = serde_json::Map::new();
 
-    // A log of an older version lacks the topics that came later; `topics create` adds them.
+    // A log of an older version lacks the topics of later versions; `topics create` adds them.
     for topic in table
         .iter()
         .filter(|t| log.partitions(*t).expect("the log answers").is_some())
@@ -306,7 +305,7 @@ fn whole_directories_of_every_version_are_read() {
     assert!(found > 0, "no golden directory");
 }
 
-/// Exports and anchors of every format verify, whatever was written since.
+/// Exports and anchors of every format verify, also after later writes.
 #[test]
 fn exports_of_every_format_are_verified() {
     let read = |name: &str| std::fs::read(dir().join("exports").join(name)).expect("a golden file");
@@ -326,8 +325,8 @@ fn exports_of_every_format_are_verified() {
     }
 }
 
-/// A log of before goes on under this version: its chains do, from links of version 1 to those of
-/// version 2, and `audit` replays as it was done.
+/// A log of an older version continues under this version. Its chains continue too, from links of
+/// version 1 to links of version 2, and `audit` replays with the old result.
 #[test]
 fn chains_of_an_old_log_go_on_and_are_replayed() {
     let scratch = tempfile::tempdir().expect("a directory");
@@ -388,7 +387,7 @@ fn chains_of_an_old_log_go_on_and_are_replayed() {
         .starts_with("whole: ")
     );
 
-    // The second anchor goes on where the first one left off.
+    // The second anchor continues from the first.
     p.good(&["order", "--user", "501", "--id", "d", "--deposit", "1"]);
     p.good(&["audit", "anchor", "-o", "a.jsonl"]);
     assert!(
@@ -397,7 +396,7 @@ fn chains_of_an_old_log_go_on_and_are_replayed() {
     );
 }
 
-/// Runs a small system and keeps what it wrote.
+/// Runs a small system and keeps its records.
 fn write_all() {
     std::fs::create_dir_all(dir().join("records")).expect("a directory");
     let mut w = World::embedded("golden", RoleSettings::default());
@@ -492,7 +491,7 @@ fn write_all() {
             if let Some(kind) = r.headers.get("type").filter(|k| *k != "DeadLetter") {
                 let version = &r.headers["v"];
 
-                // The one name that two topics have.
+                // The only name that two topics share.
                 let of = if topic == t::TRADES && kind == "TradeBusted" {
                     " of trades"
                 } else {

@@ -1,5 +1,5 @@
-//! The rights that docs/operating/security.md gives are enough for every role and client, and a
-//! client cannot do what only the desk may.
+//! The rights in docs/operating/security.md are enough for every role and client, and a client
+//! cannot use the rights of the desk.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -51,7 +51,7 @@ fn rows() -> Vec<(String, Vec<String>, Vec<String>)> {
         .collect()
 }
 
-/// A broker that knows these users, allows nothing by itself, and lets `broker` do everything.
+/// A broker that knows these users, allows no access by default, and allows `broker` all access.
 fn strict_broker(users: &[String]) -> Broker {
     let known: String = users
         .iter()
@@ -79,7 +79,7 @@ fn strict_broker(users: &[String]) -> Broker {
 /// A right: principal, kind of resource, name, literal or prefix, operation.
 type Right = (String, u8, String, u8, u8);
 
-/// Grants rights, as the user `broker`. No client library that we use can.
+/// Grants rights, as the user `broker`. Our client libraries cannot send this request.
 fn grant(broker: &Broker, rights: &[Right]) {
     let mut stream = TcpStream::connect(&broker.address).expect("the broker takes connections");
     assert_eq!(
@@ -116,8 +116,8 @@ fn grant(broker: &Broker, rights: &[Right]) {
 
     let answer = ask(&mut stream, (30, 1), &fields);
 
-    // Throttle time, number of results; each an error and a text, which is empty when there is
-    // none.
+    // Throttle time, number of results; each result is an error and a text, which is empty without
+    // an error.
     let results = answer[8..].chunks_exact(4).collect::<Vec<_>>();
     assert_eq!(results.len(), rights.len(), "{answer:?}");
     assert!(
@@ -126,7 +126,6 @@ fn grant(broker: &Broker, rights: &[Right]) {
     );
 }
 
-/// The rights of the page.
 fn rights() -> Vec<Right> {
     let mut all: Vec<Right> = Vec::new();
     for (principal, reads, writes) in rows() {
@@ -176,7 +175,6 @@ fn rights() -> Vec<Right> {
     all
 }
 
-/// The program as one principal runs it.
 fn program(dir: &Path, broker: &Broker, user: &str) -> Program {
     let home = dir.join(user);
     std::fs::create_dir_all(&home).expect("a directory");
@@ -281,7 +279,7 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
 
     assert!(filled.contains("OrderFilled"), "{filled}");
 
-    // What is taken back of a trade is told in `trades` by `orders`.
+    // `orders` writes busts to `trades`.
     let fill: serde_json::Value = filled
         .lines()
         .filter_map(|l| serde_json::from_str(l).ok())
@@ -312,7 +310,7 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
     a_gateway_serves(&p("gateway"));
     an_auditor_looks(&p("auditor"), id("order_id").as_str());
 
-    // The desk's topic is closed to clients, and so is the record of everybody's money.
+    // The desk's topic is closed to clients, and so are the portfolios of all users.
     let refused = client.run(&[
         "order",
         "--user",
@@ -339,7 +337,7 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
         &["Describe on group processor-portfolio is not granted"],
     );
 
-    // What goes round the command line is refused by `orders` itself.
+    // A command that bypasses the command line is refused by `orders` itself.
     let minted = r#"{"user_id":"501","order_id":"mint","command":"deposit","amount":"1000000"}"#;
     let topic = wire::topics::ORDER_COMMANDS;
     let properties = [
@@ -368,7 +366,7 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
     owner.good(&["verify"]);
 }
 
-/// The gateway reads what it shows, and writes what users want.
+/// The gateway reads the records that it shows, and writes the settings of users.
 fn a_gateway_serves(p: &Program) {
     const SOON: Duration = Duration::from_secs(60);
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -390,7 +388,7 @@ fn a_gateway_serves(p: &Program) {
         );
         stream.write_all(text.as_bytes()).expect("sent");
 
-        // A stream has no end; what came within the time will do.
+        // A stream has no end; the bytes until the timeout are enough.
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok();
         String::from_utf8_lossy(&answer).into_owned()
@@ -415,7 +413,7 @@ fn a_gateway_serves(p: &Program) {
     );
 }
 
-/// An auditor looks at everything, and changes nothing.
+/// An auditor reads all records, and changes none.
 fn an_auditor_looks(p: &Program, order_id: &str) {
     assert!(p.good(&["audit", "verify"]).contains("whole"));
     assert!(

@@ -1,6 +1,6 @@
-//! A cluster that does not allow what a role needs: a right that was never there ends it at once,
-//! with exit code 78 and the name of the right. One that is taken away under way is named and
-//! waited for, for some minutes; when it is granted the role goes on where it was.
+//! A cluster that denies a right that a role needs. A right that was never granted ends the role at
+//! once, with exit code 78 and the name of the right. For a right that is removed later, the role
+//! names the right and waits some minutes. After the grant the role continues at its position.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -25,15 +25,15 @@ const CLUSTER: u8 = 4;
 const DESCRIBE_CONFIGS: u8 = 10;
 const SOON: Duration = Duration::from_secs(60);
 
-/// Every client of a plaintext listener is nobody in particular; what no entry names is allowed.
+/// Every client of a plaintext listener is anonymous. Access without an entry is allowed.
 fn guarded_broker() -> Broker {
     let authorizer =
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
     Broker::start_with(&[authorizer, "allow.everyone.if.no.acl.found=true"], true)
 }
 
-/// Sends one of the two requests about access lists; both have the same fields. No client library
-/// that we use can send them.
+/// Sends one of the two requests about access lists; both have the same fields. Our client
+/// libraries cannot send these requests.
 fn acl(broker: &Broker, api: u16, kind: u8, name: &str, operation: u8, permission: u8) {
     const LITERAL: u8 = 3;
     let entry = [
@@ -53,7 +53,7 @@ fn acl(broker: &Broker, api: u16, kind: u8, name: &str, operation: u8, permissio
     );
 }
 
-/// Denies one operation on something and allows all others.
+/// Denies one operation on a resource and allows all others.
 fn deny(broker: &Broker, kind: u8, name: &str, operation: u8) {
     acl(broker, CREATE_ACLS, kind, name, ALL, ALLOW);
     acl(broker, CREATE_ACLS, kind, name, operation, DENY);
@@ -63,7 +63,7 @@ fn grant(broker: &Broker, kind: u8, name: &str, operation: u8) {
     acl(broker, DELETE_ACLS, kind, name, operation, DENY);
 }
 
-/// Topics with a listing, and a few prices that `trading` will want to read.
+/// Topics with a listing, and a few prices for `trading` to read.
 fn set_up(broker: &Broker, dir: &tempfile::TempDir, test: &str) -> (Program, String) {
     let prefix = broker::unique_prefix(test);
     let p = Program::kafka(dir.path(), &broker.address, &prefix)
@@ -87,7 +87,7 @@ fn publish(p: &Program) {
     ]);
 }
 
-/// How far `trading` has got with what there is to read.
+/// Lag of `trading`.
 fn lag(p: &Program) -> u64 {
     let rows: serde_json::Value =
         serde_json::from_str(&p.good(&["status", "--role", "trading", "--format", "json"]))
@@ -99,7 +99,7 @@ fn lag(p: &Program) -> u64 {
         .sum()
 }
 
-/// How often the role has begun anew.
+/// Number of recoveries of the role.
 fn recoveries(p: &Program, prefix: &str) -> u64 {
     let path = p.dir.join(format!("state-{prefix}/trading/1/status.json"));
     let status: serde_json::Value =
@@ -108,8 +108,8 @@ fn recoveries(p: &Program, prefix: &str) -> u64 {
     status["counters"]["recoveries"].as_u64().unwrap_or(0)
 }
 
-/// Takes a right away from a role that runs. It goes on when it gets the right back, and has said
-/// loudly what it was refused.
+/// Removes a right from a running role. The role logs the refusal as an error, and continues when
+/// the right is back.
 fn waits_for(
     broker: &Broker,
     p: &Program,
@@ -138,8 +138,8 @@ fn waits_for(
     );
 }
 
-/// Whoever may not read settings is told so, and can run roles all the same; a check that could not
-/// check does not say that all is well.
+/// A user without the right to read settings gets a message, and can still run roles. A check
+/// without this right does not report success.
 #[test]
 fn settings_that_may_not_be_read() {
     let broker = guarded_broker();
@@ -217,7 +217,7 @@ fn a_missing_right_is_named_and_ends_the_role() {
     let running = p.start_roles("trading");
     wait_for("everything to be read", SOON, || lag(&p) == 0);
 
-    // Taken away under way: the next transaction finds out.
+    // Removed at work: the next transaction finds out.
     waits_for(
         &broker,
         &p,

@@ -1,6 +1,6 @@
 //! Several incarnations of one instance on a real broker, in several processes: frozen and thawed,
-//! started twice, killed in a transaction. Nobody may be fenced for ever, nobody may stay who was
-//! replaced, and every record is copied exactly once.
+//! started twice, killed within a transaction. No instance may stay fenced for ever, no replaced
+//! process may stay, and every record is copied exactly once.
 
 #![cfg(feature = "kafka")]
 
@@ -30,9 +30,9 @@ const WIDE: Limits = Limits {
     age: Duration::from_secs(1),
 };
 
-/// Clients write to the first, so the broker stamps its records. (With times of their own from long
-/// ago the broker would forget the producer when it restarts, taking it for expired, and with it
-/// which records it has already.)
+/// Clients write to the first topic, so the broker stamps its records. With old client timestamps a
+/// restarted broker would take the producer for expired and forget it, together with the sequence
+/// numbers of its records.
 fn specs() -> Vec<TopicSpec> {
     let spec = |name, append_time| TopicSpec {
         name,
@@ -61,15 +61,15 @@ fn make_topics(log: &KafkaLog) {
     }
 }
 
-/// How a worker ended.
+/// End of a worker.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Stopped,
     Fenced,
 }
 
-/// Copies input to output, exactly once, recovering from everything but a newer instance; the
-/// engine's loop without its state.
+/// Copies input to output exactly once, and recovers from all errors except a newer instance. The
+/// worker is the engine's loop without state.
 fn work(
     log: &KafkaLog,
     prefix: &str,
@@ -178,7 +178,7 @@ fn incarnation(
     Ok(())
 }
 
-/// Appends numbered records, a few each time, until told to stop; returns how many.
+/// Appends numbered records, a few each time, until stopped; returns their number.
 fn feed(log: &KafkaLog, stop: &AtomicBool) -> usize {
     let mut appender = log.appender().expect("a writer");
     let mut n = 0;
@@ -208,8 +208,8 @@ fn feed(log: &KafkaLog, stop: &AtomicBool) -> usize {
     n
 }
 
-/// Waits until all of `count` records are there, and checks that each is there once and in order:
-/// what clients wrote, then the copy.
+/// Waits for all `count` records, and checks that each exists once and in order: first the clients'
+/// records, then the copies.
 fn check(log: &KafkaLog, count: usize) {
     for (topic, what) in [(INPUT, "written"), (OUTPUT, "copied")] {
         check_topic(log, topic, what, count);
@@ -254,7 +254,7 @@ fn check_topic(log: &KafkaLog, topic: TopicId, what: &str, count: usize) {
     }
 }
 
-/// A worker in another process: this very test binary, started again.
+/// A worker in another process: this test binary, started again.
 struct Worker {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -315,7 +315,7 @@ impl Worker {
     }
 }
 
-/// The second process's part; as a test of its own it has nothing to do.
+/// The code of the second process. Without the variable this test does nothing.
 #[test]
 fn worker_process() {
     let Ok(args) = std::env::var("WORKER") else {
@@ -335,8 +335,8 @@ fn worker_process() {
     println!("end: {end:?}");
 }
 
-/// Frozen for longer than its session and its transaction: its work is taken over by nobody, it
-/// recovers and goes on.
+/// Frozen beyond session and transaction timeout. No other instance takes the work; the worker
+/// recovers and continues.
 #[test]
 fn a_frozen_instance_recovers_when_thawed() {
     let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("frozen"));
@@ -362,9 +362,9 @@ fn a_frozen_instance_recovers_when_thawed() {
     });
 }
 
-/// Frozen for so long that another instance has taken its tasks over, and ended what it had open
-/// under its own name: it is fenced as a producer, but nobody has its place, so it comes back and
-/// works again.
+/// The instance is frozen for a long time. Another instance takes its tasks over and ends its open
+/// transaction under its transactional id. Its producer is then fenced, but its group membership is
+/// free, so the instance returns and works again.
 #[test]
 fn an_instance_whose_transaction_was_ended_by_another_comes_back() {
     let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("ended"));
@@ -406,8 +406,8 @@ fn an_instance_whose_transaction_was_ended_by_another_comes_back() {
     });
 }
 
-/// Started twice under one name, while working: the older one ends, the newer one goes on, and they
-/// do not fence each other for ever.
+/// Started twice under one name while working: the older process ends, the newer continues, and
+/// they do not fence each other for ever.
 #[test]
 fn of_two_processes_with_one_name_the_older_ends() {
     let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("twice"));
@@ -438,7 +438,7 @@ fn of_two_processes_with_one_name_the_older_ends() {
     });
 }
 
-/// Killed with -9 again and again under load; its successor under the same name goes on at once.
+/// Killed with -9 again and again under load. Its successor under the same name continues at once.
 #[test]
 fn killed_instances_lose_and_repeat_nothing() {
     let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("killed"));
@@ -465,8 +465,8 @@ fn killed_instances_lose_and_repeat_nothing() {
     });
 }
 
-/// Sets the flag however the scope is left, so that a failed assertion does not wait for threads
-/// that nobody stops.
+/// Sets the flag at every exit from the scope. A failed assertion then does not wait for threads
+/// that never stop.
 struct StopAtEnd<'a>(&'a [&'a AtomicBool]);
 
 impl Drop for StopAtEnd<'_> {
@@ -477,7 +477,7 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
-/// The broker dies and comes back under a working member.
+/// The broker dies and returns under a working member.
 #[test]
 fn a_broker_that_is_killed_and_restarted_costs_nothing_but_time() {
     let broker = broker::Broker::start();

@@ -1,6 +1,6 @@
-//! What a member of a group owes to others on a real broker: a backlog in one partition is nobody
-//! else's, a dead instance's transaction is ended, tasks are handed over, an idle member stays as
-//! it is, and what cannot be read or is refused is said.
+//! Duties of a group member on a real broker. A backlog in one partition does not delay others, the
+//! transaction of a dead instance is ended, and tasks are handed over. An idle member keeps its
+//! state, and unreadable or refused requests are reported.
 
 #![cfg(feature = "kafka")]
 
@@ -116,7 +116,7 @@ fn append(appender: &mut dyn Appender, partition: u32, value: &str) {
         .expect("appending works");
 }
 
-/// Polls until the member's partitions are these many, and resumes them where the group is.
+/// Polls until the member has this number of partitions, and resumes them at the group's offsets.
 fn own(place: &Place, member: &mut dyn Member, partitions: usize) {
     let deadline = Instant::now() + SOON;
     let mut records = Records::new();
@@ -138,7 +138,7 @@ fn own(place: &Place, member: &mut dyn Member, partitions: usize) {
     }
 }
 
-/// The same for two members of one group, with one partition each. One thread polls them in turns.
+/// The same for two members of one group, with one partition each. One thread polls both in turns.
 fn own_one_each(place: &Place, members: [&mut dyn Member; 2]) {
     let deadline = Instant::now() + SOON;
     let mut records = Records::new();
@@ -185,7 +185,8 @@ fn resume(place: &Place, member: &mut dyn Member, mine: &[TopicPartition]) {
     }
 }
 
-/// One turn: takes what is there and copies it. How many records of each partition that were.
+/// One turn: takes the available records and copies them. Returns the number of records by
+/// partition.
 fn copy(member: &mut dyn Member, wait: Duration) -> BTreeMap<u32, usize> {
     let mut batch = Records::new();
     let mut out = Records::new();
@@ -222,8 +223,8 @@ fn copy(member: &mut dyn Member, wait: Duration) -> BTreeMap<u32, usize> {
     counts
 }
 
-/// How long a record of this partition takes from its append to its copy, and how many records of
-/// partition 0 were copied meanwhile.
+/// Time from the append to the copy of a record of this partition, and the number of records of
+/// partition 0 copied in that time.
 fn time_one(place: &Place, member: &mut dyn Member, partition: u32) -> (Duration, usize) {
     let mut appender = place.log.appender().expect("a writer");
     append(&mut *appender, partition, "one");
@@ -244,8 +245,8 @@ fn time_one(place: &Place, member: &mut dyn Member, partition: u32) -> (Duration
     }
 }
 
-/// With one queue for all partitions the record waited for everything that had been fetched before
-/// it, 100 000 records and more.
+/// Regression: with one queue for all partitions the record waited for all records fetched before
+/// it, 100 000 and more.
 #[test]
 fn a_backlog_in_one_partition_does_not_hold_up_another() {
     let place = Place::new(&broker::shared().address, "hot", 6, &[]);
@@ -284,8 +285,8 @@ fn a_backlog_in_one_partition_does_not_hold_up_another() {
         "{most} records of the backlog went before a record of another partition"
     );
 
-    // The count above is the proof. The time has a wide bound: a machine that is busy with other
-    // things delays one of the two as it likes.
+    // The count above is the proof. The time has a wide bound, because a busy machine may delay
+    // either of the two.
     assert!(
         beside <= 10 * alone.max(Duration::from_millis(50)),
         "alone {alone:?}, beside a backlog {beside:?}"
@@ -296,8 +297,8 @@ fn a_backlog_in_one_partition_does_not_hold_up_another() {
     );
 }
 
-/// The address that a broker gives for itself leads nowhere while a transaction is on its way: the
-/// end of the transaction says so, and not only that time was up.
+/// The broker's advertised address leads nowhere while a transaction is in flight. The error of the
+/// transaction must say so, and not only report a timeout.
 #[test]
 fn a_transaction_that_reaches_nobody_names_the_advertised_listener() {
     let (door, broker) = Door::before(true);
@@ -328,7 +329,7 @@ fn a_transaction_that_reaches_nobody_names_the_advertised_listener() {
             door.close();
         });
 
-        // One after the other, so that one is on its way when the door closes.
+        // Transactions follow each other, so a transaction is in flight when the door closes.
         loop {
             let outcome = member.transact(&Transaction {
                 outputs: &out,
@@ -356,8 +357,8 @@ fn a_transaction_that_reaches_nobody_names_the_advertised_listener() {
     assert!(why.contains(&named), "{why}");
 }
 
-/// Who dies for good leaves its transaction to somebody who ends it, at once and not after the 20 s
-/// and more that brokers wait by themselves.
+/// A live instance ends the transaction of a dead one at once. Brokers alone would wait 20 s and
+/// more.
 #[test]
 fn a_dead_owners_transaction_is_ended_by_who_takes_over() {
     let broker = Broker::start_with(&[broker::DEFAULT_ABORTS], true);
@@ -376,7 +377,7 @@ fn a_dead_owners_transaction_is_ended_by_who_takes_over() {
     appender.flush(SOON).expect("flushing works");
     while copy(&mut *dying, Duration::from_millis(100)).is_empty() {}
 
-    // What `kill -9` in the middle of the next transaction leaves.
+    // The state after `kill -9` in the middle of the next transaction.
     drop(dying);
     let id = format!("{}group-2", place.table.prefix());
     let producer: BaseProducer = rdkafka::ClientConfig::new()
@@ -422,8 +423,8 @@ fn a_dead_owners_transaction_is_ended_by_who_takes_over() {
     );
 }
 
-/// A static member keeps its place for its session, which is right for a restart and wrong for a
-/// farewell.
+/// A static member keeps its membership for its session (KIP-345). This is right for a restart, but
+/// wrong for a member that leaves for good.
 #[test]
 fn who_leaves_hands_over_at_once() {
     let place = Place::new(
@@ -447,8 +448,8 @@ fn who_leaves_hands_over_at_once() {
     );
 }
 
-/// The broker closes what is idle. An idle member has nothing on those connections and stays as it
-/// is.
+/// The broker closes idle connections. An idle member has no request on these connections and
+/// continues unchanged.
 #[test]
 fn idle_connections_that_the_broker_closes_do_not_end_an_incarnation() {
     let broker = Broker::start_with(&["connections.max.idle.ms=5000"], true);
@@ -472,7 +473,7 @@ fn idle_connections_that_the_broker_closes_do_not_end_an_incarnation() {
     assert!(!member.suspect());
 }
 
-/// What a poll says after it has said that nothing came for a while.
+/// The error of a poll after empty polls.
 fn refusal(place: &Place, member: &mut dyn Member) -> LogError {
     let deadline = Instant::now() + SOON;
     let mut records = Records::new();
@@ -509,8 +510,8 @@ fn a_group_that_refuses_the_member_is_named_with_its_bounds() {
     }
 }
 
-/// Librdkafka reports a batch with a wrong checksum once and goes on behind it; the records in it
-/// would be lost without a word.
+/// Librdkafka reports a batch with a wrong checksum once and continues behind it. The records of
+/// the batch would be lost silently.
 #[test]
 fn damage_on_the_brokers_disk_ends_the_reading_and_skips_nothing() {
     let broker = Broker::start();

@@ -1,5 +1,5 @@
-//! A client over its quota: brokers hold its answers back. The role is slower, gets through all the
-//! same, and says why it is slow.
+//! A client over its quota: brokers delay the answers. The role is slower but completes its work,
+//! and logs the reason.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -12,8 +12,8 @@ use support::load::{Sender, wait_for};
 use support::program::Program;
 use wire::topics as t;
 
-/// Sets (or takes away) a quota of every client with our client id. No client library that we use
-/// can send that request.
+/// Sets or removes the quota of every client with our client id. Our client libraries cannot send
+/// the request.
 fn quota(broker: &Broker, key: &str, bytes_a_second: Option<f64>) {
     const ALTER_CLIENT_QUOTAS: u16 = 49;
     let one = 1_u32.to_be_bytes();
@@ -26,7 +26,7 @@ fn quota(broker: &Broker, key: &str, bytes_a_second: Option<f64>) {
     ]
     .concat();
 
-    // One entry, and not only to be looked at.
+    // One entry; the 0 asks for the change itself, not only for a validation.
     broker.ask(
         (ALTER_CLIENT_QUOTAS, 0),
         &[&one[..], &entity, &change, &[0]].concat(),

@@ -1,6 +1,7 @@
-//! What brokers refuse for what it is: somebody lowered a topic's `max.message.bytes`. What is only
-//! too large together gets through in pieces; a record that never can ends its role with 70 and
-//! says what to change; and after that nothing is lost.
+//! Records that brokers refuse for their size, after an operator lowered a topic's
+//! `max.message.bytes`. A batch that is only too large as a whole is sent in pieces. A record that
+//! can never be accepted ends its role with 70, and the message names the setting to change. After
+//! the change no record is lost.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -112,12 +113,12 @@ impl Place {
 fn a_record_that_its_topic_does_not_take_any_more_ends_the_role() {
     let place = Place::new();
 
-    // A start looks at the topics; this limit is lowered under a running role.
+    // A start checks the topics, so this limit is lowered under a running role.
     let running = place.program.start_roles("orders");
     place.limit("order-events", 200);
     place.send(0..1, 1);
 
-    // Brokers that come and go meanwhile count for nothing.
+    // Broker restarts in the meantime do not count.
     wait_for("the first refusal", LONG, || place.recoveries() > 0);
     place.broker.stop();
     place.broker.restart();

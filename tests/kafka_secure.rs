@@ -1,5 +1,5 @@
-//! A cluster that talks TLS and wants a name and a password: the librdkafka properties of the
-//! configuration file reach every client there is, and what is wrong with them is said.
+//! A cluster with TLS, user names and passwords. The librdkafka properties in the configuration
+//! file reach every client, and errors in them are reported.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -15,7 +15,7 @@ use support::program::Program;
 
 const PASSWORD: &str = "between-brokers-and-us";
 
-/// A key for 127.0.0.1 with a certificate that it signed itself.
+/// A key for 127.0.0.1 with a self-signed certificate.
 fn certificate(dir: &Path) {
     let keytool = |args: &[&str]| {
         let out = Command::new("keytool")
@@ -58,8 +58,8 @@ fn certificate(dir: &Path) {
     keytool(&[&["-exportcert", "-rfc", "-file", "ca.pem"][..], &store].concat());
 }
 
-/// Its one listener for clients and brokers takes only SASL over TLS, whatever that listener is
-/// called.
+/// A broker whose only listener for clients and brokers takes only SASL over TLS, under any
+/// listener name.
 fn secure_broker(dir: &Path) -> Broker {
     let file = |name: &str| dir.join(name).display().to_string();
     let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
@@ -153,8 +153,8 @@ fn tls_and_a_password() {
     let last: Value = serde_json::from_str(answer.lines().last().expect("events")).expect("JSON");
     assert_eq!(last["event"], "OrderFilled", "{answer}");
 
-    // Short commands end while clients are still closing connections: that must not bring the
-    // process down on its way out.
+    // Short commands end while clients are still closing connections. The closing must not crash
+    // the process at its end.
     for _ in 0..20 {
         assert!(
             p.good(&["tail", "trades", "--from", "start", "--count", "1"])
@@ -220,8 +220,8 @@ fn tls_and_a_password() {
     );
 }
 
-/// A broker that restarts may know its users a moment later than it takes connections. A role that
-/// has worked before waits for that, and says so.
+/// A restarted broker may know its users a moment later than it accepts connections. A role that
+/// has worked before logs the refusal and waits.
 #[test]
 fn a_login_that_is_refused_for_a_while_does_not_end_a_role() {
     const SOON: Duration = Duration::from_secs(60);
@@ -293,7 +293,7 @@ fn a_login_that_is_refused_for_a_while_does_not_end_a_role() {
 
     assert!(running.is_running(), "it waits");
 
-    // Whoever starts now learns at once that the password is wrong.
+    // An instance that starts now learns at once that the password is wrong.
     p.run(&["run", "--role", "orders"]).fails(
         78,
         &["Invalid username or password", "check the credentials"],

@@ -1,6 +1,6 @@
-//! Warm standbys on a real broker: an instance dies or leaves, and another goes on from the copies
-//! that it kept of the lost tasks' state. Also with a copy that was damaged, one that is behind,
-//! and an heir that dies as it takes the copies over.
+//! Warm standbys on a real broker: an instance dies or leaves, and another continues from its
+//! copies of the lost tasks' state. Also with a damaged copy, with a copy that is behind, and with
+//! an heir that dies during the take-over.
 //!
 //! `STANDBY_COMMANDS=100000` makes the state larger, to measure.
 
@@ -23,8 +23,8 @@ const SYMBOLS: u64 = 20;
 const USERS: u64 = 200;
 const CASH: i64 = 100_000_000;
 const SOON: Duration = Duration::from_secs(120);
-/// Changelog records that a take-over may read where a copy was kept: what the last transactions
-/// before the death have written.
+/// Limit for the changelog records read at a take-over with a copy: the records of the last
+/// transactions before the death.
 const FEW: u64 = 200;
 
 struct Stage {
@@ -37,7 +37,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Sends commands, and waits until each has had an event at least.
+    /// Sends commands, and waits until each has at least one event.
     fn send(&mut self, commands: u64) {
         let before = self.follower.count();
         (0..commands).for_each(|_| self.orders.send_next(&mut self.sender));
@@ -84,7 +84,7 @@ impl Stage {
             .collect()
     }
 
-    /// Waits until both have their share.
+    /// Waits until both instances have their share.
     fn shared(&self, one: &Process, other: &Process) {
         wait_for("two shares", SOON, || {
             [one, other]
@@ -93,7 +93,7 @@ impl Stage {
         });
     }
 
-    /// Waits until the heir keeps a copy of each task that it does not run, up to the end.
+    /// Waits until the heir has a standby, caught up to the end, of each task that it does not run.
     fn warm(&self, heir: &Process) {
         wait_for("warm copies", SOON, || {
             let copies = self.tasks(heir, Phase::Standby);
@@ -104,8 +104,9 @@ impl Stage {
         });
     }
 
-    /// Sends commands while nobody runs some tasks, and waits until the heir runs all of them and
-    /// everything is handled. Answers how many changelog records the heir read to run those tasks.
+    /// Sends commands while some tasks have no instance, and waits until the heir runs all tasks
+    /// and has processed all commands. Returns the number of changelog records that the heir read
+    /// to run these tasks.
     fn inherit(&mut self, what: &str, heir: &Process, before: usize) -> u64 {
         let began = Instant::now();
         (0..USERS).for_each(|_| self.orders.send_next(&mut self.sender));
@@ -215,9 +216,9 @@ fn a_standby_takes_over_where_its_copies_are() {
     }
 }
 
-/// The second instance runs all, the first is dead.
+/// The second instance runs all tasks, the first is dead.
 fn hard_cases(stage: &mut Stage, first: &mut Process, second: &mut Process) {
-    // Handed over by one that leaves, and dies as it has left.
+    // The first instance leaves, hands its tasks over, and dies just after it has left.
     *first = stage.first(&[("PROCESSOR_CRASH", Point::StopLeft.name())]);
     stage.shared(first, second);
     stage.send(USERS);
@@ -234,7 +235,7 @@ fn hard_cases(stage: &mut Stage, first: &mut Process, second: &mut Process) {
     );
     assert!(read <= FEW, "{read} records");
 
-    // A copy that is behind, and one that is damaged: the heir was away while the first one worked.
+    // A copy that is behind, and a damaged copy: the heir was down while the first instance worked.
     *first = stage.first(&[]);
     stage.shared(first, second);
     stage.rest();
@@ -263,7 +264,7 @@ fn hard_cases(stage: &mut Stage, first: &mut Process, second: &mut Process) {
         tail(&second.log)
     );
 
-    // The heir dies as it takes the copies over, and takes them over in its next life.
+    // The heir dies during the take-over, and completes the take-over in its next life.
     first.kill9();
     wait_for("the heir's death", SOON, || !second.is_running());
     assert!(

@@ -1,6 +1,6 @@
-//! Whatever is killed, frozen, doubled or restarted, under load and on a real broker: every command
-//! is handled once. One installation lives through all of it; then an oracle that knows only the
-//! inputs goes through everything that it wrote.
+//! Kills, freezes, twins and restarts under load on a real broker: every command is processed
+//! exactly once. The same installation lives through all faults. Then an oracle that knows only the
+//! inputs checks all records.
 
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
@@ -24,9 +24,9 @@ const USERS: u64 = 100;
 const RATE: u64 = 200;
 const KILLS_EACH: u32 = 20;
 const FROZEN: Duration = Duration::from_secs(30);
-/// Of the accounts; ample.
+/// Opening cash of the accounts; ample.
 const CASH: i64 = 100_000_000;
-/// How long anything that must happen may take.
+/// Deadline of every wait.
 const SOON: Duration = Duration::from_secs(60);
 
 #[test]
@@ -137,15 +137,15 @@ fn print_complaints(fleet: &Fleet) {
     }
 }
 
-/// In random order, after random pauses, so that kills hit transactions, restores and starts; the
-/// successor starts at once.
+/// In random order and after random pauses, so that kills hit transactions, restores and starts.
+/// The successor starts at once.
 fn kill_each_role(fleet: &mut Fleet) {
     let mut rng = Rng::new(11);
     let mut due: Vec<&'static str> = (0..KILLS_EACH).flat_map(|_| ROLES).collect();
     while !due.is_empty() {
         let name: Name = (due.swap_remove(rng.below(due.len() as u64) as usize), 1);
 
-        // Mostly at work, but one in five while it may still be on its way there.
+        // Mostly at work, but one in five during the start.
         if rng.below(5) > 0 {
             wait_for(&format!("{name:?} to work"), SOON, || {
                 fleet.check();
@@ -180,8 +180,8 @@ fn scale(fleet: &mut Fleet) {
     }
 }
 
-/// Longer than its session: its partitions go to the other one, and when it wakes up it must not go
-/// on where it was.
+/// Frozen beyond its session: the partitions move to the other instance. After the thaw the frozen
+/// instance must not continue at its old position.
 fn freeze(fleet: &mut Fleet) {
     let frozen: Name = ("orders", 2);
     fleet.signal(frozen, libc::SIGSTOP);
@@ -192,7 +192,8 @@ fn freeze(fleet: &mut Fleet) {
     fleet.wait_shared("orders", &[1, 2], PARTITIONS, SOON);
 }
 
-/// The older one must notice and end; the newer one waits for its local state and goes on with it.
+/// The older process must notice its replacement and end. The newer process waits for the local
+/// state, then continues.
 fn start_twice(fleet: &mut Fleet) {
     let name: Name = ("orders", 2);
     let mut older = fleet.start_again(name);

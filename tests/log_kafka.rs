@@ -1,5 +1,5 @@
-//! The Kafka adapter against a real broker: the conformance suite of the log port, and what only
-//! Kafka can get wrong.
+//! The Kafka adapter against a real broker: the conformance suite of the log port, and errors that
+//! only Kafka can make.
 
 #![cfg(feature = "kafka")]
 
@@ -71,7 +71,7 @@ fn spec(table: &TopicTable, group: &str, instance: &str) -> MemberSpec {
     }
 }
 
-/// Polls until something is assigned.
+/// Polls until partitions are assigned.
 fn assigned(member: &mut dyn Member) -> Vec<TopicPartition> {
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut records = Records::new();
@@ -86,7 +86,7 @@ fn assigned(member: &mut dyn Member) -> Vec<TopicPartition> {
     }
 }
 
-/// Resumes everything at the stable committed offsets, or at the start.
+/// Resumes all partitions at the stable committed offsets, or at the start.
 fn resume(
     log: &dyn Log,
     table: &TopicTable,
@@ -192,8 +192,8 @@ fn a_commit_is_not_held_up_by_a_flush() {
     );
 }
 
-/// A transaction that another instance left open when it was killed hides its offsets until the
-/// broker gives it up.
+/// A killed instance left a transaction open. The transaction hides its offsets until the broker
+/// aborts the transaction.
 #[test]
 fn a_dead_instances_open_transaction_is_pending_and_then_resolved() {
     let table = small_table(&broker::unique_prefix("pending"));
@@ -203,7 +203,7 @@ fn a_dead_instances_open_transaction_is_pending_and_then_resolved() {
     make(&log, &table, &[INPUT, OUTPUT], 2);
     let group = spec(&table, "group", "x").group;
 
-    // What kill -9 leaves between adding offsets and the commit, made with the bare client.
+    // The state after kill -9 between adding offsets and the commit, made with the bare client.
     let producer: BaseProducer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", &broker::shared().address)
         .set("transactional.id", format!("{}dead", table.prefix()))
@@ -237,7 +237,7 @@ fn a_dead_instances_open_transaction_is_pending_and_then_resolved() {
         Committed::Pending
     );
 
-    // From outside, pending offsets simply do not show.
+    // From outside the group, pending offsets are simply invisible.
     assert_eq!(
         log.group_offsets(&group, &asked).expect("an answer"),
         [None, None]
@@ -350,8 +350,8 @@ fn a_record_too_large_for_its_topic_is_refused_before_it_is_sent() {
     );
 }
 
-/// The broker dies and comes back between two transactions. Nothing of ours is on any wire then, so
-/// the same incarnation goes on.
+/// The broker dies and returns between two transactions. No request of ours is in flight at that
+/// time, so the same incarnation continues.
 #[test]
 fn a_connection_that_is_lost_between_two_transactions_leaves_nothing_behind() {
     let broker = Broker::start();
@@ -386,16 +386,16 @@ fn a_connection_that_is_lost_between_two_transactions_leaves_nothing_behind() {
 
     println!("after the restart: {outcome:?}");
 
-    // A line that comes late counts for the transaction in which it is seen, so both are right; to
-    // be lost is not.
+    // A late log line counts for the transaction that reads the line, so both results are right. A
+    // lost transaction is not.
     assert!(
         matches!(outcome, TransactionOutcome::Committed { .. }),
         "{outcome:?}"
     );
 }
 
-/// A consumer in the place of a member, which is all that a late request to join looks like. Names
-/// are padded as the adapter does it.
+/// A consumer in the place of a member, with the same effect as a late join request. Names are
+/// padded as in the adapter.
 fn ghost(broker: &str, member: &MemberSpec, input: &str) -> BaseConsumer {
     let late: BaseConsumer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", broker)
@@ -414,7 +414,7 @@ fn ghost(broker: &str, member: &MemberSpec, input: &str) -> BaseConsumer {
     late
 }
 
-/// Takes the epoch of a member, as the broker does when it gives a transaction up.
+/// Takes the epoch of a member, as the broker does when it aborts an expired transaction.
 fn bump(broker: &str, member: &MemberSpec) {
     let bump: BaseProducer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", broker)
@@ -425,9 +425,8 @@ fn bump(broker: &str, member: &MemberSpec) {
         .expect("init");
 }
 
-/// A late request to join, of somebody who is not there any more, takes our place in the group. It
-/// used to end the process ("a newer instance took over", not to be restarted), and then nobody was
-/// left.
+/// Regression: a late join request of a dead process takes our membership in the group. The process
+/// then ended ("a newer instance took over", not to be restarted), and no process was left.
 #[test]
 fn a_place_taken_by_a_late_request_is_taken_again() {
     let table = small_table(&broker::unique_prefix("late"));
@@ -440,7 +439,7 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
     resume(&log, &table, &mut *member, &partitions);
     assert_eq!(take(&mut *member, 2).len(), 2);
 
-    // It joins, and takes no epoch first.
+    // The late consumer joins, and takes no epoch before.
     let late = ghost(&broker::shared().address, &us, table.name(INPUT));
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut records = Records::new();
@@ -469,7 +468,7 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
         "{outcome:?}"
     );
 
-    // Somebody who really comes after us is believed, by the next heartbeat.
+    // A real successor is recognised by the next heartbeat.
     let mut newer = log.join(&us).expect("joining works");
     let deadline = Instant::now() + Duration::from_secs(30);
     let error = loop {
@@ -484,8 +483,8 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
     assert!(matches!(error, LogError::Fenced(_)), "{error}");
 }
 
-/// The broker gave a transaction up that stayed open too long: that looks like being fenced, but
-/// nobody else is there, so the member recovers.
+/// The broker aborted a transaction that was open too long. The error looks like fencing, but no
+/// newer instance exists, so the member recovers.
 #[test]
 fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
     let table = small_table(&broker::unique_prefix("expired"));
@@ -499,7 +498,8 @@ fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
     resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 2);
 
-    // The same effect without a long wait: somebody bumps the epoch, and does not join the group.
+    // The same effect without a long wait: another producer takes the epoch and does not join the
+    // group.
     bump(&broker::shared().address, &spec(&table, "group", "group-1"));
     let outcome = member.transact(&Transaction {
         outputs: &one(tp(OUTPUT, 0), "a"),
@@ -528,9 +528,9 @@ fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
     );
 }
 
-/// The epoch is over and the place in the group is gone, after a transaction that was open for
-/// long: that may have been the broker's clock and a late request, and used to end the process
-/// although nobody was there. Whether somebody is alive decides.
+/// The epoch and the group membership are lost after a long transaction. The cause may be the
+/// broker's timeout and a late request. Regression: the process ended although no newer instance
+/// existed. Only a live successor ends the member.
 #[test]
 fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
     let broker = Broker::start();
@@ -565,7 +565,7 @@ fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
         let done = AtomicBool::new(false);
         let outcome = std::thread::scope(|s| {
             s.spawn(|| {
-                // Longer than half the transaction's timeout.
+                // Longer than half the transaction timeout.
                 std::thread::sleep(Duration::from_secs(5));
                 broker.thaw();
                 while !done.load(Ordering::Relaxed) {

@@ -1,5 +1,5 @@
-//! The local log, in memory and embedded, against the promises of the port; and what only the
-//! embedded one promises.
+//! The local log, in memory and embedded, against the promises of the port; and the promises of the
+//! embedded log alone.
 
 #[macro_use]
 #[path = "support/conformance.rs"]
@@ -71,8 +71,8 @@ mod memory {
         assert_eq!(times, [500, 500, 700]);
     }
 
-    /// One stamp of next year used to be the time of its partition until next year, also after a
-    /// restart.
+    /// Regression: one timestamp of next year became the time of its partition until next year,
+    /// also after a restart.
     #[test]
     fn a_clock_that_was_far_ahead_is_outlived() {
         const YEAR: i64 = 365 * 86_400_000;
@@ -121,7 +121,7 @@ mod memory {
         let times: Vec<_> = records.iter().map(|r| Owned::of(&r).timestamp_ms).collect();
         assert_eq!(times, [500, YEAR, YEAR, 600, 600, 2 * YEAR, 700, 800]);
 
-        // A time is the first record of that time or later, wherever it is; as on Kafka.
+        // A time finds the first record at or after that time, wherever it is; as on Kafka.
         for (time, offset) in [
             (0, 0),
             (500, 0),
@@ -201,7 +201,7 @@ mod embedded {
 
     use crate::conformance::Cluster;
 
-    /// A log in a directory that goes away with it.
+    /// A log in a temporary directory, deleted together.
     struct Embedded {
         log: LocalLog,
         _dir: tempfile::TempDir,
@@ -211,7 +211,7 @@ mod embedded {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a directory");
 
-            // A short tail, so that much of what is read comes from the disk.
+            // A short tail, so that many reads come from the disk.
             let options = LocalOptions {
                 tail_bytes: 256,
                 ..LocalOptions::default()
@@ -232,7 +232,7 @@ mod embedded {
     conformance!(Embedded::new);
 }
 
-/// What only a log in a directory promises.
+/// Promises of a log in a directory.
 #[cfg(feature = "rocks")]
 mod directory {
     use std::io::{BufRead, BufReader};
@@ -325,7 +325,7 @@ mod directory {
         let mut outputs = Records::new();
         records.iter().for_each(|r| outputs.push(r));
 
-        // A position must lie within what there is to read.
+        // A position must lie within the readable range.
         outputs.push(&plain(tp(INPUT, 0), "in"));
         let outcome = member.transact(&Transaction {
             outputs: &outputs,
@@ -379,8 +379,7 @@ mod directory {
         );
     }
 
-    /// Not a test of its own: what the child of the next two runs. Without the variable it does
-    /// nothing.
+    /// The child process of the next two tests. Without the variable the function does nothing.
     #[test]
     fn child() {
         let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else {
@@ -405,8 +404,8 @@ mod directory {
         }
     }
 
-    /// Starts the child and waits until it has written `count` transactions; gives the number it
-    /// said last.
+    /// Starts the child and waits until it has written `count` transactions; returns the last
+    /// number that it printed.
     fn spawn(dir: &Path, count: u64) -> (Child, u64) {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command
@@ -620,7 +619,7 @@ mod directory {
 
         check(&log, done.dropped);
 
-        // Who was in the middle reads on from there, over what is gone.
+        // A reader in the middle continues from there, over the removed records.
         while !reader.caught_up() {
             reader
                 .poll(PATIENCE, WIDE, &mut records)
@@ -641,7 +640,7 @@ mod directory {
         let log = open(dir.path()).expect("the log opens again");
         check(&log, done.dropped);
 
-        // Nothing is held in memory now, so more may go; the newest batch stays.
+        // No batch is held in memory now, so more may be removed; the newest batch stays.
         let more = log.compact().expect("compaction works").dropped;
         check(&log, done.dropped + more);
     }

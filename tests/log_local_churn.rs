@@ -1,7 +1,6 @@
-//! Instances of one group come and go, are replaced by newer ones and go on as zombies, while a
-//! client writes and the log is compacted. Each copies its input to the output in transactions.
-//! Whatever happens, the output is the input: nothing lost, nothing twice, nothing in another
-//! order.
+//! Instances of one group come and go, are replaced by newer ones and continue as zombies.
+//! Meanwhile a client writes and the log is compacted. Each instance copies its input to the output
+//! in transactions. The output must always equal the input: no record lost, doubled or reordered.
 #![cfg(feature = "rocks")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,7 +49,7 @@ fn options() -> LocalOptions {
     }
 }
 
-/// Numbers that look random and are the same every time.
+/// Pseudo-random numbers that are the same in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -70,7 +69,7 @@ struct Count {
     revoked: AtomicU64,
 }
 
-/// One incarnation after another until everything is copied.
+/// Runs one incarnation after another until all records are copied.
 fn copier(log: &LocalLog, instance: u64, seed: u64, done: &AtomicBool, count: &Count) {
     let mut dice = Dice(seed);
     let mut input = Records::new();
@@ -95,7 +94,7 @@ fn copier(log: &LocalLog, instance: u64, seed: u64, done: &AtomicBool, count: &C
             }
 
             if dice.roll(80) == 0 {
-                // Goes away for good, as far as the others can see.
+                // For the other members, this instance goes away for good.
                 drop(member);
                 std::thread::sleep(Duration::from_millis(6));
                 continue 'incarnation;
@@ -186,7 +185,7 @@ fn churn(log: &LocalLog) {
     let done = AtomicBool::new(false);
     let count = Count::default();
     std::thread::scope(|scope| {
-        // Two of the four go by the same name and keep throwing each other out.
+        // Two of the four have the same name and repeatedly fence each other.
         for (thread, instance) in [(1, 1), (2, 2), (3, 10), (4, 2)] {
             let done = &done;
             let count = &count;
@@ -225,7 +224,7 @@ fn churn(log: &LocalLog) {
             appender.flush(PATIENCE).expect("flushing works");
         });
 
-        // Reads all the while, as a client that must never see a record vanish, come twice or
+        // Reads all the time, like a client that must never see a record vanish, come twice or come
         // early.
         let mut next = [0; PARTITIONS as usize];
         let mut records = Records::new();

@@ -1,5 +1,5 @@
 //! Books with all roles running, on the embedded log and on a real broker: users who trade with
-//! each other, and what must happen by itself on a system where nothing else does.
+//! each other, and actions of the clock on an otherwise idle system.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -63,7 +63,7 @@ fn users_trade_with_each_other() {
         limit(w, "s", "1", 30, "sell", "100.50", "");
         w.rest();
 
-        // Ten users on all partitions take three each; the last one finds less.
+        // Ten users on all partitions take three each; the last user finds less.
         for n in 0..11 {
             limit(w, &format!("b{n}"), "1", 3, "buy", "101", "");
         }
@@ -103,7 +103,7 @@ fn x8_an_order_expires_by_itself_in_two_seconds() {
         wait_for("the expiry", PATIENCE, || last(w, "s") == "OrderExpired");
         let late = now_ms() - deadline;
 
-        // Two seconds by the contract; the machine of the test may be busy with other things.
+        // The contract says two seconds, but the test machine may be busy.
         assert!((0..10_000).contains(&late), "{}: {late} ms late", w.name);
         println!("{}: expired {late} ms after the deadline", w.name);
         w.rest();

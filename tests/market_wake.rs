@@ -1,6 +1,6 @@
-//! What must happen by itself on a system where nothing else does: the engine wakes `trading` when
-//! an order's time has come, when a listing changed, and when a task begins to run. Over a log in
-//! memory and a clock that the test moves.
+//! Actions on an otherwise idle system: the engine wakes `trading` when the time of an order has
+//! come, when a listing has changed, and when a task begins to run. Over a log in memory and a
+//! clock that the test moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -20,7 +20,7 @@ use wire::topics;
 const PARTITIONS: u32 = 2;
 const START_MS: i64 = 1_800_000_000_000;
 
-/// Moves only when the test says so.
+/// A clock that only the test moves.
 #[derive(Clone)]
 struct Hand(Arc<AtomicI64>);
 
@@ -126,7 +126,7 @@ impl World {
         self.turn();
     }
 
-    /// Lets everybody run until nothing is left to do.
+    /// Runs all instances until they have no work left.
     fn turn(&mut self) {
         for _ in 0..150 {
             for instance in &mut self.running {
@@ -209,7 +209,7 @@ impl World {
             .collect()
     }
 
-    /// Records in the clock topic.
+    /// Number of records in the clock topic.
     fn wakes(&self) -> u64 {
         (0..PARTITIONS)
             .map(|p| {
@@ -329,7 +329,7 @@ fn s2_s3_a_changed_listing_is_noticed() {
     );
 }
 
-/// Nobody sends anything after a burst, and yet its last price is told: by the clock, once.
+/// No record comes after a burst, but its last price is published: by the clock, once.
 #[test]
 fn the_last_price_of_a_burst_is_told_on_an_idle_system() {
     let mut w = World::new();

@@ -1,5 +1,5 @@
-//! Questions to a cluster whose leaders are on the move: the answer may take a moment, but it is
-//! never that a topic does not exist.
+//! Requests to a cluster with moving leaders: the answer may take a moment, but must never say that
+//! a topic does not exist.
 
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
@@ -18,8 +18,9 @@ use wire::topics as t;
 const PARTITIONS: u32 = 6;
 const IN_SYNC: Duration = Duration::from_secs(120);
 
-/// An instance that asked just when a leader had gone was told "unknown partition", and stopped
-/// with "run `processor topics create`" and an exit code that service managers do not restart.
+/// Regression: an instance that asked just after a leader had gone got "unknown partition". It
+/// stopped with "run `processor topics create`" and an exit code that service managers do not
+/// restart.
 #[test]
 fn a_topic_whose_leader_has_gone_still_exists() {
     // One replica: while its broker is away, a partition has no leader.
@@ -52,7 +53,7 @@ fn a_topic_whose_leader_has_gone_still_exists() {
         });
 
         while !stop.load(Ordering::Relaxed) && !done.is_finished() {
-            // A client of its own, as an instance that has just started has.
+            // A new client, as an instance has after its start.
             let log = KafkaLog::new(KafkaSettings::new(&cluster.address()), table.clone());
             let answers = [
                 log.partitions(t::ORDER_COMMANDS)

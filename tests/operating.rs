@@ -1,5 +1,5 @@
-//! What operators meet, on the embedded log: readers of output that go away, disks that are full,
-//! signals, limits, instances that are gone, offsets that are gone.
+//! Situations of operators on the embedded log: closed output pipes, full disks, signals, limits,
+//! dead instances, lost offsets.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -134,7 +134,7 @@ impl Place {
     }
 }
 
-/// Runs a command whose stdout is like this; its exit code and what it said on stderr.
+/// Runs a command with the given stdout; returns exit code and stderr.
 fn with_stdout(p: &Program, args: &[&str], stdout: Stdio) -> (Option<i32>, String) {
     let done = p
         .command(args)
@@ -148,7 +148,7 @@ fn with_stdout(p: &Program, args: &[&str], stdout: Stdio) -> (Option<i32>, Strin
     )
 }
 
-/// A pipe whose reader has gone away, as that of `| head -1` has.
+/// A pipe without a reader, as after `| head -1`.
 fn closed_pipe() -> Stdio {
     let (read, write) = std::io::pipe().expect("a pipe");
     drop(read);
@@ -163,7 +163,7 @@ fn full_disk() -> Stdio {
         .into()
 }
 
-/// `processor verify | head` used to end with 0, whatever was wrong.
+/// Regression: `processor verify | head` always ended with 0, even after a bad result.
 #[test]
 fn a_verdict_is_not_lost_with_the_reader_of_its_lines() {
     let place = Place::new("1");
@@ -222,7 +222,7 @@ fn a_verdict_is_not_lost_with_the_reader_of_its_lines() {
         );
     }
 
-    // Output without end still ends with its reader.
+    // An endless output still ends with its reader.
     assert_eq!(
         with_stdout(
             &place.p,
@@ -234,7 +234,8 @@ fn a_verdict_is_not_lost_with_the_reader_of_its_lines() {
     );
 }
 
-/// A log line used to end the process with 101, or stop it in the middle of a write.
+/// Regression: a log line ended the process with 101, or stopped the process in the middle of a
+/// write.
 #[test]
 fn nobody_who_reads_the_log_lines_is_no_reason_to_stop() {
     let place = Place::new("1");
@@ -282,7 +283,7 @@ fn a_hangup_is_a_graceful_stop_and_nohup_ignores_it() {
 
     let mut c = place.p.command(&["run", "--role", "orders"]);
 
-    // SAFETY: signal is async-signal-safe, and this is what nohup does.
+    // SAFETY: signal is async-signal-safe, and nohup does the same.
     unsafe {
         c.pre_exec(|| {
             libc::signal(libc::SIGHUP, libc::SIG_IGN);
@@ -316,7 +317,7 @@ fn a_hangup_is_a_graceful_stop_and_nohup_ignores_it() {
     assert_eq!(child.wait().expect("its end").code(), Some(0));
 }
 
-/// The usual soft limit is far below the hard one, and less than twenty stores need.
+/// The usual soft limit is far below the hard limit, and below the need of twenty stores.
 #[test]
 fn a_low_soft_limit_of_open_files_is_raised() {
     let place = Place::new("2");
@@ -349,7 +350,7 @@ fn a_low_soft_limit_of_open_files_is_raised() {
     );
 }
 
-/// A process id says nothing: that of another container, or one that was given to somebody else.
+/// A process id proves nothing: it may belong to another container, or may have been reused.
 #[test]
 fn status_tells_life_by_signs_of_life() {
     let place = Place::new("1");
@@ -376,7 +377,7 @@ fn status_tells_life_by_signs_of_life() {
 
     drop(running);
 
-    // The same number runs again, as somebody else: it is ours.
+    // Another process with the same id: here the test process.
     let file = place.dir.path().join("log/state/orders/1/status.json");
     let text = std::fs::read_to_string(&file).expect("a status").replace(
         &format!("\"pid\":{pid}"),
@@ -393,7 +394,7 @@ fn status_tells_life_by_signs_of_life() {
         "{said}"
     );
 
-    // From a version before there was a host, and with the id of a process that is there.
+    // A status of a version without a host field, with the id of a live process.
     let mut old: Value = serde_json::from_str(&text).expect("JSON");
     old.as_object_mut()
         .expect("an object")
@@ -412,7 +413,7 @@ fn status_tells_life_by_signs_of_life() {
     );
 }
 
-/// Restores are no part of a role's turns: each role's process has a thread for them.
+/// Restores run outside a role's turns: each role has a thread for them.
 #[test]
 fn restores_have_a_thread_of_their_own() {
     let place = Place::new("1");
@@ -422,7 +423,7 @@ fn restores_have_a_thread_of_their_own() {
         .filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("comm")).ok())
         .collect();
     for role in ["orders", "trading", "portfolio", "notifications", "audit"] {
-        // The kernel keeps fifteen bytes of a name.
+        // The kernel keeps fifteen bytes of a thread name.
         let name: String = format!("{role}-restore").chars().take(15).collect();
         assert!(
             names.iter().any(|n| n.trim() == name),
@@ -433,8 +434,8 @@ fn restores_have_a_thread_of_their_own() {
     running.stop();
 }
 
-/// Moved back, moved forward, and gone: each is told by `verify` as a start would tell it, shown by
-/// a dry run, and put right.
+/// Moved back, moved forward, and lost: `verify` reports each case as a start would, a dry run
+/// shows it, and the repair corrects it.
 #[test]
 fn offsets_that_were_moved_or_lost_are_repaired() {
     let place = Place::new("1");
@@ -491,8 +492,8 @@ fn offsets_that_were_moved_or_lost_are_repaired() {
             assert!(told.out.contains(part), "{part}: {}", told.out);
         }
 
-        // Local state may be the last copy: it is not thrown away for a start that would refuse to
-        // run.
+        // Local state may be the last copy. `rebuild` must not delete it if the next start would
+        // refuse to run.
         place.p.run(&["rebuild", "--role", "orders"]).fails(
             BUG,
             &["cannot be rebuilt", "repair offsets", "Nothing was changed"],
@@ -567,7 +568,8 @@ fn offsets_that_were_moved_or_lost_are_repaired() {
     );
     assert_eq!(place.committed("processor-orders"), Some(right));
 
-    // One input's offset is gone: a start takes that one from the meta record, and verify says so.
+    // The offset of one input is lost. A start takes this offset from the meta record, and verify
+    // says so.
     forgotten::forget(&place.dir.path().join("log"), "processor-orders");
     place.orders_at(right);
     assert!(
@@ -584,7 +586,7 @@ fn offsets_that_were_moved_or_lost_are_repaired() {
         "{told:?}"
     );
 
-    // Nothing was doubled, and nothing is missing.
+    // No deposit is doubled or missing.
     place.deposit("4");
     let events = place
         .p
@@ -616,7 +618,7 @@ fn a_role_that_runs_is_not_repaired() {
     place.p.run(&["repair", "offsets"]).fails(2, &["--role"]);
 }
 
-/// Roles in one process have nothing to do with each other.
+/// Roles in one process are independent of each other.
 #[test]
 fn the_end_of_one_role_leaves_the_others_running_unless_told_otherwise() {
     let place = Place::new("1");
@@ -665,8 +667,8 @@ fn the_end_of_one_role_leaves_the_others_running_unless_told_otherwise() {
     place.p.good(&["verify"]);
 }
 
-/// A replay that was killed left its scratch directory to the next one, under the same name in a
-/// container.
+/// Regression: a killed replay left its scratch directory to the next replay, under the same name
+/// in a container.
 #[test]
 fn what_a_killed_replay_left_is_removed() {
     let place = Place::new("1");

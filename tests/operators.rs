@@ -1,6 +1,6 @@
-//! What operators, retention and strangers can do to a running system on a cluster. Nothing of it
-//! may be guessed around: the role that meets it stops with a message that names what does not fit,
-//! and goes on as if nothing had been once that is undone.
+//! Mistakes of operators, retention and foreign programs on a running system on a cluster. A role
+//! never guesses: the role stops with a message that names the mismatch. After the mistake is
+//! undone, the role continues as before.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -123,7 +123,7 @@ impl Place {
             .expect("it committed")
     }
 
-    /// As an operator's tool does it, once the group has no members: static ones stay until their
+    /// Like an operator's tool, after the group has no members. Static members stay until their
     /// session ends.
     fn set_committed(&self, role: &str, topic: TopicId, offset: u64) {
         let group = format!("{}processor-{role}", self.prefix);
@@ -141,7 +141,7 @@ impl Place {
         });
     }
 
-    /// Starts a role that will not come far.
+    /// Starts a role that must refuse soon.
     fn refuses(&self, role: &str, code: i32, parts: &[&str]) {
         let began = Instant::now();
         self.p
@@ -174,8 +174,8 @@ impl Place {
     }
 }
 
-/// Hazards 25 and 26: a task must not run from another position than its state's, nor skip what was
-/// never read.
+/// Hazards 25 and 26: a task must not run from another position than its state's, nor skip unread
+/// input.
 #[test]
 fn offsets_that_were_reset_and_input_that_was_deleted() {
     let place = Place::new("reset");
@@ -232,7 +232,7 @@ fn offsets_that_were_reset_and_input_that_was_deleted() {
     );
 }
 
-/// Hazard 15: a changelog that was deleted and made again is not the state's.
+/// Hazard 15: a changelog that was deleted and created again does not belong to the state.
 #[test]
 fn a_changelog_that_was_deleted() {
     let place = Place::new("gone");
@@ -267,7 +267,7 @@ fn a_changelog_that_was_deleted() {
         ],
     );
 
-    // The local state is the last copy now.
+    // The local state is now the last copy.
     place.p.run(&["rebuild", "--role", "orders"]).fails(
         BUG,
         &[
@@ -317,7 +317,7 @@ fn partitions_that_were_added_under_a_running_role() {
     );
 }
 
-/// Hazard 28: what did not come from a transaction of ours is not taken for it.
+/// Hazard 28: a record from outside our transactions is not accepted as ours.
 #[test]
 fn a_stranger_who_writes_into_an_internal_topic() {
     let place = Place::new("stranger");
@@ -330,7 +330,7 @@ fn a_stranger_who_writes_into_an_internal_topic() {
 }
 
 /// Hazard 37: a broker forgets a transactional id that was idle for long. The role takes a new
-/// epoch and goes on.
+/// epoch and continues.
 #[test]
 fn a_transactional_id_that_expired() {
     let broker = Broker::start_with(

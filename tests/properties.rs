@@ -1,5 +1,5 @@
-//! The allow-list of librdkafka properties against librdkafka's own list: a property that a newer
-//! librdkafka brings fails here until somebody has looked at what exactly-once has to do with it.
+//! The allow-list of librdkafka properties against librdkafka's own list. A new property of a newer
+//! librdkafka fails here until its effect on exactly-once has been examined.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use processor::cli::properties::{self, Rule};
 
-/// Where the source of the librdkafka that is linked lies.
+/// Source directory of the linked librdkafka.
 fn librdkafka() -> PathBuf {
     let out = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--offline", "--locked"])
@@ -71,8 +71,8 @@ fn what_librdkafka_calls_sensitive_is_masked() {
 
     assert!(sensitive.len() > 8, "{sensitive:?}");
 
-    // Paths and a name are no secrets, and a person who looks for a mistake needs them; a pointer
-    // cannot be given at all.
+    // Paths and a name are not secret, and a person needs them to find a mistake. A pointer cannot
+    // be set in a file.
     let open = [
         "ssl.key.location",
         "sasl.username",

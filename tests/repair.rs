@@ -1,6 +1,5 @@
-//! Offsets that a cluster has forgotten or that somebody has moved, and input that waits behind a
-//! client's open transaction, on a real broker: what `status` and `verify` say of it, and what
-//! `repair offsets` does about it.
+//! Forgotten or moved offsets, and input behind a client's open transaction, on a real broker: the
+//! reports of `status` and `verify`, and the result of `repair offsets`.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -25,7 +24,7 @@ use wire::topics as t;
 
 const BUG: i32 = 70;
 const CONFIG: i32 = 78;
-/// Sessions end early, so that a group is empty soon after its roles were stopped.
+/// Short sessions: a group is empty soon after the stop of its roles.
 const FLAGS: [&str; 2] = ["-X", "session.timeout.ms=6000"];
 
 struct Place {
@@ -90,7 +89,7 @@ impl Place {
             .expect("the group's offsets")
     }
 
-    /// As an operator's tool does it, once the group has no members.
+    /// Like an operator's tool, after the group has no members.
     fn set_committed(&self, role: &str, topic: TopicId, partition: i32, offset: u64) {
         let consumer: BaseConsumer = self
             .client()
@@ -106,7 +105,7 @@ impl Place {
         });
     }
 
-    /// As a cluster does it after a week without members.
+    /// Like a cluster after a week without members.
     fn forget(&self, role: &str) {
         let group = self.group(role);
         let admin = self.admin();
@@ -209,7 +208,7 @@ fn offsets_that_are_gone_or_were_moved_are_put_back() {
             .contains("equals the committed offsets")
     );
 
-    // A tool: back by one, and forward.
+    // A tool moves the offsets: back by one, and forward.
     let first = right[0].expect("committed");
     for wrong in [first - 1, first + 1] {
         place.set_committed("orders", t::OPERATOR_COMMANDS, 0, wrong);
@@ -240,7 +239,7 @@ fn offsets_that_are_gone_or_were_moved_are_put_back() {
     place.p.good(&["verify"]);
     place.p.good(&["replay", "--role", "orders"]);
 
-    // Records that were deleted before they were read: nobody can put that right, and nothing is
+    // Records were deleted before they were read. No command can repair this, and nothing is
     // changed.
     place.forget("orders");
     let end = place.committed_end(t::OPERATOR_COMMANDS);
@@ -291,9 +290,9 @@ fn offsets_that_are_gone_or_were_moved_are_put_back() {
     );
 }
 
-/// The command that puts forgotten offsets back, and a start that takes them from the changelog,
-/// die at every step, also with the offsets in an open transaction; the next one makes good what is
-/// left, and nothing is done twice.
+/// Two ways to restore forgotten offsets die at every step: the repair command, and a start that
+/// takes them from the changelog. Some crashes leave the offsets in an open transaction. The next
+/// run completes the work, and no record is processed twice.
 #[cfg(feature = "faults")]
 #[test]
 fn a_repair_and_a_start_that_die_over_forgotten_offsets_are_made_good() {
@@ -352,8 +351,8 @@ impl Place {
     }
 }
 
-/// A client that stops inside a transaction holds back what everybody sends to that partition.
-/// `status` used to say: lag 0.
+/// A client that stops inside a transaction blocks all later records of that partition. Regression:
+/// `status` reported lag 0.
 #[test]
 fn input_behind_a_clients_open_transaction_is_lag_and_is_named() {
     let place = Place::new("held");

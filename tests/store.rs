@@ -1,4 +1,4 @@
-//! The stores: what they keep, what they refuse, and what they notice.
+//! The stores: kept data, refusals, and detected damage.
 
 use ports::{StateStore, StoreWrite, Stores};
 use store::memory::MemoryStores;
@@ -30,7 +30,7 @@ fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What every store does.
+/// Promises of every store.
 fn keeps_its_promises(stores: &dyn Stores) {
     {
         let mut store = stores.open(3).expect("a store opens");
@@ -189,7 +189,7 @@ mod rocks {
 
         assert_eq!(left(), 0);
 
-        // As a process leaves it that dies in the middle.
+        // The state after a process died in the middle.
         put(
             &mut *stores.open(0).expect("a store"),
             &[("a", Some("x"))],
@@ -205,21 +205,21 @@ mod rocks {
         );
     }
 
-    /// A look takes the list of files and then opens them; its owner deletes files all the time.
-    /// That used to be called damage, or, worse, showed a store with a hole in it.
+    /// A read-only open lists the files and then opens them, while the owner keeps deleting files.
+    /// Regression: the open reported damage, or, worse, showed a store with missing keys.
     #[test]
     fn looking_beside_a_busy_owner_never_fails_and_never_sees_a_hole() {
         const KEYS: u64 = 500;
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("0");
 
-        // A write-ahead log of 1 MiB makes files come and go about twice a second; with less memory
-        // than this every write would make a table.
+        // With a write-ahead log of 1 MiB, files come and go about twice a second. With less
+        // memory, every write would make a table.
         let mut store =
             RocksStore::open(&path, &SharedMemory::new(1 << 20, 24 << 20)).expect("a store");
         let stop = std::sync::atomic::AtomicBool::new(false);
 
-        /// Also when a look fails: the writer must not go on for ever.
+        /// Stops the writer at every exit, also after a failed look.
         struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
@@ -259,7 +259,7 @@ mod rocks {
             let stopper = Stop(&stop);
             let mut before = files();
 
-            // As often as files go, however fast the machine is.
+            // Looks until files have been deleted several times, at any speed of the machine.
             let began = std::time::Instant::now();
             let mut look = 0;
             while look < 200 || gone <= 3 && began.elapsed() < Duration::from_secs(60) {
@@ -295,7 +295,7 @@ mod rocks {
         );
     }
 
-    /// Run by the test below; by itself it does nothing.
+    /// The test below runs this; by itself it does nothing.
     #[test]
     fn opener() {
         let Ok(limit) = std::env::var("PROCESSOR_TEST_OPEN_FILES") else {
@@ -400,8 +400,8 @@ mod rocks {
     }
 
     /// A store needs five descriptors (its directory twice, lock, MANIFEST, write-ahead log), and
-    /// one for each of its tables. Where not all can be open, those used least are closed. Whatever
-    /// the limit is, what is wrong is said, and never that somebody else has the store.
+    /// one for each table. If not all stores can be open, the least used are closed. At any limit
+    /// the message names the real cause, and never a lock of another process.
     #[test]
     fn two_hundred_stores_are_at_work_within_few_descriptors_and_too_few_are_named() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -449,7 +449,7 @@ mod rocks {
         assert!(said.contains("opened 200"), "{said}");
     }
 
-    /// More stores than may be open: what is written and read is as if all were.
+    /// More stores than may be open: reads and writes work as if all were open.
     #[test]
     fn stores_that_were_closed_to_make_room_open_again_as_they_were() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -502,7 +502,7 @@ mod rocks {
                 ])
             );
 
-            // A visitor may read beside its scan.
+            // The visitor of a scan may also read.
             let mut seen = 0;
             let mut value = Vec::new();
             let mut look = |key: &[u8], found: &[u8]| {
@@ -516,8 +516,8 @@ mod rocks {
             assert!(locks() <= 2, "{} are open", locks());
         }
 
-        // One that is not what it was when it was closed is not used. The newest two are open, so
-        // the first was closed.
+        // A store that changed while it was closed is not used. The newest two are open, so the
+        // first was closed.
         std::fs::remove_dir_all(dir.path().join("orders/0/10")).expect("removed");
         let found = all[0].get(b"last", &mut Vec::new());
         assert!(matches!(found, Err(StoreError::Corrupt(_))), "{found:?}");
@@ -629,7 +629,8 @@ mod rocks {
                 .contains("there is no store")
         );
 
-        // Whoever has it is in this process, and gives it back: no reason to stop, but to wait.
+        // Another part of this process has the store and will release it. The caller waits and does
+        // not stop.
         assert!(matches!(
             RocksStore::open(&path, &SharedMemory::default()).map(drop),
             Err(StoreError::Held(_))
@@ -668,7 +669,7 @@ mod rocks {
             Some((whole, 7))
         );
 
-        // But what held something once is not passed over.
+        // A store that held data must not be skipped.
         std::fs::write(half.join("000008.sst"), "").expect("written");
         assert!(matches!(newest(), Err(StoreError::Corrupt(_))));
     }
@@ -679,7 +680,7 @@ mod rocks {
             let state = tempfile::tempdir().expect("a directory");
             let stores = open(state.path()).expect("the directory opens");
 
-            // Enough to leave the write-ahead log for a table.
+            // Enough to move the write-ahead log into a table.
             let mut store = stores.open(0).expect("a store opens");
             let value = "v".repeat(100_000);
             for i in 0..400 {
@@ -696,8 +697,8 @@ mod rocks {
             let path = state.path().join("orders/0/0");
             drop(store);
 
-            // A table that is being written when the store is closed goes away again. Opening makes
-            // one of what the write-ahead log still has.
+            // A table that is half written at the close is deleted. The next open makes a table
+            // from the rest of the write-ahead log.
             for _ in 0..3 {
                 drop(stores.open(0).expect("it opens again"));
             }

@@ -1,14 +1,14 @@
-//! The shape of the code, held by a test: who may use whom, how long a file may be, what may not be
-//! left lying about.
+//! Rules for the structure of the code: dependencies between crates, length of files and functions,
+//! and forbidden leftovers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A file of more lines is probably two rooms.
+/// A longer file should probably be split.
 const LINES_MAX: usize = 1_200;
-/// A function of more lines is hard to read in one go.
+/// A longer function is hard to read in one go.
 const FUNCTION_LINES_MAX: usize = 70;
-/// So many functions of the product are longer today. The number may only fall.
+/// Number of functions of the product that are longer today. The number may only fall.
 const LONG_FUNCTIONS: usize = 71;
 
 /// Each crate and the crates of this repository that it may use.
@@ -31,10 +31,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("gateway", &["domain", "ports", "wire", "client"]),
 ];
 
-/// Crates whose result may depend on nothing but their input.
+/// Crates whose result may depend only on their input.
 const PURE: &[&str] = &["domain", "ports", "engine", "roles"];
 
-/// The compiler holds what a crate names in its `Cargo.toml`; this holds what may stand there.
+/// The compiler enforces the `Cargo.toml` of a crate. This test checks the contents of each
+/// `Cargo.toml`.
 #[test]
 fn crates_use_each_other_in_one_direction() {
     for entry in std::fs::read_dir(root().join("crates")).expect("crates") {
@@ -71,7 +72,7 @@ fn files_are_short_enough_to_read() {
     );
 }
 
-/// Lines of code are counted, with the blank ones, from `fn` to the brace that closes its body.
+/// Counts all lines, including blank ones, from `fn` to the brace that closes its body.
 #[test]
 fn no_more_functions_are_long_than_before() {
     let mut long = Vec::new();
@@ -102,7 +103,7 @@ fn no_more_functions_are_long_than_before() {
 
 #[test]
 fn nothing_is_left_lying_about() {
-    // Put together here, or this file would find itself.
+    // Built from halves, or this file would find itself.
     let words = [
         ["TO", "DO"],
         ["FIX", "ME"],
@@ -147,7 +148,8 @@ fn the_pure_part_has_no_clock_no_float_no_thread_and_no_unordered_map() {
         "rocksdb",
     ];
 
-    // The one place where a float from the wire becomes decimal text, and is never computed with.
+    // The only place where a float from the wire becomes decimal text. No code computes with this
+    // float.
     let reads_floats = |file: &Path, word: &str| {
         file.ends_with("domain/src/decimal.rs") && ["f32", "f64"].contains(&word)
     };
@@ -167,8 +169,7 @@ fn the_pure_part_has_no_clock_no_float_no_thread_and_no_unordered_map() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
-/// A crash point that nobody passes is a test that waits for ever. One was lost in a merge like
-/// that.
+/// A crash point that no code passes makes its test wait for ever. A merge once lost a point.
 #[test]
 fn every_crash_point_is_somewhere() {
     let list = read(&root().join("crates/faults/src/crash.rs"));
@@ -277,8 +278,8 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Numbered lines without comments, up to the tests at the end of the file (which may use whatever
-/// helps them).
+/// Numbered lines without comments, up to the tests at the end of the file, which may use any
+/// helper.
 fn product_lines(file: &Path) -> Vec<(usize, String)> {
     if file.file_name().is_some_and(|n| n == "tests.rs") {
         return Vec::new();

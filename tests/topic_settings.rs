@@ -1,6 +1,6 @@
-//! What topics and brokers must be like: each setting that does not fit is named by `topics check`
-//! with its cost, refused or warned about at the start, and put right by `topics create --fix`
-//! without a loss. And what is said when brokers that answer do not do what they are asked.
+//! Required settings of topics and brokers. `topics check` names each wrong setting and its cost,
+//! and a start refuses or warns. `topics create --fix` corrects the setting without a loss. Also
+//! the messages about brokers that answer but do not do their work.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -116,7 +116,8 @@ impl Place {
             .expect("a setting can be changed");
     }
 
-    /// What `topics check` says of each topic, after so long as brokers need to tell each other.
+    /// Result of `topics check` for each topic, after the brokers have told each other of the
+    /// change.
     fn checked(&self, code: i32, parts: &[&str]) -> Answer {
         let mut last = None;
         wait_for("the check to see it", SOON, || {
@@ -156,7 +157,7 @@ impl Place {
     }
 }
 
-/// The settings that each topic gets are those that are looked for.
+/// New topics get exactly the settings that the check requires.
 #[test]
 fn new_topics_fit_and_each_wrong_setting_is_named_refused_and_put_right() {
     let place = Place::new(&broker::shared().address, "settings");
@@ -218,7 +219,7 @@ fn new_topics_fit_and_each_wrong_setting_is_named_refused_and_put_right() {
         );
     }
 
-    // A warning lets roles start, and is put right in the same way.
+    // A warning lets roles start, and the same command corrects it.
     place.set(t::ORDER_EVENTS, "message.timestamp.after.max.ms", "3600000");
     place.set(t::ORDERS_CHANGELOG, "min.cleanable.dirty.ratio", "1.0");
     place.checked(
@@ -251,7 +252,7 @@ fn new_topics_fit_and_each_wrong_setting_is_named_refused_and_put_right() {
     );
 }
 
-/// Brokers on which no role can work say so before any role waits for them.
+/// Brokers on which no role can work are reported before any role waits for them.
 #[test]
 fn brokers_that_do_not_fit_are_named_at_the_start() {
     let wrong = [
@@ -288,7 +289,7 @@ fn brokers_that_do_not_fit_are_named_at_the_start() {
         check.out
     );
 
-    // The session is the roles' to set.
+    // The roles set the session timeout themselves.
     let longer = place
         .p
         .with(&["-X", "session.timeout.ms=20000"])
@@ -301,7 +302,7 @@ fn brokers_that_do_not_fit_are_named_at_the_start() {
     );
 }
 
-/// A broker that answers is running. What it lacks are two others.
+/// The broker answers and is running, but its internal topics need two more brokers.
 #[test]
 fn one_broker_that_must_make_three_replicas_of_its_own_topics() {
     let three = [
@@ -350,7 +351,7 @@ fn one_broker_that_must_make_three_replicas_of_its_own_topics() {
     ]);
 }
 
-/// The addresses that brokers give for themselves lead nowhere.
+/// The addresses that the brokers advertise lead nowhere.
 #[test]
 fn a_wrong_advertised_listener_is_named() {
     let nowhere = broker::free_port();
@@ -374,8 +375,8 @@ fn a_wrong_advertised_listener_is_named() {
     assert!(!answer.err.contains("is it running?"), "{}", answer.err);
 }
 
-/// The same under roles that run: the address that the broker gives leads nowhere from some moment
-/// on. Their status names it, and they go on when it is corrected.
+/// The same under running roles: the advertised address leads nowhere from some moment on. The
+/// status of the roles names the address, and the roles continue after the correction.
 #[test]
 fn a_role_names_an_advertised_listener_that_leads_nowhere() {
     let (door, broker) = Door::before(true);
@@ -408,8 +409,8 @@ fn a_role_names_an_advertised_listener_that_leads_nowhere() {
     )]);
     broker.restart();
 
-    // A call of librdkafka may hang when its coordinator goes away: the watchdog then ends the
-    // process, and a supervisor starts it again.
+    // A call of librdkafka may hang when its coordinator goes away. The watchdog then ends the
+    // process, and a supervisor restarts it.
     let mut running = Some(running);
     wait_for("the roles go on", SOON * 3, || {
         if !running.as_mut().is_some_and(Background::is_running) {
@@ -428,7 +429,7 @@ fn a_role_names_an_advertised_listener_that_leads_nowhere() {
     running.expect("a running process").stop();
 }
 
-/// Kafka keeps metrics under names in which `.` is `_`, and so takes both for one.
+/// Kafka's metric names replace `.` by `_`, so both prefixes would have the same name.
 #[test]
 fn a_prefix_that_collides_is_told_why() {
     let broker = &broker::shared().address;
@@ -439,12 +440,12 @@ fn a_prefix_that_collides_is_told_why() {
         &["differ only in `.` and `_`", "use another --topic-prefix"],
     );
 
-    // The advice carried out.
+    // Follows the advice.
     Program::kafka(&first.p.dir, broker, &first.prefix.replace('.', "-")).good(&CREATE);
 }
 
-/// Replicas on three brokers: what is asked for, what the cluster gives, and what is said when too
-/// few are in sync.
+/// Replicas on three brokers: the requested number, the number that the cluster gives, and the
+/// message if too few are in sync.
 #[test]
 fn replicas_and_how_many_must_have_a_record() {
     let cluster = Cluster::start(3);
@@ -469,7 +470,7 @@ fn replicas_and_how_many_must_have_a_record() {
     place.checked(0, &["one broker that is down stops the roles"]);
     place.p.good(&FIX);
 
-    // Two brokers of three must have each record, and one is left.
+    // A record needs two of three brokers, and one is left.
     cluster.stop(2);
     cluster.stop(3);
     let left = cluster.direct();
@@ -510,8 +511,8 @@ fn replicas_and_how_many_must_have_a_record() {
     running.stop();
 }
 
-/// zstd on every kind of topic, and from a client that chose it: read by roles, restored from,
-/// replayed.
+/// zstd on every kind of topic, and from a client that uses zstd: roles read, restore and replay
+/// such records.
 #[test]
 fn zstd_is_read_like_any_other_compression() {
     let place = Place::new(&broker::shared().address, "zstd");
@@ -541,7 +542,7 @@ fn zstd_is_read_like_any_other_compression() {
     );
     running.stop();
 
-    // From nothing but the log.
+    // Only from the log.
     std::fs::remove_dir_all(place.p.dir.join("state")).expect("local state");
     let running = place.p.start_roles("all");
     assert_eq!(place.order("2"), NEXT);
@@ -549,8 +550,9 @@ fn zstd_is_read_like_any_other_compression() {
     place.p.good(&["replay", "--role", "orders"]);
 }
 
-/// An input topic that is switched to the clients' time under running roles: named at the first
-/// record, nothing of it decides anything, and the way out that is printed leads on.
+/// An input topic is switched to the clients' timestamps under running roles. The first record with
+/// a client timestamp is reported, no such record decides anything, and the printed instruction
+/// works.
 #[test]
 fn a_time_that_the_client_chose_decides_nothing() {
     let place = Place::new(&broker::shared().address, "switched");
@@ -596,7 +598,7 @@ fn a_time_that_the_client_chose_decides_nothing() {
             .expect("it is in the log");
     };
 
-    // Brokers take up a setting in their own time; until then they go on stamping.
+    // Brokers apply a setting after some time; until then they still stamp records.
     place.checked(CONFIG, &["message.timestamp.type is CreateTime"]);
     send("2100");
     running.ends(SOON).fails(

@@ -1,5 +1,5 @@
-//! State as it was: what `replay --until` rebuilds equals what was there at the time, on both logs,
-//! for every role.
+//! Past states: for every role and on both logs, `replay --until` rebuilds exactly the state of
+//! that time.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -30,7 +30,7 @@ fn content(store: &dyn StateStore) -> Content {
     all
 }
 
-/// All state at rest, and the log time up to which it goes.
+/// All state at rest, and its log time.
 struct Snapshot {
     time_ms: i64,
     tasks: Vec<(Role, u32, StoreMeta, Content)>,
@@ -56,7 +56,7 @@ fn snapshot(w: &World) -> Snapshot {
         }
     }
 
-    // What comes next must carry a later time.
+    // The next record must carry a later time.
     std::thread::sleep(std::time::Duration::from_millis(5));
     Snapshot { time_ms, tasks }
 }
@@ -146,8 +146,8 @@ fn every_moment_of_the_past_can_be_rebuilt() {
     });
 }
 
-/// Behind one command: its order is there and waits for its execution; behind the one before it,
-/// the order was never heard of.
+/// After a command, its order exists and waits for the execution. After the command before, the
+/// order does not exist.
 fn at_a_record(w: &World) {
     let commands: Vec<_> = w
         .read(t::ORDER_COMMANDS)
@@ -202,7 +202,8 @@ fn at_a_record(w: &World) {
         .expect("it was kept");
     assert_eq!(get(&kept, Role::Orders, "order/u3/b3"), None);
 
-    // A role without a journal, at one of its records: that event is in and the next is not.
+    // A role without a journal, stopped at an event: the state includes this event, but not the
+    // next.
     let events = w.events("u3");
     let middle = &events[events.len() / 2];
     let at = TopicPartition::new(t::ORDER_EVENTS, middle.partition);

@@ -1,5 +1,5 @@
-//! Commands that judge, with outputs that fail: the exit code is the verdict's, whoever reads the
-//! lines.
+//! Commands with a verdict, and outputs that fail: the exit code is always the verdict's, even if
+//! no reader reads the lines.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -26,8 +26,8 @@ const FAILED: i32 = 1;
 const BUG: i32 = 70;
 const CONFIG: i32 = 78;
 
-/// Every command that judges: how it ends where all is well, and where everything is damaged. `D`
-/// stands for a damaged file.
+/// Every command with a verdict: its exit code on a good log, and on a damaged one. `D` stands for
+/// a damaged file.
 const JUDGES: &[(&str, i32, i32)] = &[
     ("verify", OK, BUG),
     ("verify --format json", OK, BUG),
@@ -51,16 +51,16 @@ const JUDGES: &[(&str, i32, i32)] = &[
     ("tail order-events --from start --exit-at-end", OK, OK),
 ];
 
-/// What cannot be written is not there, so these fail as soon as nobody reads.
+/// The output of these commands is the result. A failed write of the output is therefore a failure.
 const WRITERS: &[(&str, i32)] = &[("audit export", BUG), ("audit anchor", BUG)];
 
-/// How an output fails.
+/// Kind of failure of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Out {
     Read,
     /// `>&-`
     Closed,
-    /// The reader was gone before.
+    /// The reader was gone before the start.
     NoReader,
     /// The reader goes after the first byte.
     Breaks,
@@ -102,10 +102,10 @@ fn run(p: &Program, typed: &str, out: Out) -> (Option<i32>, String) {
 
     let child = c.stderr(Stdio::piped()).spawn().expect("it starts");
 
-    // The command holds an end for writing, which would keep the pipe open.
+    // The command holds a write end, which would keep the pipe open.
     drop(c);
     if out == Out::Breaks {
-        // A command that prints nothing ends the pipe itself.
+        // A command without output ends the pipe itself.
         read.read_exact(&mut [0]).unwrap_or_default();
     }
 
@@ -139,7 +139,7 @@ fn append(log: &LocalLog, topic: TopicId, key: &[u8], value: &[u8]) {
         .expect("appended");
 }
 
-/// An entry for a record that nobody has audited yet, with hashes out of the air.
+/// An entry for a record that is not audited yet, with invented hashes.
 fn forged_entry(log: &LocalLog, topic: TopicId, value: &[u8]) {
     let offset = log
         .bounds(TopicPartition::new(topic, 0))
@@ -169,7 +169,8 @@ fn forged_entry(log: &LocalLog, topic: TopicId, value: &[u8]) {
 }
 
 fn damage(p: &Program, dir: &Path) {
-    // A replay reads the journal up to where its role is, so that must go on behind the damage.
+    // A replay reads the journal up to its role's position. The journal must therefore continue
+    // behind the damage.
     append(&log(dir), t::ORDERS_JOURNAL, b"", b"\xc1");
     p.good(&[
         "order",
@@ -202,7 +203,7 @@ fn damage(p: &Program, dir: &Path) {
         br#"{"order_id":"x1","user_id":"501","symbol":"AAPL","quantity":1,"order_type":"buy"}"#;
     forged_entry(&log, t::ORDER_COMMANDS, order);
 
-    // What no role of ours has written, where only roles write.
+    // Foreign records in topics that only roles may write.
     for topic in [t::ORDER_EVENTS, t::PORTFOLIOS, t::ORDERS_CHANGELOG] {
         append(&log, topic, b"501", b"\xc1");
     }
@@ -270,7 +271,7 @@ fn the_code_is_the_verdicts_whatever_becomes_of_the_output() {
     for whole in [true, false] {
         for out in OUTS {
             for (typed, good, bad) in JUDGES {
-                // Where all is well, a disk that is full is what is wrong.
+                // On a good log, only the full disk is an error.
                 let verdict = if whole { *good } else { *bad };
                 look(
                     typed,
@@ -301,7 +302,7 @@ fn the_code_is_the_verdicts_whatever_becomes_of_the_output() {
     }
 
     for out in OUTS {
-        // The moment lies behind the damage, so there is none on the whole log.
+        // This position is after the damage, and does not exist on the good log.
         look(
             "replay --role orders --until order-commands/0/2",
             false,
@@ -309,7 +310,7 @@ fn the_code_is_the_verdicts_whatever_becomes_of_the_output() {
             BUG,
         );
 
-        // A log of another shape is a verdict, too.
+        // A log with another partition count is a verdict too.
         look("topics create --partitions 3", false, out, CONFIG);
     }
 

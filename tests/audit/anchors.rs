@@ -1,5 +1,5 @@
-//! Row A1 where a chain alone cannot help: history that was cut short or rewritten as a whole,
-//! against an anchor kept elsewhere.
+//! Row A1 for damage that a chain alone cannot show: history that was cut short or rewritten as a
+//! whole, compared with an anchor kept elsewhere.
 
 use audit::anchor::{Anchor, ChainHead};
 use audit::chain_verifier::DamageKind;
@@ -11,7 +11,7 @@ use wire::topics as t;
 use super::tape::Tape;
 use super::world::busy;
 
-/// A tape as it was when each chain had at most so many entries.
+/// The tape at the time when each chain had at most `n` entries.
 pub fn earlier(n: usize) -> Tape {
     let mut tape = busy().clone();
     for topic in t::AUDITED {
@@ -133,8 +133,8 @@ fn a_chain_that_vanished_as_a_whole_is_named_by_an_anchor() {
     );
 }
 
-/// Checkpoints were looked up for chains that are there only, so that anchors of a log with other
-/// topics found everything whole.
+/// Regression: checkpoints were looked up only for existing chains. An anchor of a log with other
+/// topics therefore found everything whole.
 #[test]
 fn a_chain_of_a_partition_that_is_gone_is_named_by_an_anchor() {
     let mut kept = anchor(busy(), "noon");
@@ -157,7 +157,7 @@ fn a_chain_of_a_partition_that_is_gone_is_named_by_an_anchor() {
         d.text
     );
 
-    // A whole anchor of another prefix: every chain of it.
+    // An anchor in which every chain has another prefix.
     let heads: Vec<_> = kept[0]
         .heads
         .iter()

@@ -1,5 +1,5 @@
-//! What a link binds besides a record's key and value: its time, its headers, and whether it has a
-//! key and a value at all. And what a file may leave out.
+//! Fields that an audit link binds besides a record's key and value: the time, the headers, and the
+//! presence of key and value. And records that a file may leave out.
 
 use audit::anchor::Anchor;
 use audit::chain_verifier::DamageKind;
@@ -39,7 +39,7 @@ fn export(tape: &Tape) -> Vec<u8> {
     out
 }
 
-/// Writes a file anew with all that it can check about itself.
+/// Writes a changed file with all checks that the file itself contains made right again.
 fn anew(file: &[u8], mut change: impl FnMut(&mut Value)) -> Vec<u8> {
     let mut out = Vec::new();
     let mut sums = Sha256::new();
@@ -61,7 +61,7 @@ fn anew(file: &[u8], mut change: impl FnMut(&mut Value)) -> Vec<u8> {
     out
 }
 
-/// The kind of damage and the chain; none if the file is whole.
+/// Kind of damage and the chain; none if the file is whole.
 fn said(file: &[u8], anchors: &[Anchor]) -> Option<(DamageKind, String)> {
     export_verifier::verify(file, anchors, &mut |_| {})
         .expect("readable")
@@ -88,7 +88,8 @@ fn largest(tape: &Tape, topic: &str) -> (String, TopicPartition) {
     (name, at)
 }
 
-/// Every record's time moved by a day, every header replaced: the file was whole, anchors and all.
+/// Regression: with every record's time moved by a day and every header replaced, the file was
+/// reported whole, even with anchors.
 #[test]
 fn a1_times_and_headers_of_a_file_are_bound() {
     let file = export(busy());
@@ -123,8 +124,7 @@ fn a1_times_and_headers_of_a_file_are_bound() {
             for only in [None, Some(40)] {
                 let mut n = 0;
                 let forged = anew(&file, |v| {
-                    // Headers and a key that a record of a client does not have cannot be taken
-                    // away.
+                    // A client's record without headers or key cannot lose them.
                     let has = what != "no headers"
                         || v["headers"].as_array().is_some_and(|h| !h.is_empty());
                     n += i32::from(is_record(v) && has);
@@ -142,7 +142,8 @@ fn a1_times_and_headers_of_a_file_are_bound() {
     }
 }
 
-/// Contents of 74 commands replaced by their hashes, as if compaction had dropped them.
+/// Regression: contents of 74 commands were replaced by their hashes, as if compaction had dropped
+/// them.
 #[test]
 fn a2_contents_are_left_out_of_compacted_topics_only() {
     let file = export(busy());
@@ -208,8 +209,8 @@ fn a2_contents_are_left_out_of_compacted_topics_only() {
     );
 }
 
-/// A tick's and a command's time moved by an hour, together with their entries': nothing was
-/// damaged, anchors included.
+/// Regression: the times of a tick and of a command were moved by an hour, together with their
+/// entries' times. No damage was reported, even with anchors.
 #[test]
 fn a4_times_in_the_log_are_bound() {
     for topic in ["market-data", "order-commands"] {
@@ -236,7 +237,7 @@ fn a4_times_in_the_log_are_bound() {
             )
         );
 
-        // With the link made anew an anchor knows.
+        // After the link is made again, only an anchor can show the change.
         let meta = {
             let k = &tape.partitions[&at][2];
             chain::meta_hash(
@@ -268,7 +269,7 @@ fn headers_and_absent_values_in_the_log_are_bound() {
         bad.damage.expect("damage")
     };
 
-    // Reasons of dead letters are headers only.
+    // Reasons of dead letters are only in headers.
     let lie = damage(&|k| {
         let mut headers = HeaderBuf::default();
         for (n, v) in Headers::packed(&k.headers).iter() {
@@ -283,7 +284,7 @@ fn headers_and_absent_values_in_the_log_are_bound() {
         "{lie:?}"
     );
 
-    // One delists, the other is ignored.
+    // A null value delists a symbol; an empty value is ignored.
     assert_ne!(
         chain::meta_hash(1, true, false, std::iter::empty()),
         chain::meta_hash(1, true, true, std::iter::empty()),
@@ -306,7 +307,7 @@ fn headers_and_absent_values_in_the_log_are_bound() {
     assert_eq!(tape.damaged(&[]).name, "instruments/0");
 }
 
-/// Chains of version 1 stay good and go on under version 2; none goes back.
+/// Chains of version 1 stay valid and continue under version 2; no chain returns to version 1.
 #[test]
 fn chains_of_both_versions_verify_and_none_goes_back() {
     let (name, at) = largest(busy(), "order-events");
@@ -339,7 +340,7 @@ fn chains_of_both_versions_verify_and_none_goes_back() {
     );
 }
 
-/// The log as it was when so much of each partition of the audit log had been written.
+/// The log at the time when this part of each partition of the audit log had been written.
 fn before(part: usize) -> Tape {
     let mut tape = busy().clone();
     let mut last = std::collections::BTreeMap::new();
@@ -381,8 +382,8 @@ fn before(part: usize) -> Tape {
     tape
 }
 
-/// An anchor goes on where the last one left off, and looks again at everything where that is not
-/// as it was.
+/// A new anchor continues from the last anchor. If the log does not match the last anchor,
+/// everything is read again.
 #[test]
 fn anchoring_goes_on_where_the_last_anchor_left_off() {
     let early = before(2);
@@ -412,8 +413,8 @@ fn anchoring_goes_on_where_the_last_anchor_left_off() {
     assert!(few > 0 && few < all, "{few} of {all} entries");
     assert_eq!((got, same), (want, ends));
 
-    // Positions that are not those of this log, a log that was cut, one that was rewritten:
-    // everything is read, and what is wrong is found.
+    // Positions of another log, a log that was cut, a log that was rewritten: everything is read
+    // again, and the damage is found.
     let elsewhere = first.clone().read_to(
         first
             .positions

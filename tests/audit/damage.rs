@@ -8,7 +8,7 @@ use wire::topics as t;
 use super::tape::{Kept, Tape};
 use super::world::busy;
 
-/// A chain with enough in it: the events of one partition.
+/// A chain with enough entries: the events of one partition.
 fn chain(tape: &Tape) -> (String, TopicPartition) {
     let at = (0..3)
         .map(|p| TopicPartition::new(t::ORDER_EVENTS, p))
@@ -173,7 +173,7 @@ fn a1_truncation_is_named_on_both_sides() {
 
 #[test]
 fn a1_what_was_inserted_is_named() {
-    // A record without an entry, between two that have one.
+    // A record without an entry, between two with an entry.
     let mut tape = busy().clone();
     let (name, at) = chain(&tape);
     for kept in &mut tape.at(at)[9..] {
@@ -193,7 +193,7 @@ fn a1_what_was_inserted_is_named() {
     let d = tape.damaged(&[]).damage.expect("damage");
     assert_eq!((d.kind, d.offset), (DamageKind::Inserted, 9), "{}", d.text);
 
-    // An entry a second time; one without a record; and one that continues nothing.
+    // A doubled entry; an entry without a record; an entry that continues no earlier entry.
     for (change, want) in [(0, 5), (1, 10_000), (2, 8)] {
         let mut tape = busy().clone();
         let mut copy = tape.at(log)[places[if change == 0 { 5 } else { 7 }]].clone();
@@ -315,8 +315,7 @@ fn audited_topic() -> impl Strategy<Value = TopicId> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
-    /// Whatever is done to any record or any entry, the first bad record is the one that it was
-    /// done to.
+    /// For any damage to any record or entry, the first reported record is the damaged one.
     #[test]
     fn a1_random_damage_is_found_where_it_is(
         topic in audited_topic(), p in 0_u32..3, pick in any::<prop::sample::Index>(), byte in any::<prop::sample::Index>(), bit in 0_u8..8, what in 0..6,
@@ -348,7 +347,7 @@ proptest! {
             }
             4 if i != j => { swap_content(tape.at(log), places[i], places[j]); Some((DamageKind::Swapped, tape.partitions[&at][j].offset)) }
             5 => {
-                // Any bit of an entry that is not a detail of its encoding.
+                // Any bit of an entry, unless only the encoding of the entry changes.
                 flip(&mut tape.at(log)[places[i]]);
                 let entry = |tape: &Tape| wire::audit::AuditEntry::decode(tape.partitions[&log][places[i]].value.as_deref().unwrap_or_default())
                     .map(|e| (e.src_topic.to_string(), e.src_partition, e.src_offset, e.log_time_ms, e.payload_hash, e.meta_hash, e.prev_hash, e.hash)).ok();

@@ -1,4 +1,4 @@
-//! Row A1 in a file: an export proves itself, and whatever is done to it is found and named.
+//! Row A1 in a file: an export proves its own integrity, and any change to it is found and named.
 
 use audit::anchor::{Anchor, ChainHead};
 use audit::chain_verifier::DamageKind;
@@ -125,7 +125,7 @@ fn an_anchor_within_the_range_binds_the_file() {
         .chain
         .clone();
 
-    // Rewritten with everything that a file can check about itself.
+    // The file was rewritten, and all checks that the file itself contains were made right again.
     let (log, places) = tape.entries(&name);
     tape.forge(log, places[3], |e| e.payload_hash = [9; 32]);
     tape.rewrite(&name, 3);
@@ -136,8 +136,8 @@ fn an_anchor_within_the_range_binds_the_file() {
     assert!(bad.record.starts_with(&name), "{bad:?}");
 }
 
-/// A file whose tail was cut off, chain by chain, with new sums and heads, verified against an
-/// anchor that had seen more.
+/// The tail of a file was cut off, chain by chain, with new sums and heads. An anchor that covers
+/// more records must show this.
 #[test]
 fn a_file_that_is_later_than_an_anchor_reaches_it() {
     let cut = earlier(12);
@@ -158,13 +158,13 @@ fn a_file_that_is_later_than_an_anchor_reaches_it() {
         );
     }
 
-    // From the middle on: what the file has of a chain goes on to the anchor's head.
+    // From the middle on: the file's part of a chain must reach the head in the anchor.
     let bad = verified(&made(&cut, Some(START_MS + 700), None, TEN), &anchor)
         .expect_err("open at its end");
     assert_eq!(bad.kind, DamageKind::Truncated, "{bad:?}");
 
-    // What was made before the anchor, or ends before it, need not reach it; then it is not bound
-    // by it either.
+    // A file made before the anchor, or ending before it, need not reach the anchor. The anchor
+    // then does not bind the file either.
     for file in [
         made(&cut, None, None, "2027-01-15T08:30:00Z"),
         made(&cut, None, Some(START_MS + 1_800_000), TEN),
@@ -195,7 +195,7 @@ fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
         "{bad:?}"
     );
 
-    // Anchors of another prefix on the same log say nothing about it.
+    // Anchors of another prefix on the same log do not cover this chain.
     let heads = anchor[0]
         .heads
         .iter()
@@ -208,7 +208,7 @@ fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
     let other = [Anchor::new(NINE.into(), "tape".into(), heads)];
     assert_eq!(verified(&file, &other).map(|v| v.bound_records), Ok(0));
 
-    // Nor may its chains begin in the middle, if it says that it has everything.
+    // The chains of a file may not begin in the middle if the file claims to be complete.
     let middle = export_made(busy(), Some(START_MS + 2_000), None, TEN)
         .expect("an export")
         .0;
@@ -225,7 +225,7 @@ fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
     assert_eq!((bad.kind, bad.line), (DamageKind::Deleted, 2), "{bad:?}");
 }
 
-/// The first line changed, with all sums made to fit again.
+/// Changes the first line and corrects all sums.
 fn relabelled(file: &[u8], from: &str, to: &str) -> Vec<u8> {
     use audit::export::sum;
     use audit::hex::hex;
@@ -289,7 +289,7 @@ fn how_much_of_a_file_anchors_bind_is_counted() {
         (records, 0, records, chains)
     );
 
-    // A range that ends before the only anchor: it may have been rewritten, and nothing is bound.
+    // A range before the only anchor may have been rewritten, because the anchor does not bind it.
     let mut tape = busy().clone();
     let at = *tape
         .partitions
@@ -315,8 +315,8 @@ fn how_much_of_a_file_anchors_bind_is_counted() {
     );
 }
 
-/// An export of a tape whose compacted topics were not looked at: each of their lines has hashes
-/// only.
+/// An export of a tape without the records of its compacted topics: the lines of these topics
+/// contain only hashes.
 fn forged(tape: &Tape) -> Vec<u8> {
     let mut bare = tape.clone();
     let compacted =
@@ -369,7 +369,7 @@ fn a1_a_line_with_a_new_sum_is_named_by_the_chain() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// One bit anywhere: the line it is in is named.
+    /// One flipped bit anywhere: the report names its line.
     #[test]
     fn a1_a_flipped_bit_is_found_in_its_line(place in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let mut file = whole().clone();
@@ -390,7 +390,7 @@ proptest! {
         prop_assert_eq!(bad.line, 1 + whole()[..place].iter().filter(|b| **b == b'\n').count() as u64);
     }
 
-    /// Lines taken out, doubled, changed about: the first one that is wrong is named, and why.
+    /// Lines removed, doubled or exchanged: the report names the first wrong line and the reason.
     #[test]
     fn a1_lines_out_of_place_are_found(a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), what in 0..3) {
         let mut all = lines(whole());

@@ -1,5 +1,5 @@
-//! Row A2: asked by order, user, symbol and time, the audit log tells the whole lifecycle with what
-//! each decision was made upon. What is found is compared with a plain search of every record.
+//! Row A2: for an order, a user, a symbol or a time, the audit log shows the whole lifecycle and
+//! the basis of each decision. Each result is compared with a plain search of all records.
 
 use std::sync::atomic::Ordering;
 
@@ -48,7 +48,7 @@ fn tree_of(value: Option<&[u8]>) -> Value {
     }
 }
 
-/// Every audited record for which this holds, the slow way.
+/// Every audited record for which `is` holds, by a slow search.
 fn all(tape: &Tape, is: impl Fn(&Value, &Kept) -> bool) -> Vec<(TopicPartition, u64)> {
     let audited = tape
         .partitions
@@ -63,7 +63,7 @@ fn all(tape: &Tape, is: impl Fn(&Value, &Kept) -> bool) -> Vec<(TopicPartition, 
         .collect()
 }
 
-/// What was found in the audited topics by the question itself.
+/// Records of the audited topics that match the query itself.
 fn found(timeline: &Timeline) -> Vec<(TopicPartition, u64)> {
     let mut found: Vec<_> = timeline
         .iter()
@@ -74,7 +74,7 @@ fn found(timeline: &Timeline) -> Vec<(TopicPartition, u64)> {
     found
 }
 
-/// Says only what differs: whole lists are long.
+/// Reports only the differences, because whole lists are long.
 fn assert_same(have: &[(TopicPartition, u64)], want: &[(TopicPartition, u64)]) {
     let only = |a: &[(TopicPartition, u64)], b: &[_]| {
         a.iter()
@@ -225,7 +225,7 @@ fn a2_the_inputs_of_each_decision_are_on_record() {
 
 #[test]
 fn a2_a_version_that_is_long_gone_is_still_named() {
-    // The listing changes between two orders; each decision names its own version, also once
+    // The listing changes between two orders. Each decision names its own version, even after
     // compaction has dropped the first.
     let mut w = World::new();
     w.list("AAPL", ",\"max_quantity\":5");
@@ -311,7 +311,7 @@ fn a2_what_was_switched_off_is_named_with_the_decision() {
     assert_eq!(controls("4"), [r#"501 2 "disabled""#, r#"* 1 "stopped""#]);
     assert_eq!(controls("5"), [""; 0], "of a cancel nothing is looked at");
 
-    // The user's own rows are part of the user's story, and audited.
+    // The user's own rows belong to the user's history, and are audited.
     let timeline = ask(
         &tape,
         Query {
@@ -415,8 +415,8 @@ fn a2_a_symbol_with_its_orders_trades_and_listing() {
         .map(|v| id(&v, "order_id"))
         .collect();
 
-    // Also what names no symbol but was caused by one of its orders: the money an account opens
-    // with.
+    // Also records without a symbol if an order of the symbol caused them, such as the opening cash
+    // of an account.
     let caused = |v: &Value| {
         v["symbol"].is_null()
             && (orders.contains(&id(v, "order_id")) || orders.contains(&id(v, "cause_id")))
@@ -537,8 +537,8 @@ fn equity_by_replay_ends_where_the_portfolio_is() {
             let book = p.portfolio;
             let cash = i128::from(book.cash_available_e4) + i128::from(book.cash_reserved_e4);
 
-            // No fees yet: what was paid in and what was earned is in cash and positions, to the
-            // last unit, after every event.
+            // After every event, cash plus cost basis equals deposits plus realised profit minus
+            // fees, to the last unit.
             assert_eq!(
                 cash + p.cost_basis_e4,
                 deposits + i128::from(book.realised_e4) - i128::from(book.fees_e4)
@@ -569,9 +569,9 @@ fn equity_by_replay_ends_where_the_portfolio_is() {
     }
 }
 
-/// History and audit made the price anew, by a simpler rule: a tick that was held, late, of the
-/// future or not for this symbol was "the last tick" beside a fill at another price, and a user was
-/// worth ten times as much.
+/// Regression: history and audit recomputed the price by a simpler rule. Ticks that were held back,
+/// late, from the future or for another symbol were shown as "the last tick" beside a fill at
+/// another price. A user's equity was shown ten times too high.
 #[test]
 fn prices_of_the_past_are_those_that_were_decided_upon() {
     let mut w = World::new();
@@ -598,7 +598,7 @@ fn prices_of_the_past_are_those_that_were_decided_upon() {
         w.rest();
     }
 
-    // A feed whose numbers end at 5, begin anew after a minute, and are late again.
+    // A feed whose numbers end at 5, begin again after a minute, and are late again.
     w.send(
         t::MARKET_DATA,
         "ABC",
@@ -644,8 +644,8 @@ fn prices_of_the_past_are_those_that_were_decided_upon() {
     );
 }
 
-/// A transaction took all ticks first: an order traded at a price that came after it, and the audit
-/// showed that price.
+/// Regression: a transaction processed all ticks first. An order traded at a later price, and the
+/// audit showed that price.
 #[test]
 fn an_order_and_a_tick_of_one_transaction_are_decided_in_the_order_of_their_times() {
     for (wait_ms, fill) in [(10, 1_000_000), (0, 1_010_000)] {
@@ -683,8 +683,8 @@ fn an_order_and_a_tick_of_one_transaction_are_decided_in_the_order_of_their_time
     }
 }
 
-/// A reader is a connection and a wait: one for each order would take hours for a day of a busy
-/// user.
+/// A reader is a connection and a wait. One reader for each order would take hours for a day of a
+/// busy user.
 #[test]
 fn the_prices_of_many_orders_take_no_more_readers_than_that_of_one() {
     let mut w = World::new();

@@ -1,6 +1,6 @@
-//! The audit log as an auditor meets it: is it whole, what does it say about an order, and does a
-//! copy of it prove itself? Rows A1 and A2, on real roles over a log in memory, whose records are
-//! then tampered with at will.
+//! The audit log from the view of an auditor: integrity, the history of an order, and exports that
+//! prove themselves. Rows A1 and A2, with the real roles over a log in memory. The tests then
+//! tamper with its records.
 
 mod anchors;
 mod bound;

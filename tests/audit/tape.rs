@@ -1,5 +1,4 @@
-//! A log whose records lie open: everything of a real one, copied out, to be changed, dropped,
-//! moved and read again.
+//! A copy of all records of a log. Tests change, drop and move the records, and read them again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,14 +29,14 @@ pub struct Tape {
     pub partitions: BTreeMap<TopicPartition, Vec<Kept>>,
     /// Committed offsets of `audit`.
     pub audited: BTreeMap<TopicPartition, u64>,
-    /// How many readers were asked for so far.
+    /// Number of readers so far.
     pub readers: Arc<AtomicUsize>,
 }
 
 pub const GROUP: &str = "processor-audit";
 
 impl Tape {
-    /// Everything of a log.
+    /// Copies all records of a log.
     pub fn of(log: &dyn Log, topics: &TopicTable) -> Tape {
         let mut partitions = BTreeMap::new();
         let mut audited = BTreeMap::new();
@@ -106,7 +105,7 @@ impl Tape {
             .expect("a readable log")
     }
 
-    /// The one chain that is damaged; all others must be good.
+    /// The only damaged chain; all others must be whole.
     pub fn damaged(&self, anchors: &[Anchor]) -> ChainReport {
         let mut bad: Vec<_> = self
             .verify(anchors)
@@ -117,7 +116,7 @@ impl Tape {
         bad.remove(0)
     }
 
-    /// Where the entries of a chain are: partition of the audit log, and places in it.
+    /// Location of a chain's entries: partition of the audit log, and indexes in it.
     pub fn entries(&self, chain: &str) -> (TopicPartition, Vec<usize>) {
         let all = self
             .partitions
@@ -139,7 +138,7 @@ impl Tape {
         found.remove(0)
     }
 
-    /// Writes an entry anew, as somebody would who knows how hashes are made.
+    /// Changes an entry and makes its hash again, like an attacker who knows the hash rule.
     pub fn forge(
         &mut self,
         at: TopicPartition,
@@ -160,7 +159,7 @@ impl Tape {
         self.at(at)[place].value = Some(value);
     }
 
-    /// The whole chain from a place on, made to fit again.
+    /// Makes the hashes of a chain right again, from an index on.
     pub fn rewrite(&mut self, chain: &str, from: usize) {
         let (at, places) = self.entries(chain);
         let decode = |kept: &Kept| {
@@ -191,7 +190,7 @@ impl Reader for TapeReader {
         limits: Limits,
         into: &mut Records,
     ) -> Result<(), LogError> {
-        // Few at a time, so that what spans chunks is met.
+        // A few records at a time, so that some tests cross a chunk.
         for (at, k) in self
             .records
             .iter()

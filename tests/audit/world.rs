@@ -1,4 +1,4 @@
-//! The five roles on a log in memory, with a clock that the test moves, run once and copied to a
+//! The five roles on a log in memory, with a clock that the test moves. Run once and copied to a
 //! tape.
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -140,7 +140,7 @@ impl World {
         );
     }
 
-    /// Lets one role alone work until it has read everything.
+    /// Runs one role alone until all its inputs are read.
     pub fn rest_of(&mut self, role: Role) {
         let number = Role::all()
             .into_iter()
@@ -156,7 +156,7 @@ impl World {
         panic!("{role} does not come to rest");
     }
 
-    /// Lets all roles work until each has read everything.
+    /// Runs all roles until all inputs are read.
     pub fn rest(&mut self) {
         for _ in 0..20_000 {
             for role in &mut self.roles {
@@ -192,7 +192,7 @@ impl World {
     }
 }
 
-/// Some users who buy and sell two stocks, a bad command, a repeated one.
+/// Some users who buy and sell two stocks, a bad command, and a repeated command.
 pub fn busy() -> &'static Tape {
     static TAPE: OnceLock<Tape> = OnceLock::new();
     TAPE.get_or_init(|| {

@@ -1,9 +1,11 @@
-//! A request that ends a transaction, delayed on the wire until the client has given it up, retried
-//! it and begun the next transaction: the broker takes it for the end of that one. The older
-//! transaction protocol, the only one that the client library speaks, has nothing against it but a
-//! new producer epoch. Seven scripts, each on a real broker behind a proxy that holds the request
-//! back: a client that keeps its producer is torn as the table says; ours, which takes a new epoch
-//! after the suspicious log line, is whole.
+//! An EndTxn request is delayed on the wire. The client gives the request up, tries again and
+//! begins the next transaction. The broker then takes the delayed request for the end of the next
+//! transaction. The older transaction protocol is the only one that the client library speaks. Its
+//! only protection is a new producer epoch (KIP-890 closes the gap in protocol v2).
+//!
+//! Seven scripts run on a real broker behind a proxy that holds the request back. A client that
+//! keeps its producer is torn as the table says. Our client takes a new epoch after the suspicious
+//! log line, and its transactions stay whole.
 
 #![cfg(all(feature = "kafka", feature = "rocks", feature = "faults"))]
 
@@ -40,18 +42,19 @@ enum End {
     Dies,
 }
 
-/// N writes `n`, and its end is delayed. N+1 writes `a`, meets the delayed end, writes `b` (to the
-/// same partition as `a`, or to one that it has not used yet) and ends.
+/// Transaction N writes `n`, and its end is delayed. N+1 writes `a`, meets the delayed end, writes
+/// `b` and ends. `b` goes to the same partition as `a`, or to a partition that N+1 has not used
+/// yet.
 #[derive(Clone, Copy, Debug)]
 struct Script {
     n: End,
     same: bool,
     next: End,
-    /// What a reader of committed records sees of N+1 of a client that keeps its producer: right
-    /// after the delayed end, and in the end.
+    /// Records of N+1 that a read_committed reader sees if the client keeps its producer: right
+    /// after the delayed end, and at the end.
     early: &'static str,
     late: &'static str,
-    /// Whether the client was told that N+1 went well.
+    /// True if the client was told that N+1 succeeded.
     told_ok: bool,
 }
 
@@ -74,19 +77,19 @@ const fn script(
 }
 
 const SCRIPTS: [Script; 7] = [
-    // Torn: half of it is there, the other half refused.
+    // Torn: half of the transaction is there, the other half was refused.
     script(End::Commit, true, End::Commit, "a", "a", false),
-    // Whole in the end, but its first half was visible before it was decided.
+    // Whole at the end, but its first half was visible before the decision.
     script(End::Commit, false, End::Commit, "a", "ab", true),
     // Torn: an aborted record is visible, and the abort is fatal.
     script(End::Commit, true, End::Abort, "a", "a", false),
-    // Torn: an aborted record is visible although the abort went well.
+    // Torn: an aborted record is visible although the abort succeeded.
     script(End::Commit, false, End::Abort, "a", "a", true),
-    // Torn: half of a transaction of a process that died is visible.
+    // Torn: half of a dead process's transaction is visible.
     script(End::Commit, false, End::Dies, "a", "a", true),
-    // Whole: nothing of it is there, and the commit is refused.
+    // Whole: no record is there, and the commit is refused.
     script(End::Abort, true, End::Commit, "", "", false),
-    // Torn: the commit went well, and its first record is lost.
+    // Torn: the commit succeeded, but its first record is lost.
     script(End::Abort, false, End::Commit, "", "b", true),
 ];
 
@@ -95,7 +98,7 @@ fn cluster() -> &'static Cluster {
     CLUSTER.get_or_init(|| Cluster::start(1))
 }
 
-/// One installation of two topics, and whatever goes by its name.
+/// One installation of two topics, with its names.
 struct Stage {
     prefix: String,
     log: KafkaLog,
@@ -115,7 +118,7 @@ impl Stage {
         let specs = vec![spec("input"), spec("output")];
         let mut settings = KafkaSettings::new(&cluster().address());
 
-        // Also how long librdkafka waits for an answer: half of it.
+        // librdkafka waits half of this time for an answer.
         settings.transaction_timeout = Duration::from_secs(4);
         let log = KafkaLog::new(settings, Arc::new(TopicTable::new(&prefix, specs.clone())));
         log.create_topic(INPUT, &specs[0], 1).expect("a topic");
@@ -140,7 +143,7 @@ impl Stage {
         drain(producer);
     }
 
-    /// What a reader of committed records sees, without `n`.
+    /// The records that a read_committed reader sees, without `n`.
     fn visible(&self) -> String {
         let all = [(0, From::Start), (1, From::Start), (2, From::Start)];
         let mut reader = self.log.reader(OUTPUT, &all, false).expect("a reader");
@@ -168,7 +171,8 @@ impl Stage {
         seen.concat()
     }
 
-    /// The delayed end's effects show a moment after it was answered: markers are written then.
+    /// The effects of the delayed end appear a moment after its answer, when the markers are
+    /// written.
     fn wait_visible(&self, want: &str) {
         let since = Instant::now();
         while self.visible() != want {
@@ -182,7 +186,7 @@ impl Stage {
     }
 }
 
-/// A producer as anybody would make it.
+/// A plain producer.
 fn producer(transactional_id: &str) -> BaseProducer {
     let producer: BaseProducer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", cluster().address())
@@ -200,7 +204,7 @@ fn producer(transactional_id: &str) -> BaseProducer {
     producer
 }
 
-/// Waits until all that was sent has been answered.
+/// Waits until all sent requests have been answered.
 fn drain(producer: &BaseProducer) {
     let since = Instant::now();
     while producer.in_flight_count() > 0 && since.elapsed() < SOON {
@@ -208,8 +212,8 @@ fn drain(producer: &BaseProducer) {
     }
 }
 
-/// N by a bare producer: it writes `n` and ends, its request is held, and the client is told that
-/// all is well. Answers the held request.
+/// Transaction N by a bare producer: it writes `n` and ends. Its request is held, and the client is
+/// told that the end succeeded. Returns the held request.
 fn bare_first(stage: &Stage, producer: &BaseProducer, end: End) -> Arc<support::proxy::Ticket> {
     producer.begin_transaction().expect("N begins");
     stage.send(producer, 0, "n");
@@ -259,13 +263,13 @@ fn keeps_its_producer(number: usize, s: Script) {
         );
     }
 
-    // Its successor finishes what it left; without one, the broker would do so after the
-    // transaction's timeout.
+    // A successor finishes the open transaction. Without a successor, the broker would abort it
+    // after the transaction timeout.
     drop(producer(&stage.instance()));
     stage.wait_visible(s.late);
 }
 
-/// As the engine uses it: one incarnation of our member, with one record in hand.
+/// One incarnation of our member with one record in hand, as in the engine.
 fn join(stage: &Stage) -> (Box<dyn Member>, TopicPartition, u64) {
     let spec = MemberSpec {
         group: format!("{}copy", stage.prefix),
@@ -326,7 +330,8 @@ fn outputs(values: &[(u32, &str)]) -> Records {
     out
 }
 
-/// Our member: suspicion after N makes it join anew, and the delayed end is refused.
+/// Our member: a suspicion after N makes the member join again, and the broker refuses the delayed
+/// end.
 fn takes_a_new_epoch(number: usize, s: Script) {
     let stage = Stage::new(&format!("ours{number}"));
     let mut appender = stage.log.appender().expect("an appender");
@@ -362,11 +367,12 @@ fn takes_a_new_epoch(number: usize, s: Script) {
         assert!(member.suspect());
         held
     } else {
-        // Ours never aborts; one who did had our name before us.
+        // Our client never aborts. Here another producer used our transactional id before and
+        // aborted.
         bare_first(&stage, &producer(&stage.instance()), End::Abort)
     };
 
-    // This is what the engine does on suspicion.
+    // The engine does the same after a suspicion.
     let (mut member, at, offset) = join(&stage);
     assert_eq!(
         offset,
@@ -374,7 +380,7 @@ fn takes_a_new_epoch(number: usize, s: Script) {
         "N counts, or not, whatever the delayed request still wants"
     );
 
-    // Both records are written and nothing is decided when the delayed end arrives.
+    // Both records are written and the transaction is undecided when the delayed end arrives.
     let committing = s.next == End::Commit;
     let paused = faults.hold(
         ADD_OFFSETS_TO_TXN,
@@ -426,7 +432,7 @@ fn takes_a_new_epoch(number: usize, s: Script) {
 
     drop(member);
 
-    // Whoever comes next finds all of it or nothing, and continues there.
+    // The successor finds all of the transaction or none, and continues there.
     let (_, _, next) = join(&stage);
     assert_eq!(next, offset + u64::from(committing));
     stage.wait_visible(if committing { "ab" } else { "" });
@@ -435,7 +441,7 @@ fn takes_a_new_epoch(number: usize, s: Script) {
 
 #[test]
 fn a_client_that_keeps_its_producer_is_torn() {
-    // Together, since each of them mostly waits for a timeout.
+    // All at once, because each script mostly waits for a timeout.
     std::thread::scope(|scope| {
         for (i, s) in SCRIPTS.into_iter().enumerate() {
             scope.spawn(move || keeps_its_producer(i + 1, s));

@@ -1,7 +1,7 @@
-//! The same between roles. `orders` that keeps its producer (the recovery after suspicious events
-//! switched off in the real binary) shows others what it never decided. It does not get far:
-//! `orders` stops when `trading` answers what was never said; a repeat is dropped and counted by
-//! the `(task, sequence)` guard, and a loss stops `trading`.
+//! The same between roles. Here `orders` keeps its producer: the recovery after suspicious events
+//! is switched off in the real binary. `orders` then shows undecided records to others, but does
+//! not get far. `orders` stops when `trading` answers an uncommitted command. The `(task,
+//! sequence)` guard drops and counts a repeat, and a loss stops `trading`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -97,7 +97,7 @@ impl Pair {
         }
     }
 
-    /// Records that bear a name that another one bears already.
+    /// Number of records with a name that another record already has.
     fn doubled(&self, topic: TopicId) -> usize {
         let mut names = BTreeSet::new();
         let name = |r: &Seen| (r.headers["src"].clone(), r.headers["n"].clone());
@@ -114,15 +114,15 @@ impl Pair {
         status.counters.repeats_dropped
     }
 
-    /// The end of the transaction of `o2` is delayed; in the middle of that of `o3` it arrives;
-    /// then `orders` dies. Answers what the broker said to the delayed end.
+    /// The end of the transaction of `o2` is delayed and arrives in the middle of the transaction
+    /// of `o3`; then `orders` dies. Returns the broker's answer to the delayed end.
     fn delayed_end(&mut self, mut orders: Process) -> (i16, Arc<Ticket>) {
         let of = format!("{}processor-orders-1", self.installation.prefix);
         let held = cluster().faults.hold(END_TXN, &of, 1);
         self.order("o2");
         held.wait_held(SOON);
 
-        // While it waits for an answer that does not come, the next order does.
+        // While `orders` waits for an answer that does not come, the next order arrives.
         let paused = cluster().faults.hold(ADD_OFFSETS_TO_TXN, &of, 1_000);
         self.order("o3");
         paused.wait_held(SOON);
@@ -134,7 +134,7 @@ impl Pair {
     }
 }
 
-/// With `o1` filled, so that everybody works.
+/// Begins with `o1` filled, so that all roles work.
 fn begin(name: &str, dir: &Path, environment: &[(&str, &str)]) -> (Pair, Process, Process) {
     let mut pair = Pair::new(name, dir);
     let orders = pair.installation.start_with("orders", 1, environment);
@@ -145,7 +145,7 @@ fn begin(name: &str, dir: &Path, environment: &[(&str, &str)]) -> (Pair, Process
 }
 
 /// `trading` has acted on an order whose offsets were never committed. The next `orders` finds a
-/// meta record that is newer than the group's offsets, and stops before it says anything twice.
+/// meta record newer than the group's offsets, and stops before it writes a record twice.
 #[test]
 fn orders_that_keep_their_producer_are_stopped_at_the_next_start() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -156,7 +156,7 @@ fn orders_that_keep_their_producer_are_stopped_at_the_next_start() {
         "the broker takes the delayed end for that of the transaction of o3"
     );
 
-    // Nobody decided this.
+    // No client decided this transaction.
     pair.wait_event("o3", "OrderPending");
     assert_eq!(pair.doubled(t::ORDER_EVENTS), 0);
     cluster().faults.forget(&paused);
@@ -172,16 +172,16 @@ fn orders_that_keep_their_producer_are_stopped_at_the_next_start() {
     let said = tail(&again.log);
     assert_eq!(end.code(), Some(70), "{said}");
 
-    // The torn transaction left its meta record behind, but not its offsets: a start sees that
-    // before it can do damage.
+    // The torn transaction left its meta record but not its offsets. A start notices this before it
+    // can do damage.
     assert!(
         said.contains("stopped by an invariant") && said.contains("older than transaction"),
         "{said}"
     );
 }
 
-/// The same while `trading` sleeps: `orders` must not say it all again, although nobody has acted
-/// on it yet.
+/// The same while `trading` is frozen. `orders` must not write the records again, although no role
+/// has acted on them yet.
 #[test]
 fn orders_that_keep_their_producer_are_stopped_before_trading_wakes_up() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -246,9 +246,8 @@ fn orders_that_take_a_new_epoch_do_not() {
     trading.stop();
 }
 
-/// The last script: an abort that arrives late takes the first record of a committed transaction
-/// with it. Whoever writes for `orders` like that is a client that keeps its producer and aborts,
-/// which ours never does.
+/// The last script: a late abort removes the first record of a committed transaction. A plain
+/// client takes the place of `orders`. It keeps its producer and aborts, as our client never does.
 #[test]
 fn a_lost_record_stops_trading() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -289,7 +288,7 @@ fn a_lost_record_stops_trading() {
         .abort_transaction(SOON)
         .expect("librdkafka hides the timeout");
 
-    // After the abort the same sequence again, as one who goes on in place would.
+    // After the abort the same sequence again, as a client without a new producer would send it.
     producer.begin_transaction().expect("N+1 begins");
     send(&book, 1);
     held.release();

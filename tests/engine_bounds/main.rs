@@ -1,6 +1,6 @@
-//! What a transaction may contain, and what becomes of one that cannot be committed: bounded by
-//! construction, smaller when it was too much, and never tried again for ever. Over a log in memory
-//! and a clock that moves with the work.
+//! Bounds of a transaction, and the handling of transactions that cannot be committed. Transactions
+//! are bounded by construction, become smaller after a failure, and are not retried for ever. Over
+//! a log in memory and a clock that moves with the work.
 
 mod replays;
 mod world;
@@ -27,7 +27,8 @@ fn bounds(records: usize) -> TransactionBounds {
     }
 }
 
-/// Forty commands that each cause two thousand records were one transaction of eighty thousand.
+/// Regression: forty commands with two thousand outputs each made one transaction of eighty
+/// thousand records.
 #[test]
 fn a_batch_ends_early_when_there_is_enough_output() {
     let world = World::new(|_, _| None);
@@ -48,7 +49,7 @@ fn a_batch_ends_early_when_there_is_enough_output() {
         (0, 40 + u64::from(PARTITIONS))
     );
 
-    // Bytes and rows bound it likewise.
+    // Bytes and rows are bounded in the same way.
     let world = World::new(|_, _| None);
     world.send(0, (0..50).map(|i| ("a", format!("big={}", 10_000 + i))));
     world.rows((0..50).map(|i| (format!("S{i}"), vec![b'x'; 10_000])));
@@ -69,7 +70,7 @@ fn a_batch_ends_early_when_there_is_enough_output() {
     assert!(most < 60_000, "a transaction of {most} bytes");
 }
 
-/// Rows of any number and size fit; a small journal is one record as ever.
+/// Rows of any number and size fit; a small journal is still one record.
 #[test]
 fn a_journal_takes_as_many_records_as_it_needs() {
     let world = World::new(|_, _| None);
@@ -87,7 +88,7 @@ fn a_journal_takes_as_many_records_as_it_needs() {
     world.send(1, [("b", "look=S1".to_string())]);
     let mut instance = world.instance(1, LIMITS);
 
-    // No bound but that of the topic: 3 MiB of rows in one transaction.
+    // No bound except the topic's: 3 MiB of rows in one transaction.
     instance.bound_by(TransactionBounds {
         row_bytes: usize::MAX,
         ..TransactionBounds::default()
@@ -117,7 +118,7 @@ fn a_journal_takes_as_many_records_as_it_needs() {
     world.drain(&mut instance).unwrap();
     let all = world.transactions();
 
-    // Entries without rows are those of other tasks, which were woken in the same transaction.
+    // Entries without rows belong to other tasks, which were woken in the same transaction.
     let parts = all
         .iter()
         .map(|t| t.journal.iter().filter(|size| **size > 1_000).count())
@@ -130,8 +131,8 @@ fn a_journal_takes_as_many_records_as_it_needs() {
     replays::replays(&world, &instance);
 }
 
-/// A log that has no time for more than so many records: the same batch would be tried again and
-/// again.
+/// A log that is too slow for more than a fixed number of records. The same batch would be retried
+/// for ever.
 #[test]
 fn a_transaction_that_was_late_comes_back_smaller_until_one_fits() {
     for told in [true, false] {
@@ -171,7 +172,7 @@ fn a_transaction_that_was_late_comes_back_smaller_until_one_fits() {
     }
 }
 
-/// One record that nothing can make smaller: tried with the least, for as long as it takes.
+/// One record that cannot be made smaller: retried with the smallest size until the outage ends.
 #[test]
 fn an_outage_is_waited_for_without_a_limit_and_counted() {
     let world = World::new(|_, n| {
@@ -225,8 +226,8 @@ fn refuses(key: &'static [u8]) -> impl Fn(&ports::Transaction<'_>) -> Option<Tra
     }
 }
 
-/// What brokers refuse for what it is ends the role; and everything before it is done, and outages
-/// in between count for nothing.
+/// A record that brokers refuse for its content ends the role. All earlier records are committed,
+/// and outages in between do not count.
 #[test]
 fn the_third_refusal_of_the_same_record_ends_the_role() {
     let outages = Arc::new(AtomicUsize::new(0));
@@ -235,7 +236,7 @@ fn the_third_refusal_of_the_same_record_ends_the_role() {
     let r = refusals.clone();
     let refuse = refuses(b"bad");
     let world = World::new(move |tx, n| {
-        // Every second attempt meets brokers that are away.
+        // Every second attempt fails because brokers are away.
         let refused = refuse(tx)?;
         if n % 2 == 0 {
             o.fetch_add(1, Ordering::Relaxed);
@@ -277,7 +278,7 @@ fn the_third_refusal_of_the_same_record_ends_the_role() {
         .unwrap();
     assert_eq!(done, [Some(300)], "all before the record is done");
 
-    // Somebody has raised the limit.
+    // An operator has raised the limit.
     let World { log, stores, ticks } = world;
     let well = World {
         log: log.with_policy(|_, _| None),
@@ -290,8 +291,7 @@ fn the_third_refusal_of_the_same_record_ends_the_role() {
     assert_eq!(well.check().values().sum::<u64>(), 651);
 }
 
-/// A limit on what is sent at once (a broker's limit is on batches) is no reason to stop when less
-/// at a time gets through.
+/// A limit on the size of a batch does not stop the role if smaller batches get through.
 #[test]
 fn what_is_refused_only_together_gets_through_in_pieces() {
     let world = World::new(|tx, _| {
@@ -310,8 +310,8 @@ fn what_is_refused_only_together_gets_through_in_pieces() {
     assert_eq!(world.check().values().sum::<u64>(), 2_000);
 }
 
-/// State changes, journal and meta records are looked at, too: one of those used to be refused by
-/// the log, for ever.
+/// State changes, journal and meta records are checked too. Regression: the log refused such a
+/// record for ever.
 #[test]
 fn a_record_that_its_topic_can_never_take_ends_the_role_at_once() {
     let world = World::new(|_, _| None);
@@ -335,7 +335,7 @@ fn a_record_that_its_topic_can_never_take_ends_the_role_at_once() {
     assert_eq!(instance.counters().recoveries, 0);
 }
 
-/// Records that are left over belong to the assignment under which they were taken.
+/// Records left over belong to the assignment under which they were polled.
 #[test]
 fn what_is_left_goes_with_the_assignment() {
     let world = World::new(|_, _| None);
@@ -361,7 +361,7 @@ fn what_is_left_goes_with_the_assignment() {
             .try_for_each(|o: &mut engine::instance::Instance| o.step().map(drop))
             .unwrap();
 
-        // Others come and go while something is left.
+        // Other instances come and go while records are left over.
         if i % 40 == 15 && others.len() < 2 {
             let mut other = world.instance(2 + others.len() as u32, LIMITS);
             other.bound_by(bounds(700));
@@ -381,7 +381,7 @@ fn what_is_left_goes_with_the_assignment() {
     assert_eq!(world.check().values().sum::<u64>(), 600);
 }
 
-/// Tasks take turns at what a transaction may contain.
+/// Tasks take turns in the room of a transaction.
 #[test]
 fn a_low_task_number_is_no_privilege() {
     let world = World::new(|_, _| None);
@@ -391,7 +391,7 @@ fn a_low_task_number_is_no_privilege() {
 
     let mut instance = world.instance(1, LIMITS);
 
-    // Room for two records of input.
+    // Room for two input records.
     instance.bound_by(bounds(100));
     let at: Vec<_> = (0..PARTITIONS)
         .map(|p| TopicPartition::new(IN, p))
@@ -414,9 +414,9 @@ fn a_low_task_number_is_no_privilege() {
     assert_eq!(world.check().values().sum::<u64>(), 180);
 }
 
-/// What is left of one partition's backlog holds up no other, be it of the same task or of another
-/// one: each waits for as many transactions as there are partitions, at most. The other inputs of
-/// the task used to wait until all that was left was done.
+/// The rest of one partition's backlog delays no other partition, in the same task or in another.
+/// Each waits for at most as many transactions as there are partitions. Regression: the other
+/// inputs of the task waited until the whole rest was done.
 #[test]
 fn what_is_left_of_a_backlog_holds_up_no_other_partition() {
     let world = World::new(|_, _| None);
@@ -435,8 +435,8 @@ fn what_is_left_of_a_backlog_holds_up_no_other_partition() {
     world.send(0, numbered(400, "emit=60"));
     let mut longest = 0;
     for round in 0..12 {
-        // Everybody else gets a record, now before the batch is taken and now while most of it is
-        // left.
+        // All other partitions get a record, sometimes before the batch is taken and sometimes
+        // while most of the batch is left.
         for _ in 0..round {
             instance.step().unwrap();
         }
@@ -482,7 +482,7 @@ fn what_is_left_of_a_backlog_holds_up_no_other_partition() {
 }
 
 /// Beside a backlog, an order in a quiet partition waits for a short transaction and not for a full
-/// batch, and then has one for itself.
+/// batch. The order then has a transaction of its own.
 #[test]
 fn a_quiet_partition_waits_for_short_turns_only() {
     let world = World::new(|_, _| None);
@@ -512,7 +512,7 @@ fn a_quiet_partition_waits_for_short_turns_only() {
 
         waits.push((world.ticks.0.load(Ordering::Relaxed) - sent) / 1_000);
 
-        // The next one comes a quarter of a second later.
+        // The next order comes a quarter of a second later.
         let until = world.ticks.0.load(Ordering::Relaxed) + 250_000;
         while world.ticks.0.load(Ordering::Relaxed) < until && !world.is_drained() {
             instance.step().unwrap();
@@ -521,8 +521,8 @@ fn a_quiet_partition_waits_for_short_turns_only() {
 
     assert!(!world.is_drained(), "the backlog lasted");
 
-    // Alone it takes 5 ms. It comes between two transactions here; in the middle of one, it waits
-    // for the rest of that, too.
+    // Alone it takes 5 ms. Here it comes between two transactions. In the middle of a transaction
+    // it would also wait for the rest of that transaction.
     assert!(waits[1..].iter().all(|ms| *ms <= 15), "{waits:?} ms");
     let short = world
         .transactions()
@@ -539,7 +539,7 @@ fn a_quiet_partition_waits_for_short_turns_only() {
         "four times a commit's time at most: {short} records"
     );
 
-    // Then nobody else is there, and batches are full again.
+    // Afterwards no other partition has records, and batches are full again.
     world.drain(&mut instance).unwrap();
     let largest = world
         .transactions()
@@ -553,8 +553,8 @@ fn a_quiet_partition_waits_for_short_turns_only() {
     assert!(largest > 9_000, "{largest}");
 }
 
-/// One unread wake-up is as good as many: an instance that began anew again and again used to add
-/// one each time.
+/// One unread wake-up has the same effect as many. Regression: an instance with repeated recoveries
+/// added a wake-up each time.
 #[test]
 fn wake_ups_do_not_pile_up() {
     let world =
@@ -567,8 +567,8 @@ fn wake_ups_do_not_pile_up() {
         .sum();
     assert_eq!(instance.counters().recoveries, 40);
 
-    // Forty attempts with up to two seconds between them are a little more than a minute: one each
-    // ten seconds and task.
+    // Forty attempts with up to two seconds between them are a little more than a minute: one
+    // wake-up per task in ten seconds.
     assert!(sent <= u64::from(PARTITIONS) * 9, "{sent} wake-ups");
 }
 
@@ -601,7 +601,7 @@ fn reading_a_large_table_takes_no_turn_for_itself() {
     replays::replays(&world, &instance);
 }
 
-/// How a backlog was cut into transactions changes nothing of what comes out.
+/// The split of a backlog into transactions has no effect on the outputs.
 #[test]
 fn other_bounds_lead_to_the_same_state_and_output() {
     let mut known = None::<(Vec<String>, Vec<_>)>;
@@ -646,7 +646,7 @@ fn other_bounds_lead_to_the_same_state_and_output() {
         world.drain(&mut instance).unwrap();
         replays::replays(&world, &instance);
 
-        // Tasks may take turns at a partition of output; what each of them says stays in order.
+        // Tasks may take turns in an output partition, but the output of each task stays in order.
         let mut out = world.outputs();
         out.sort_by_key(|(_, line)| line.as_bytes()[0]);
         let got = (digests(&instance), out);

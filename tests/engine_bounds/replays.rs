@@ -1,4 +1,4 @@
-//! Whatever a transaction was made of, its journal says enough to do it again.
+//! For a transaction of any content, the journal is enough to replay the transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use wire::trade::Trade;
 
 use super::world::{self, World};
 
-/// Replays every task of a world and compares with what runs.
+/// Replays every task of a world and compares the result with the running tasks.
 pub fn replays(world: &World, instance: &Instance) {
     let logic = world::factory(&world.ticks);
     let counts: Vec<u32> = world::table()
@@ -70,8 +70,8 @@ fn compare(
             .run(MemoryStores::default().open(task).unwrap(), &goal)
             .unwrap();
 
-        // The goal's digest is not known here as such, so the end counts as a divergence; a real
-        // one names the transaction in which it happened.
+        // The digest of the goal is not known here, so the end counts as a divergence. A real
+        // divergence names its transaction.
         assert_eq!(
             (replayed.transactions, replayed.digest.to_string()),
             (transaction, digest.clone()),
@@ -109,7 +109,7 @@ fn compare(
 
 const PARTITIONS: u32 = 2;
 
-/// All topics of a system, with nothing in them, and their partition counts.
+/// All topics of a system without records, and their partition counts.
 fn floor() -> (LocalLog, Arc<TopicTable>, Arc<[u32]>) {
     let names = Arc::new(topics::table(""));
     let log = LocalLog::in_memory(&names).with_topics(&names);
@@ -178,9 +178,9 @@ fn append(a: &mut dyn ports::Appender, log: &LocalLog, topic: TopicId, key: &str
     .unwrap();
 }
 
-/// Vendors' records of 2 KB for each listing, or a few of the largest that are taken, all of them
-/// used by what waited: one journal record of more than a topic takes, for ever. With little room,
-/// the same system is cut into many small transactions.
+/// Vendor records of 2 KB for each listing, or a few records of the largest size, all of them used
+/// by the waiting commands. Regression: the journal record was larger than its topic accepts, for
+/// ever. With small bounds, the same work is split into many small transactions.
 #[test]
 fn orders_and_trading_get_past_large_listings() {
     for (listings, bytes, tight) in [(700, 2_200, false), (18, 60_000, false), (40, 300, true)] {
@@ -275,8 +275,8 @@ fn orders_and_trading_get_past_large_listings() {
     }
 }
 
-/// A journal from before inputs were merged by log time is replayed input by input: the order
-/// traded at the tick that came after it.
+/// A journal from before inputs were merged by log time is replayed input by input. The order
+/// traded at a later tick, and the replay must do the same.
 #[test]
 fn a_transaction_is_replayed_in_the_order_in_which_it_was_made() {
     for (rules, fills_at) in [(9, 1_010_000), (RoleSettings::default().rules, 1_000_000)] {

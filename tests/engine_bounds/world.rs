@@ -1,5 +1,5 @@
-//! A log in memory whose commits end as a test says, a clock that moves with the work, and a role
-//! that does what its records tell it.
+//! A log in memory, a clock that moves with the work, and a role that executes the instructions in
+//! its records. The test decides the end of each commit.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,7 +53,7 @@ pub fn table() -> Arc<TopicTable> {
     ))
 }
 
-/// Moves when a record is processed, when a transaction ends, and when somebody sleeps.
+/// Moves with each processed record, each ended transaction and each sleep.
 #[derive(Clone, Default)]
 pub struct Ticks(pub Arc<AtomicU64>);
 
@@ -72,8 +72,8 @@ impl Clock for Ticks {
     }
 }
 
-/// Does what a record says: `emit=N` writes N records, `look=K` uses a row, `big=N` keeps N bytes
-/// of state. Counts records by key.
+/// Executes a record: `emit=N` writes N records, `look=K` uses a row, `big=N` keeps N bytes of
+/// state. Counts records by key.
 struct Does(Ticks);
 
 impl RoleLogic for Does {
@@ -153,15 +153,15 @@ pub fn factory(ticks: &Ticks) -> Box<dyn RoleFactory> {
     Box::new(Doing(spec, ticks.clone()))
 }
 
-/// How a transaction is to end, by its output; none: well. The second figure counts transactions.
+/// Decides the end of a transaction from its output; none is success. The second argument counts
+/// transactions.
 pub type Policy = Arc<dyn Fn(&Transaction<'_>, usize) -> Option<TransactionOutcome> + Send + Sync>;
 
-/// What a transaction held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tx {
     pub records: usize,
     pub bytes: usize,
-    /// Journal records, by size.
+    /// Sizes of the journal records.
     pub journal: Vec<usize>,
     pub offsets: Vec<(TopicPartition, u64)>,
     pub committed: bool,
@@ -172,7 +172,7 @@ pub struct Told {
     inner: LocalLog,
     policy: Policy,
     pub seen: Arc<Mutex<Vec<Tx>>>,
-    /// Records that were read of the broadcast table.
+    /// Number of records read from the broadcast table.
     pub table_rows: Arc<AtomicU64>,
     ticks: Ticks,
 }
@@ -270,7 +270,7 @@ impl Log for Told {
 }
 
 impl Told {
-    /// The same log, whose commits end otherwise.
+    /// The same log with another policy.
     pub fn with_policy(
         self,
         policy: impl Fn(&Transaction<'_>, usize) -> Option<TransactionOutcome> + Send + Sync + 'static,
@@ -331,7 +331,7 @@ impl World {
         }
     }
 
-    /// Appends records of one partition: key and what to do.
+    /// Appends records to one partition: key and instruction.
     pub fn send<'a>(&self, partition: u32, records: impl IntoIterator<Item = (&'a str, String)>) {
         let mut appender = self.log.appender().unwrap();
         for (key, value) in records {
@@ -422,7 +422,7 @@ impl World {
             .collect();
         let committed = self.log.group_offsets("does", &at).unwrap();
 
-        // Every task is woken when it begins to run; that record may still be on its way.
+        // Every task is woken when it begins to run; this record may still be in flight.
         let due = |at: &TopicPartition| {
             self.log
                 .bounds(*at)
@@ -436,7 +436,7 @@ impl World {
             .all(|(at, c)| c.unwrap_or(0) == due(at))
     }
 
-    /// Steps until everything sent is committed, wake-ups included.
+    /// Steps until all sent records are committed, wake-ups included.
     pub fn drain(&self, instance: &mut Instance) -> Result<(), FatalError> {
         for _ in 0..200_000 {
             instance.step()?;
@@ -475,7 +475,7 @@ impl World {
             .collect()
     }
 
-    /// Every record counted once, in order; answers how many of each key.
+    /// Checks that every record was counted once, in order; returns the count of each key.
     pub fn check(&self) -> BTreeMap<String, u64> {
         let mut last = BTreeMap::<String, u64>::new();
         for (_, line) in self.outputs() {
@@ -508,7 +508,7 @@ pub fn digests(instance: &Instance) -> Vec<String> {
         .collect()
 }
 
-/// How often a record with this key stands in a transaction's output.
+/// True if a transaction's output contains a record with this key.
 pub fn writes(tx: &Transaction<'_>, topic: TopicId, key: &[u8]) -> bool {
     tx.outputs
         .iter()

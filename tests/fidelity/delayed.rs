@@ -1,6 +1,7 @@
-//! The request that ends transaction N is held on the wire; the client times out, tries again on
-//! another connection, and is told Ok. The held request arrives in the middle of N+1. What that did
-//! on Apache Kafka 4.4 with a client of the old protocol was measured; the model must do the same.
+//! The request that ends transaction N is held on the wire. The client times out, tries again on
+//! another connection, and is told Ok. The held request arrives in the middle of N+1. The effect
+//! was measured on Apache Kafka 4.4 with a client of the old protocol, and the model must do the
+//! same.
 
 use super::client::pause;
 use super::model::{self, Model};
@@ -15,8 +16,9 @@ enum End {
     Dies,
 }
 
-/// How N ends; whether the second half of N+1 goes to a new partition; how N+1 ends. Then what was
-/// seen: the answer to the second half, the answer to the end, partition 0, partition 1.
+/// The end of N; true if the second half of N+1 goes to a new partition; the end of N+1. Then the
+/// measured results: the answer to the second half, the answer to the end, partition 0, partition
+/// 1.
 const MEASURED: [(End, bool, End, [&str; 4]); 7] = [
     (
         End::Commit,
@@ -113,8 +115,8 @@ fn a_delayed_end_does_to_the_next_transaction_what_it_was_seen_to_do() {
     }
 }
 
-/// The same with a new producer in between, which is what our client does after a time-out: whole,
-/// all seven times.
+/// The same with a new producer in between, as our client does after a timeout: whole, all seven
+/// times.
 #[test]
 fn with_a_new_producer_the_next_transaction_is_whole() {
     for (i, (n, new_partition, next, _)) in MEASURED.into_iter().enumerate() {

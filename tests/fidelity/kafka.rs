@@ -1,4 +1,4 @@
-//! The scripts' view of a real broker, through the bare client.
+//! The scripts on a real broker, through the bare client.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ struct Kafka {
     open: Vec<ThreadedProducer<Quiet>>,
 }
 
-/// Runs a script on topics of its own.
+/// Runs a script on separate topics.
 pub fn observe(name: &str, script: fn(&mut dyn Side) -> Vec<String>) -> Vec<String> {
     let prefix = broker::unique_prefix(&format!("fidelity-{name}"));
     let table = std::sync::Arc::new(table(&prefix));
@@ -88,7 +88,7 @@ impl Kafka {
             .expect("a consumer")
     }
 
-    /// Stable end and end.
+    /// Last stable offset and end offset.
     fn bounds(&self, partition: u32) -> (i64, i64) {
         let at = |committed| {
             self.consumer(committed)
@@ -149,8 +149,8 @@ impl Side for Kafka {
         list.add_partition_offset(&self.names.0, 0, Offset::Offset(next as i64))
             .expect("an offset");
 
-        // Metadata of a consumer that never joined has generation -1. A stranger's is that of a
-        // member of a group that this one does not know of.
+        // A consumer that never joined has generation -1. A stranger is a member of a group that
+        // this group does not know.
         let consumer = self.consumer(true);
         if as_stranger {
             consumer
@@ -165,7 +165,7 @@ impl Side for Kafka {
 
         let metadata = consumer.group_metadata().expect("metadata");
         if as_stranger {
-            // It leaves; its name is not known any more.
+            // The member leaves, so the group no longer knows its member id.
             drop(consumer);
             std::thread::sleep(Duration::from_millis(500));
         }

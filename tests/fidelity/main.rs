@@ -1,10 +1,10 @@
-//! Is the simulation's model of a cluster like a cluster? Two kinds of evidence:
+//! Compares the simulation's model of a cluster with a real cluster, in two ways:
 //!
-//! * The suite that every log must pass (`support/conformance.rs`), which runs on a real broker in
-//!   `log_kafka`, runs on the model here.
+//! * The conformance suite of all logs (`support/conformance.rs`) runs on a real broker in
+//!   `log_kafka`, and on the model here.
 //! * Scripts of the bare transaction protocol, below the port, run on the model and on a real
-//!   broker (feature `kafka`), and must observe the same: answers by kind, what committed readers
-//!   see, where partitions end, what a group has committed.
+//!   broker (feature `kafka`). Both must give the same observations: answers by kind, records that
+//!   read_committed readers see, ends of partitions, committed offsets of a group.
 
 // Other test programs use other parts of the simulation.
 #![allow(dead_code)]
@@ -96,7 +96,7 @@ on_the_model! {
     the_cluster_has_one_identity
 }
 
-/// Every script on the model, and on a broker if this build has one.
+/// Every script on the model, and on a broker if this build has Kafka.
 #[test]
 fn scripts_observe_the_same() {
     for (name, script) in scripts::ALL {

@@ -1,4 +1,4 @@
-//! The scripts' view of the model.
+//! The scripts on the model.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -37,7 +37,7 @@ pub fn observe(script: fn(&mut dyn Side) -> Vec<String>) -> Vec<String> {
     run(move |m| script(m))
 }
 
-/// Runs anything on a new cluster.
+/// Runs any code on a new cluster.
 pub fn run(script: impl FnOnce(&mut Model) -> Vec<String> + 'static) -> Vec<String> {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let out = seen.clone();

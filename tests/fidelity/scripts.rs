@@ -1,28 +1,29 @@
-//! The scripts, and what they must observe. A producer is named by its transactional id; opening
-//! one again is what a restart does.
+//! The scripts and their expected observations. A producer is named by its transactional id.
+//! Opening an id again has the effect of a restart.
 
-/// A cluster at the level of the transaction protocol. Partitions are those of one topic, with
-/// numbers; the group is one group.
+/// A cluster at the level of the transaction protocol, with the numbered partitions of one topic
+/// and one group.
 pub trait Side {
-    /// A new producer under an id; its predecessor is fenced and finished when this returns.
+    /// A new producer under an id. The predecessor is fenced and its transaction finished when this
+    /// returns.
     fn open(&mut self, id: &str) -> usize;
     fn begin(&mut self, producer: usize) -> String;
-    /// Writes a record and waits until it is there or refused.
+    /// Writes a record and waits until the record is there or refused.
     fn send(&mut self, producer: usize, partition: u32, value: &str) -> String;
-    /// Adds an offset of input partition 0, as nobody in particular (generation -1) or as a member
-    /// that the group does not know.
+    /// Adds an offset of input partition 0, either without a membership (generation -1) or as a
+    /// member that the group does not know.
     fn offset(&mut self, producer: usize, next: u64, as_stranger: bool) -> String;
     fn commit(&mut self, producer: usize) -> String;
     fn abort(&mut self, producer: usize) -> String;
-    /// What a committed reader sees, when nothing more is about to be decided.
+    /// The records that a read_committed reader sees, when no decision is pending.
     fn visible(&mut self, partition: u32) -> String;
     /// Waits until all markers are written.
     fn settle(&mut self, partition: u32);
-    /// Whether something undecided stands at the end, and the end.
+    /// True if an undecided transaction stands at the end; and the end offset.
     fn ends(&mut self, partition: u32) -> String;
     /// The group's stable offset of input partition 0: `none`, `pending` or a number.
     fn committed(&mut self) -> String;
-    /// Waits until the coordinator has given up what stays open.
+    /// Waits until the coordinator has aborted the expired transaction.
     fn outlive_the_timeout(&mut self, partition: u32);
 }
 
@@ -40,7 +41,7 @@ pub const ALL: &[(&str, Script)] = &[
     ("two-partitions", two_partitions),
 ];
 
-/// What each script observes, on any cluster.
+/// Observations of each script, on any cluster.
 pub fn expected(name: &str) -> Vec<String> {
     let lines: &[&str] = match name {
         "commit" => &[
@@ -121,8 +122,8 @@ fn abort(s: &mut dyn Side) -> Vec<String> {
     seen
 }
 
-/// A second producer under the same id finishes what the first left, and the first can do nothing
-/// more.
+/// A second producer under the same id finishes the first one's transaction. All later requests of
+/// the first are refused.
 fn fenced(s: &mut dyn Side) -> Vec<String> {
     let old = s.open("p");
     s.begin(old);
@@ -146,7 +147,7 @@ fn timeout(s: &mut dyn Side) -> Vec<String> {
     seen
 }
 
-/// What is committed stays out of sight behind what is open.
+/// Committed records behind an open transaction stay invisible.
 fn interleaved(s: &mut dyn Side) -> Vec<String> {
     let p = s.open("p");
     let q = s.open("q");
@@ -183,7 +184,8 @@ fn stranger(s: &mut dyn Side) -> Vec<String> {
     seen
 }
 
-/// Offsets of an open transaction hide those before them, until a successor has finished it.
+/// Offsets of an open transaction hide the earlier offsets, until a successor has finished the
+/// transaction.
 fn pending(s: &mut dyn Side) -> Vec<String> {
     let p = s.open("p");
     s.begin(p);

@@ -1,4 +1,5 @@
-//! What people write: the configuration in all its layers, listings, and any record for `tail`.
+//! Inputs written by people: the configuration in all its layers, listings, and any record for
+//! `tail`.
 
 use std::path::Path;
 
@@ -156,7 +157,7 @@ fn read_config(bytes: &[u8]) -> u64 {
                 config.properties.len().min(3) as u8,
             ],
         ]),
-        // What was wrong, without the value that it was.
+        // The kind of error, without the wrong value.
         Err(e) => {
             let said = e.message.split('`').next().unwrap_or_default();
             let said = if said.starts_with("-X") { "-X" } else { said };

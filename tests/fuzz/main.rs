@@ -1,10 +1,10 @@
-//! Every decoder and the configuration parser against hostile bytes: nothing may panic, and what is
-//! decoded, encoded and decoded again is the same.
+//! Every decoder and the configuration parser against hostile bytes. No input may cause a panic,
+//! and a decoded value that is encoded and decoded again must be the same.
 //!
-//! Valid samples are mutated (flips, cuts, splices, lengths that lie, words from other places); an
-//! input that leads to an answer not seen before joins the samples, so the search goes deeper by
-//! itself. It is seeded and repeats exactly. `tests/fuzz_corpus` holds the shortest input found for
-//! each answer, and all that ever broke something; they are read first, every time.
+//! Valid samples are mutated: flips, cuts, splices, false lengths, words from other places. An
+//! input with a new answer joins the samples, so the search goes deeper by itself. The search is
+//! seeded and repeats exactly. `tests/fuzz_corpus` holds the shortest input found for each answer,
+//! and all inputs that ever found a defect. Each run reads them first.
 //!
 //! ```text
 //! cargo test --test fuzz                                      100 000 inputs for each target
@@ -26,11 +26,11 @@ use std::time::Instant;
 use mutate::Mutator;
 use targets::Target;
 
-/// How many inputs each target gets when nothing else is said.
+/// Default number of inputs for each target.
 const INPUTS: u64 = 100_000;
-/// Longest input worth its time.
+/// Longest input that is worth its time.
 const LENGTH_MAX: usize = 4096;
-/// How many answers of a target are kept as samples and in the corpus.
+/// Number of answers of a target that are kept as samples and in the corpus.
 const KEPT_MAX: usize = 60;
 
 struct Options {
@@ -41,7 +41,7 @@ struct Options {
 }
 
 impl Options {
-    /// Words that are meant for other test programs (`cargo test some_name`) are passed over.
+    /// Skips words that are meant for other test programs (`cargo test some_name`).
     fn read(args: impl Iterator<Item = String>) -> Options {
         let mut options = Options {
             inputs: None,
@@ -72,7 +72,7 @@ impl Options {
 }
 
 thread_local! {
-    /// The input in hand, for the message of a panic.
+    /// The present input, for the message of a panic.
     static IN_HAND: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -195,7 +195,7 @@ impl<'a> Campaign<'a> {
         inputs
     }
 
-    /// True if the answer is a new one.
+    /// Runs one input; true if the answer is new.
     fn one(&mut self, input: &[u8]) -> bool {
         IN_HAND.with(|hand| {
             let mut hand = hand.borrow_mut();
@@ -238,7 +238,7 @@ fn corpus_dir(target: &str) -> PathBuf {
         .join(target)
 }
 
-/// In order of their names, so that a run repeats.
+/// In the order of their names, so that a run repeats.
 fn read_corpus(target: &str) -> Vec<Vec<u8>> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(corpus_dir(target))
         .into_iter()

@@ -1,6 +1,6 @@
-//! New inputs from old ones.
+//! Makes new inputs from old ones.
 
-/// A small generator; good enough to shake bytes, and the same everywhere.
+/// A small generator, good enough for mutations, and the same on every machine.
 pub struct Mutator(u64);
 
 const NUMBERS: [u64; 20] = [
@@ -38,7 +38,7 @@ impl Mutator {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Below `n`; 0 if that is 0.
+    /// Below `n`; 0 if `n` is 0.
     fn below(&mut self, n: usize) -> usize {
         if n == 0 {
             0
@@ -47,7 +47,7 @@ impl Mutator {
         }
     }
 
-    /// Fills `into` with something close to a sample, and now and then with noise.
+    /// Fills `into` with bytes close to a sample, and now and then with noise.
     pub fn make(&mut self, samples: &[Vec<u8>], words: &[&[u8]], into: &mut Vec<u8>) {
         into.clear();
         if samples.is_empty() || self.below(64) == 0 {
@@ -59,7 +59,8 @@ impl Mutator {
         let which = self.below(samples.len());
         into.extend_from_slice(&samples[which]);
 
-        // Mostly one or two changes: a thousand of them lead nowhere but to the first check.
+        // Mostly one or two changes, because an input with a thousand changes already fails the
+        // first check.
         let most = 1 << self.below(4);
         for _ in 0..=self.below(most) {
             self.change(samples, words, into);
@@ -89,8 +90,8 @@ impl Mutator {
                 let noise: Vec<u8> = (0..=self.below(4)).map(|_| self.next() as u8).collect();
                 b.splice(at..at, noise);
             }
-            // A length that lies: as one byte, or little or big endian of any width, or in
-            // seven-bit groups.
+            // A false length: as one byte, or little or big endian of any width, or in seven-bit
+            // groups.
             6 | 7 => self.number(at, b),
             8 => {
                 let end = (at + self.below(24)).min(b.len());

@@ -1,5 +1,5 @@
-//! What is thrown at, with valid samples to begin from. A target answers with a number that tells
-//! outcomes apart: which fault, or which shape of value.
+//! The fuzz targets with their valid samples. A target returns a number that distinguishes its
+//! results: the fault, or the shape of the value.
 
 use std::sync::{Arc, OnceLock};
 
@@ -30,13 +30,12 @@ use wire::portfolio::PortfolioRecord;
 use wire::trade::{ReferencePrice, Trade};
 use wire::{command, control, instrument, tick, topics};
 
-/// Something that reads bytes.
 pub struct Target {
     pub name: &'static str,
-    /// Its share of a campaign.
+    /// Share of a campaign.
     pub weight: u64,
     pub samples: fn() -> Vec<Vec<u8>>,
-    /// Bytes that mean something to it.
+    /// Byte strings with a meaning for the target.
     pub words: &'static [&'static [u8]],
     pub run: fn(&[u8]) -> u64,
 }
@@ -219,7 +218,7 @@ const WORDS: &[&[u8]] = &[
     b"\x91",
 ];
 
-/// Tells answers apart.
+/// A number that distinguishes answers.
 pub fn answer(parts: &[&[u8]]) -> u64 {
     let mut h = 0xcbf2_9ce4_8422_2325_u64;
     for part in parts {
@@ -510,7 +509,8 @@ fn events() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Decoded, encoded and decoded: the same. The texts of all faults are the answer.
+/// Decodes, encodes and decodes again; both values must be the same. The texts of all faults are
+/// the answer.
 macro_rules! there_and_back {
     ($bytes:expr, $($kind:ty),*) => {{
         let mut said: Vec<&[u8]> = Vec::new();
@@ -588,7 +588,7 @@ fn read_meta(bytes: &[u8]) -> u64 {
                 assert_eq!(<$kind>::decode(&value.encode()).expect("what was encoded"), value);
                 said.push("ok".to_string());
             }
-            // Versions apart: there are many.
+            // Without the version number, because there are many versions.
             Err(e) => said.push(e.to_string().split("format").next().unwrap_or_default().to_string()),
         })*};
     }
@@ -601,7 +601,7 @@ fn read_meta(bytes: &[u8]) -> u64 {
                 Some(part)
             );
 
-            // A part alone completes nothing.
+            // One part alone completes no entry.
             assert!(!matches!(Assembler::default().take(bytes), Ok(Some(_))));
             said.push("part".to_string());
         }
@@ -686,7 +686,7 @@ fn read_batch(bytes: &[u8]) -> u64 {
     }
 }
 
-/// One byte says which.
+/// The first byte selects the kind.
 fn log_values() -> Vec<Vec<u8>> {
     let row = br#"{"v":1,"number":3,"name":"t","partitions":2,"compact":true,"append_time":false,"record_bytes_max":9}"#;
     let progress = log_local::format::put_progress(Default::default());
@@ -757,7 +757,7 @@ fn read_state(bytes: &[u8]) -> u64 {
     let (key, value) = rest.split_at(usize::from(*length).min(rest.len()));
     match show::show(role, key, value) {
         Some((shown, value)) => {
-            // Ids have no slash; the name of a source may have.
+            // Ids have no slash; the name of a source may have one.
             assert!(
                 key.contains(&b'/') || key.starts_with(&show::prefix(role, &shown)),
                 "{shown}"
@@ -836,7 +836,7 @@ fn read_decimal(bytes: &[u8]) -> u64 {
     .map(u8::from)])
 }
 
-/// One byte says to which role and topic a record goes.
+/// The first byte selects role and topic of a record.
 fn role_inputs() -> Vec<Vec<u8>> {
     let to = |which: u8, values: Vec<Vec<u8>>| {
         values.into_iter().map(move |v| [&[which], &v[..]].concat())
@@ -848,7 +848,7 @@ fn role_inputs() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Whatever a client writes, a role answers or puts it aside; it never stops.
+/// For any input of a client, a role writes an answer or a dead letter, and never stops.
 fn run_roles(bytes: &[u8]) -> u64 {
     static TABLES: OnceLock<Arc<Tables>> = OnceLock::new();
     let tables = TABLES.get_or_init(|| {
@@ -902,7 +902,7 @@ fn run_roles(bytes: &[u8]) -> u64 {
 
     let at = TopicPartition::new(topic, 0);
 
-    // Twice, so that what the first one left behind is read again.
+    // Twice, so that the second run reads the state of the first.
     for (offset, key) in keys.iter().chain(keys).enumerate() {
         let record = Record {
             at,

@@ -1,4 +1,4 @@
-//! Who may see what, over HTTP.
+//! Access rights over HTTP.
 
 use gateway::GatewaySettings;
 use gateway::access::{AccessControl, new_admin_token, new_token};
@@ -7,7 +7,7 @@ use ports::LogError;
 
 use crate::support::{Sse, World, ask, count, request, settings};
 
-/// Stands for an admin among users.
+/// Marks an admin in a list of users.
 const ADMIN: &str = "";
 
 pub fn tokens(users: &[&str]) -> (tempfile::NamedTempFile, Vec<String>) {
@@ -95,7 +95,7 @@ async fn a_token_opens_its_user_and_an_admins_opens_all() {
     assert_eq!(mine.numbers(1).await, [1]);
     assert!(count(&running.gateway, |m| &m.denied) >= 18);
 
-    // A token that is taken away ends the streams that it opened.
+    // A removed token ends the streams that were opened with it.
     let kept = std::fs::read_to_string(file.path())
         .expect("readable")
         .lines()
@@ -176,7 +176,7 @@ async fn web_pages_of_other_sites_get_nothing() {
     running.stop().await;
 }
 
-/// A proxy that says our own address in `Host` made an open gateway everybody's.
+/// Regression: a proxy that sent our own address in `Host` opened an open gateway to everyone.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_proxy_passed_on_is_answered_with_tokens_or_when_told_to() {
     let world = World::new();
@@ -222,8 +222,8 @@ async fn what_a_proxy_passed_on_is_answered_with_tokens_or_when_told_to() {
     }
 }
 
-/// Whatever can be got answers HEAD; whatever refuses a method names those that it has; one path
-/// has one spelling.
+/// Every resource with GET also answers HEAD. A refused method gets a list of the allowed methods.
+/// Each path has only one spelling.
 #[tokio::test(flavor = "multi_thread")]
 async fn methods_and_spellings() {
     let world = World::new();
@@ -404,7 +404,8 @@ async fn wrong_requests_are_explained() {
     running.stop().await;
 }
 
-/// Ids may have any printable character but `/`; in a path some of them are written with a `%`.
+/// Ids may contain any printable character but `/`. In a path some of these characters need a `%`
+/// escape.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_user_that_may_exist_can_be_asked_for() {
     let world = World::new();
@@ -470,7 +471,7 @@ async fn more_connections_than_allowed_are_told_to_come_back() {
         200
     );
 
-    // A WebSocket is a connection like any other.
+    // A WebSocket counts as a connection too.
     crate::support::until("a place is free", || {
         count(&running.gateway, |m| &m.connections) == 1
     })

@@ -1,4 +1,4 @@
-//! Price alerts: told once, after what was waiting, however many gateways there are and whoever
+//! Price alerts: each fires once, after the older notifications, for any number of gateways and
 //! restarts.
 
 use std::time::Duration;
@@ -36,7 +36,7 @@ async fn set(running: &RunningGateway, user: &str, id: &str, wish: Value) -> Val
     answer
 }
 
-/// How often an alert fired, by the log.
+/// Number of firings of an alert in the log.
 fn fired(world: &World, user: &str, id: &str) -> usize {
     let key = format!("{user}/fired/{id}");
     world
@@ -122,7 +122,7 @@ async fn an_alert_fires_once_and_is_told_after_the_fills() {
 
     assert_eq!(fired(&world, "502", "up"), 0);
 
-    // Who was away learns of it too; until it is set anew, which arms it again.
+    // A client that was away gets the alert too. Setting the alert again arms it.
     let mut late = Sse::after(running.address, "501", 3).await;
     late.next().await.expect("hello");
     assert_eq!(late.next().await.expect("told").event, "price_alert");
@@ -190,7 +190,7 @@ async fn an_alert_survives_restarts_and_twins_and_fires_once() {
 
     first.stop().await;
 
-    // The price comes while no gateway runs, and goes again.
+    // While no gateway runs, the price rises above the limit and falls again.
     price(&world, "AAPL", 1_000_000);
     price(&world, "AAPL", 10_000);
     let second = world.gateway(settings()).await;
@@ -199,7 +199,7 @@ async fn an_alert_survives_restarts_and_twins_and_fires_once() {
     })
     .await;
 
-    // Twins of the same number, one of which is being pushed out.
+    // Twins of the same number; the newer one replaces the older.
     let third = world.gateway(settings()).await;
     price(&world, "AAPL", 2_000_000);
     until("the other fires too", || fired(&world, "501", "b") >= 1).await;

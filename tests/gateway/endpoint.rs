@@ -1,4 +1,4 @@
-//! Where webhooks are sent to in tests.
+//! Webhook endpoints of the tests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
-/// One request as it came in.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Got {
     pub path: String,
@@ -25,7 +25,8 @@ impl Got {
     }
 }
 
-/// An endpoint that answers as it is told: by path and how many requests for this path came before.
+/// An endpoint with configured answers, by path and by the number of earlier requests for this
+/// path.
 #[derive(Clone)]
 pub struct Endpoint {
     pub at: SocketAddr,

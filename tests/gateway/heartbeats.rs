@@ -1,4 +1,5 @@
-//! Heartbeats come, and tokens are looked at again, whatever else happens on a stream or elsewhere.
+//! Heartbeats come and tokens are checked again, regardless of other activity on the stream or
+//! elsewhere.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use wire::event::Event;
 use crate::access::tokens;
 use crate::support::{Sse, World, ask, settings};
 
-/// Does something again and again, more often than heartbeats are due.
+/// Runs an action again and again, more often than the heartbeat interval.
 async fn busily(mut what: impl AsyncFnMut()) {
     loop {
         what().await;
@@ -65,7 +66,7 @@ async fn a_token_that_is_taken_away_ends_a_busy_stream_too() {
     running.stop().await;
 }
 
-/// The first heartbeat that carries the position to `position`, at least.
+/// Waits for the first heartbeat with a position of at least `position`.
 async fn heartbeat(sse: &mut Sse, position: u64) {
     loop {
         let said = sse.next_any().await.expect("the stream goes on");

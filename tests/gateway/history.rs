@@ -1,4 +1,5 @@
-//! What is no longer in memory comes from the log; what is no longer in the log is said to be gone.
+//! Notifications that are no longer in memory come from the log. If the log does not have them any
+//! more, the client gets `resync_required`.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -106,8 +107,8 @@ async fn a_position_that_never_was_is_corrected() {
     running.stop().await;
 }
 
-/// Nothing of the user is within the history when the client comes, so only the first notification
-/// shows that its position never was.
+/// The user has no notification within the history when the client connects. Only the first new
+/// notification then shows that the client's position never existed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_that_never_was_is_corrected_without_history_too() {
     let world = World::new();
@@ -146,13 +147,13 @@ async fn a_stream_that_begins_now_misses_nothing_that_is_too_old() {
     );
     world.tell(["501"; 3]);
 
-    // Panics at a resync_required.
+    // `numbers` panics at a `resync_required`.
     assert_eq!(sse.numbers(3).await, [11, 12, 13]);
     running.stop().await;
 }
 
-/// Another gateway may be a little quicker than this one: then the position comes true, and nothing
-/// is told twice.
+/// Another gateway may be a little ahead of this one. The position then becomes valid, and no
+/// notification is sent twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_a_little_ahead_comes_true() {
     let world = World::new();
@@ -250,8 +251,8 @@ async fn the_snapshot_is_the_latest_portfolio() {
     running.stop().await;
 }
 
-/// A large portfolio lies in many records. What is shown is all of it, and at any moment as it was
-/// after one of the user's events.
+/// A large portfolio is stored in many records. The snapshot is complete, and always shows the
+/// state after one event of the user.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_snapshot_of_a_large_portfolio_has_all_its_positions() {
     let world = World::new();
@@ -336,7 +337,7 @@ async fn the_snapshot_of_a_large_portfolio_has_all_its_positions() {
     user(3, &[], 1);
     assert_eq!(shown(3).await, "B 2");
 
-    // A gateway that begins now reads all of it first.
+    // A gateway that starts now reads the whole portfolio first.
     let other = world.gateway(settings()).await;
     let wait = async {
         while ask(

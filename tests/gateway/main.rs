@@ -1,5 +1,5 @@
-//! The gateway on a log in memory: streams that resume, webhooks that are tried again, slow
-//! readers, who may see what, and many clients at once.
+//! The gateway on a log in memory: resumed streams, webhook retries, slow readers, access rights,
+//! and many clients at once.
 
 mod access;
 mod alerts;

@@ -1,4 +1,4 @@
-//! N1: who was away comes back to exactly what is missing, and stays for what follows.
+//! N1: after a reconnect a client gets exactly the missed notifications, and then the live ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ async fn n1_after_a_disconnect_there_is_no_gap_and_no_repeat() {
     let seen = first.last_id;
     drop(first);
 
-    // Away, while much happens to them and to others.
+    // The client is away while many notifications for several users are written.
     for _ in 0..300 {
         world.tell(["501", "502", "503", "504"]);
     }
@@ -34,19 +34,19 @@ async fn n1_after_a_disconnect_there_is_no_gap_and_no_repeat() {
     let history = second.numbers(300).await;
     assert_eq!(history, (6..=305).collect::<Vec<_>>());
 
-    // History, then live, on the same connection.
+    // History first, then live, on the same connection.
     world.tell(["501", "501"]);
     assert_eq!(second.numbers(2).await, [306, 307]);
     running.stop().await;
 }
 
-/// The moment between history and live is where notifications get lost or doubled; so many clients
-/// cross it while the user is being told things.
+/// A faulty switch from history to live would lose or double notifications. Many clients make this
+/// switch here while notifications for their user arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn n1_the_seam_between_history_and_live_is_none() {
     let world = Arc::new(World::new());
 
-    // So little memory that history comes from the log again and again.
+    // Little memory, so that history comes from the log again and again.
     let running = world.gateway(gateway_settings(64 << 10)).await;
     let at = running.address;
     let total = 4_000;
@@ -68,7 +68,7 @@ async fn n1_the_seam_between_history_and_live_is_none() {
             let mut sse = Sse::after(at, "501", last).await;
             connections += 1;
 
-            // Leaves after some, at a place of its own.
+            // Each client disconnects after a different number of notifications.
             for _ in 0..(100 + n * 37) {
                 if last == total {
                     break;
@@ -81,8 +81,8 @@ async fn n1_the_seam_between_history_and_live_is_none() {
                         last += 1;
                     }
                     "hello" => {}
-                    // With so little memory a live client may be told that it fell behind; it
-                    // resumes like anybody.
+                    // With little memory a live client may be told of its lag. The client then
+                    // resumes as usual.
                     "slow_consumer" => {
                         assert_eq!(said.id, Some(last));
                         break;
@@ -127,7 +127,7 @@ async fn without_a_position_a_stream_begins_now_and_says_where_that_is() {
         (&"order-filled".into(), &"189.25".into())
     );
 
-    // Somebody who does not exist yet is told as soon as they do.
+    // A client of a user who does not exist yet is told as soon as the user exists.
     let mut new = Sse::open(running.address, "/v1/users/new/notifications", &[]).await;
     assert_eq!(new.next().await.expect("hello").id, Some(0));
     world.tell(["new"]);
@@ -186,7 +186,7 @@ async fn a_stopping_gateway_says_where_to_resume() {
     assert_eq!(sse.next().await, None);
     stopping.await.expect("stopped");
 
-    // Another gateway on the same log goes on from there.
+    // Another gateway on the same log continues from there.
     world.tell(["501"]);
     let running = world.gateway(settings()).await;
     assert_eq!(

@@ -1,5 +1,5 @@
-//! N2: webhooks that fail are tried again under the same id, in order, until they are accepted,
-//! given up, or told to stop.
+//! N2: failed webhooks are tried again under the same id, in order, until they are accepted, given
+//! up or stopped.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -107,7 +107,7 @@ async fn n2_three_failures_then_success_is_one_delivery_with_one_id() {
         (&"order-filled".into(), &"189.25".into())
     );
 
-    // The next one has an id of its own.
+    // The next notification has a different id.
     world.tell(["501"]);
     until("delivered", || {
         count(&running.gateway, |m| &m.webhooks_ok) == 2
@@ -174,7 +174,8 @@ async fn n2_order_holds_within_an_endpoint_and_a_slow_one_holds_up_no_other() {
 async fn n2_what_is_refused_again_and_again_is_dead_lettered_and_the_next_has_its_turn() {
     let world = World::new();
 
-    // What went wrong in between is not the notification's fault.
+    // The failures of the endpoint (500) between the refusals (422) do not count against the
+    // notification.
     let endpoint = Endpoint::start(|_, before| {
         if [1, 2, 3].contains(&before) {
             500
@@ -226,8 +227,8 @@ async fn n2_what_is_refused_again_and_again_is_dead_lettered_and_the_next_has_it
     running.stop().await;
 }
 
-/// An endpoint that was down for three hours was left alone for eight more; and each notification
-/// behind the first had a day and a half of its own.
+/// Regression: after three hours of downtime an endpoint was not tried for eight more hours. Each
+/// notification behind the first then had another day and a half of retries.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_does_not_work_is_tried_at_the_last_pause_until_it_is_given_up() {
     let world = World::new();
@@ -292,7 +293,7 @@ async fn an_endpoint_that_does_not_work_is_tried_at_the_last_pause_until_it_is_g
     short.stop().await;
 }
 
-/// Endpoints that never answer took all places, whoever they belonged to.
+/// Regression: endpoints that never answer used up all delivery slots, for all users.
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_that_never_answer_hold_up_no_other_user() {
     let world = World::new();
@@ -342,7 +343,7 @@ async fn endpoints_that_never_answer_hold_up_no_other_user() {
     running.stop().await;
 }
 
-/// `(src, n)` names a record for ever, and its time is that of what caused it.
+/// `(src, n)` identifies a record for ever. The record has the time of its cause.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_endpoints_that_give_up_the_same_notification_write_letters_of_two_names() {
     let world = World::new();
@@ -437,7 +438,7 @@ async fn an_endpoint_that_was_corrected_is_tried_at_once() {
     })
     .await;
 
-    // The same if the gateway that takes the correction is not the one that delivers.
+    // The same result if another gateway, without webhook delivery, takes the correction.
     register(
         &running,
         "501",
@@ -446,7 +447,7 @@ async fn an_endpoint_that_was_corrected_is_tried_at_once() {
     )
     .await;
 
-    // The first ones may still go to where it was right.
+    // The first deliveries may still go to the old, right address.
     tokio::time::sleep(Duration::from_millis(200)).await;
     world.tell(["501"]);
     until("it failed again", || {
@@ -493,8 +494,7 @@ async fn an_endpoint_that_was_corrected_is_tried_at_once() {
     running.stop().await;
 }
 
-/// Nothing of the user is within the history, so there is no number after which the endpoint could
-/// begin.
+/// The user has no notification within the history, so the endpoint has no number to begin after.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_endpoint_of_a_quiet_user_begins_with_what_comes_and_complains_of_nothing() {
     let world = World::new();
@@ -510,7 +510,8 @@ async fn a_new_endpoint_of_a_quiet_user_begins_with_what_comes_and_complains_of_
 
     running.stop().await;
 
-    // Told while no gateway runs: one with more history finds what was before the endpoint, too.
+    // Written while no gateway runs. A gateway with more history also finds the notifications
+    // before the endpoint.
     world.tell(["501"]);
     let running = world.gateway(quick()).await;
     world.tell(["501"]);
@@ -530,7 +531,7 @@ async fn a_new_endpoint_of_a_quiet_user_begins_with_what_comes_and_complains_of_
     assert_eq!(count(&running.gateway, |m| &m.webhooks_dead), 0);
     assert_eq!(shown(&running, "501", "main").await["error"], Value::Null);
 
-    // And one that begins at a number that never was says so, and goes on.
+    // An endpoint with a start number that never existed reports an error and continues.
     register(
         &running,
         "501",
@@ -574,7 +575,8 @@ async fn n2_an_endpoint_that_is_gone_is_disabled_until_it_is_put_again() {
     assert_eq!((&now["enabled"], &now["after"]), (&false.into(), &1.into()));
     running.stop().await;
 
-    // Neither by another gateway, until the user says so; then it goes on where it was.
+    // Another gateway sends none either, until the user enables the endpoint. Delivery then
+    // continues at the old position.
     let running = world.gateway(quick()).await;
     until("ready", || running.gateway.feed.is_ready()).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -614,8 +616,8 @@ async fn n2_delivery_goes_on_after_a_restart_without_a_loss() {
         world.tell(["501"; 10]);
         tokio::time::sleep(Duration::from_millis(40)).await;
 
-        // Another one of the same number takes the partitions over while this one still runs: as
-        // after a crash.
+        // As after a crash: another gateway of the same number takes the partitions over while this
+        // one still runs.
         let next = world.gateway(quick()).await;
         tokio::time::sleep(Duration::from_millis(40)).await;
         running.stop().await;
@@ -633,7 +635,7 @@ async fn n2_delivery_goes_on_after_a_restart_without_a_loss() {
 
     until("all are delivered", || seen().len() == 60).await;
 
-    // A repeat may happen when a gateway is replaced, and is recognisable.
+    // A replaced gateway may repeat a notification, under the same id.
     let mut ids = BTreeMap::new();
     for g in endpoint.got("/hook") {
         assert_eq!(

@@ -1,5 +1,5 @@
-//! N3: a client that does not read costs a bounded amount of memory, slows nobody down, and is told
-//! where to resume.
+//! N3: a client that does not read costs a bounded amount of memory, delays no other client, and
+//! learns its position for the resume.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{Sse, World, count, settings, until};
 
-/// Asks for a stream and does not read it.
+/// Opens a stream and never reads it.
 pub async fn deaf(at: std::net::SocketAddr, user: &str, after: u64) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
@@ -86,12 +86,12 @@ async fn n3_a_slow_reader_is_disconnected_with_a_position_and_slows_nobody() {
     })
     .await;
 
-    // What still lies in the kernel's buffers is a beginning without a hole, and where it stops is
-    // where to resume.
+    // The bytes left in the kernel's buffers form a prefix without gaps. The client resumes at the
+    // end of this prefix.
     let mut text = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut text)).await;
 
-    // Cut off by a reset or by an end, but cut off.
+    // The connection must be closed, by a reset or by a normal end.
     drop(ended.expect("the connection was closed"));
     let text = String::from_utf8_lossy(&text);
     let ids: Vec<u64> = text
@@ -115,7 +115,7 @@ async fn n3_a_slow_reader_is_disconnected_with_a_position_and_slows_nobody() {
     running.stop().await;
 }
 
-/// A client that reads, but too late, finds the position as the last event.
+/// A client that reads too late finds its position in the last event.
 #[tokio::test(flavor = "multi_thread")]
 async fn n3_the_last_event_of_a_slow_reader_names_its_position() {
     let world = World::new();
@@ -162,7 +162,7 @@ async fn n3_memory_is_bounded_whatever_clients_do() {
     let world = World::new();
     world.tell(["501"; 30_000]);
 
-    // They would be given up after a minute only, so that they are all there at once.
+    // A stall time of a minute keeps all clients connected at once.
     let running = world
         .gateway(GatewaySettings {
             stall: Duration::from_secs(60),
@@ -207,7 +207,7 @@ async fn n3_memory_is_bounded_whatever_clients_do() {
     running.stop().await;
 }
 
-/// It needs no token for that: what it asks for are refusals.
+/// No token is needed for this attack, because the client asks only for refusals.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_and_asks_and_never_reads_loses_the_place() {
     let world = World::new();

@@ -1,5 +1,5 @@
-//! Many clients at once: a third of them leave at random and come back, one never reads. By default
-//! 200 clients for a few seconds; the issue's thousand:
+//! Many clients at once: a third of them disconnect at random and return, and one never reads. The
+//! default is 200 clients for a few seconds. The target of 1,000:
 //!
 //! ```text
 //! GATEWAY_SOAK_CLIENTS=1000 GATEWAY_SOAK_SECONDS=60 cargo test --test gateway soak -- --nocapture
@@ -23,7 +23,7 @@ fn argument(name: &str, default: u64) -> u64 {
 }
 
 struct Tally {
-    /// Milliseconds from the writer to a client that stays: the most that was seen.
+    /// Longest time from the writer to a client that stays, in milliseconds.
     slowest_ms: AtomicU64,
     received: AtomicU64,
     reconnects: AtomicU64,
@@ -34,7 +34,7 @@ async fn soak_clients_come_and_go_without_gap_or_repeat() {
     let clients = argument("GATEWAY_SOAK_CLIENTS", 200);
     let seconds = argument("GATEWAY_SOAK_SECONDS", 4);
 
-    // Several clients on each user, as people have several screens.
+    // Several clients for each user, as people have several screens.
     let users: Vec<String> = (0..clients.div_ceil(4))
         .map(|n| format!("user-{n}"))
         .collect();
@@ -101,8 +101,8 @@ async fn soak_clients_come_and_go_without_gap_or_repeat() {
 
     telling.join().expect("told");
 
-    // When it is given up depends on how the kernel fills its buffers, drop by drop; N3 looks at
-    // that. Here it must not have been in anybody's way.
+    // The time of its disconnection depends on the kernel's buffers; N3 tests that. Here the deaf
+    // client must only not delay the others.
     drop(deaf_one);
     let n = |v: &AtomicU64| v.load(Ordering::Relaxed);
     let told: u64 = users.iter().map(|u| world.told(u)).sum();
@@ -128,21 +128,21 @@ struct Client {
 }
 
 impl Client {
-    /// Reads until the world has fallen silent and everything was received; leaves now and then, if
-    /// it is of that kind.
+    /// Reads until the load has ended and all notifications were received. A leaving client
+    /// disconnects now and then.
     async fn run(mut self, world: Arc<World>, over: Arc<AtomicBool>, tally: Arc<Tally>) {
         loop {
             let mut sse = Sse::after(self.at, &self.user, self.last).await;
 
-            // By time and not by count, or a busy user's client could not keep up with what it
-            // misses.
+            // The limit is a time and not a count. By a count, a busy user's client could not catch
+            // up with its missed notifications.
             let leaves_at = Instant::now() + Duration::from_millis(self.rng.below(1_500));
             while !(self.leaves && Instant::now() >= leaves_at) {
                 if over.load(Ordering::Acquire) && self.last == world.told(&self.user) {
                     return;
                 }
 
-                // Heartbeats count too, so that a quiet user's client sees the end.
+                // Heartbeats count too, so that a quiet user's client sees the end of the run.
                 let Some(said) = sse.next_any().await else {
                     panic!("{} at {}: cut off", self.user, self.last)
                 };
@@ -156,7 +156,7 @@ impl Client {
                             said.data["event"]["time_us"].as_i64().expect("a time") / 1000;
                         let late = u64::try_from(client::now_ms() - written_ms).unwrap_or(0);
 
-                        // Those that stay; who comes back asks for what is old.
+                        // Only clients that stay: a client that returns asks for old notifications.
                         if !self.leaves {
                             tally.slowest_ms.fetch_max(late, Ordering::Relaxed);
                         }

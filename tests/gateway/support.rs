@@ -1,4 +1,4 @@
-//! A log with notifications, a gateway on it, and clients that read as browsers do.
+//! A log with notifications, a gateway on the log, and clients that read as browsers do.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use wire::{notification, topics};
 pub const PARTITIONS: u32 = 3;
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// The log, and who has had how many notifications.
+/// The log, and the number of notifications by user.
 pub struct World {
     pub log: Arc<LocalLog>,
     appender: Mutex<Box<dyn Appender>>,
@@ -55,7 +55,8 @@ impl World {
         }
     }
 
-    /// Tells users something, each their next number; in the log when this returns.
+    /// Writes a notification with the next number for each user. The log has them when the function
+    /// returns.
     pub fn tell<'a>(&self, users: impl IntoIterator<Item = &'a str>) {
         self.tell_event(users, Event::OrderFilled);
     }
@@ -108,12 +109,12 @@ impl World {
             .unwrap_or(0)
     }
 
-    /// Appends anything.
+    /// Appends any record.
     pub fn put(&self, topic: TopicId, key: &str, value: &[u8]) {
         self.put_beside(topic, key, key, Some(value));
     }
 
-    /// Into the partition of another key.
+    /// Appends to the partition of another key.
     pub fn put_beside(&self, topic: TopicId, beside: &str, key: &str, value: Option<&[u8]>) {
         let mut appender = self.appender.lock().expect("a writer");
         let count = self.log.partitions(topic).expect("known").expect("there");
@@ -196,7 +197,7 @@ impl World {
     }
 }
 
-/// A user with ten notifications, all of them older than the history; and a gateway.
+/// A user with ten notifications, all older than the history; and a gateway.
 pub async fn old_user(world: &World, user: &str, settings: GatewaySettings) -> RunningGateway {
     world.tell([user; 10]);
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -211,7 +212,7 @@ pub async fn old_user(world: &World, user: &str, settings: GatewaySettings) -> R
     running
 }
 
-/// Any port, and everything quick.
+/// Any port, and short times.
 pub fn settings() -> GatewaySettings {
     GatewaySettings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -229,7 +230,7 @@ fn now() -> i64 {
     client::now_ms()
 }
 
-/// Waits until something holds.
+/// Waits until `holds` is true.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
     let wait = async {
         while !holds() {
@@ -242,7 +243,7 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
         .unwrap_or_else(|_| panic!("{what}: not within a minute"));
 }
 
-/// One request on a connection of its own.
+/// One request on a separate connection.
 pub async fn request(
     at: SocketAddr,
     method: Method,
@@ -255,7 +256,8 @@ pub async fn request(
         .expect("an answer")
 }
 
-/// The same of a gateway that may not be there; none if it is not, or dies before it answers.
+/// As [`request`], for a gateway that may be down. None if the gateway is down, or dies before its
+/// answer.
 pub async fn try_request(
     at: SocketAddr,
     method: Method,
@@ -311,7 +313,6 @@ pub async fn ask(
     )
 }
 
-/// One event of a stream.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Said {
     pub id: Option<u64>,
@@ -319,11 +320,10 @@ pub struct Said {
     pub data: Value,
 }
 
-/// A client of Server-Sent Events.
 pub struct Sse {
     body: Incoming,
     text: String,
-    /// What a browser would send when it comes back.
+    /// `Last-Event-ID` of a browser that reconnects.
     pub last_id: u64,
 }
 
@@ -334,7 +334,6 @@ impl Sse {
         Sse::of(response)
     }
 
-    /// The stream of an answer.
     pub fn of(response: Response<Incoming>) -> Sse {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Sse {
@@ -354,7 +353,7 @@ impl Sse {
         .await
     }
 
-    /// The next event, heartbeats included (they have no name); none at the end.
+    /// The next event, including heartbeats (without a name); none at the end.
     pub async fn next_any(&mut self) -> Option<Said> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -373,7 +372,7 @@ impl Sse {
         }
     }
 
-    /// The next event that is no heartbeat.
+    /// The next event other than a heartbeat.
     pub async fn next(&mut self) -> Option<Said> {
         loop {
             let said = self.next_any().await?;
@@ -383,7 +382,7 @@ impl Sse {
         }
     }
 
-    /// Numbers of the next so many notifications; anything else than a hello is not expected.
+    /// Numbers of the next `count` notifications. Panics at any event other than hello.
     pub async fn numbers(&mut self, count: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
         while numbers.len() < count {
@@ -419,7 +418,7 @@ fn parse(event: &str) -> Said {
     said
 }
 
-/// One of the gateway's counters.
+/// The value of a gateway counter.
 pub fn count(
     g: &GatewayContext,
     which: fn(&gateway::Metrics) -> &std::sync::atomic::AtomicU64,

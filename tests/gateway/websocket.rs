@@ -23,7 +23,7 @@ pub async fn open(at: std::net::SocketAddr, path: &str) -> Socket {
         .0
 }
 
-/// The next message of ours; pings are passed over.
+/// The next message of the gateway; pings are skipped.
 async fn next(ws: &mut Socket) -> Option<Value> {
     loop {
         match tokio::time::timeout(LONG, ws.next())
@@ -58,7 +58,7 @@ async fn n1_a_websocket_resumes_without_gap_or_repeat() {
         );
     }
 
-    // What a client says is read and changes nothing.
+    // The gateway reads messages of a client and ignores them.
     ws.send(Message::text("{\"resume_from\":0}"))
         .await
         .expect("sent");

@@ -1,10 +1,10 @@
-//! The model's rate limits: a bucket of time, from which each command takes what one costs. (The
-//! product keeps the moment at which the bucket is full again.)
+//! Rate limits of the model: a bucket of time, from which each command takes its cost. (The product
+//! instead keeps the moment at which the bucket is full again.)
 
 use super::script::{Command, Dice, Kind};
 use super::{Model, Told};
 
-/// Microseconds that a command costs, and how many may come at once.
+/// Cost of a command in microseconds, and the number of commands that may come at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     pub costs: i64,
@@ -13,21 +13,22 @@ pub struct Limit {
 
 #[derive(Clone, Debug, Default)]
 pub struct Bucket {
-    /// What is in it, and when that was so; none: nothing was ever taken.
+    /// Level of the bucket in microseconds, and the time of that level; none before the first
+    /// command.
     left: Option<(i64, i64)>,
 }
 
-/// A refusal is told so often, milliseconds.
+/// Interval between two announced refusals, in milliseconds.
 const TOLD_EVERY: i64 = 1_000;
 
 impl Bucket {
-    /// Takes one; or says how many milliseconds later there is one.
+    /// Takes the cost of one command, or returns the wait in milliseconds.
     pub fn take(&mut self, limit: Limit, now_ms: i64) -> Result<(), i64> {
         let now = now_ms * 1_000;
         let full = limit.costs * limit.burst;
         let (level, seen) = self.left.unwrap_or((full, now));
 
-        // A clock was wrong: what is left counts from now on, and is enough for this one.
+        // A clock was wrong. The level counts from now on, and suffices at least for this command.
         if seen - now > full.min(1_000_000) {
             self.left = Some((level.max(limit.costs) - limit.costs, now));
             return Ok(());
@@ -46,7 +47,7 @@ impl Bucket {
 }
 
 impl Model {
-    /// Whether an order or replacement gets in.
+    /// Admits an order or a replace, or returns the wait.
     pub fn admit_order(&mut self, user: &str) -> Result<(), i64> {
         match self.orders_limit {
             Some(limit) => self
@@ -59,7 +60,8 @@ impl Model {
         }
     }
 
-    /// Whether anything else of a client gets in; if not, with the wait if that is told.
+    /// Admits any other command of a client. A refusal carries the wait only if the refusal is
+    /// announced.
     pub fn admit_message(
         &mut self,
         user: &str,
@@ -106,7 +108,7 @@ impl Model {
         Err(Some(wait))
     }
 
-    /// Tells a user that it was too much.
+    /// Tells a user that the rate limit is exceeded.
     pub fn limited(&mut self, user: &str, id: &str, told: Told, wait: i64) {
         self.tell(
             user,
@@ -120,7 +122,7 @@ impl Model {
     }
 }
 
-/// A command by the topic of operators.
+/// True if the command belongs in the topic of operators.
 pub fn is_operators(kind: &Kind) -> bool {
     match kind {
         Kind::New { .. } | Kind::Replace { .. } => false,
@@ -129,7 +131,7 @@ pub fn is_operators(kind: &Kind) -> bool {
     }
 }
 
-/// The same script with commands that come many times at once, some of them under ids of their own.
+/// The same script with some commands sent many times at once, some of them under separate ids.
 pub fn flooded(seed: u64, script: Vec<Command>) -> Vec<Command> {
     let mut d = Dice::new(seed ^ 0x666c_6f6f_6473);
     let mut all = Vec::new();

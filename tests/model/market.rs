@@ -1,5 +1,5 @@
-//! The model's books: all orders lie in one vector, and whoever trades next is found by looking at
-//! every one of them.
+//! The books of the model. All orders are in one vector, and a scan of all orders finds the next
+//! maker.
 
 use super::money::{fee, need};
 use super::script::{Kind, Off, Status, Tif};
@@ -32,8 +32,8 @@ impl Model {
         self.fire(symbol);
     }
 
-    /// The house has a new quote: it trades with what rests there or beyond, at the orders' own
-    /// limits.
+    /// A new quote of the house. The house trades with resting orders at or through the quote, at
+    /// the limits of these orders.
     fn quoted(&mut self, symbol: &str) {
         if !self
             .orders
@@ -84,7 +84,7 @@ impl Model {
         }
     }
 
-    /// What the house asks of those who buy now, or bids those who sell; none if it does not deal.
+    /// The house's ask for a buyer, or its bid for a seller; none if the house does not trade.
     fn quote(&self, symbol: &str, buy: bool) -> Option<i64> {
         let s = &self.symbols[symbol];
         let (last, time) = s.tick.filter(|_| s.house && s.status == Status::Listed)?;
@@ -98,12 +98,12 @@ impl Model {
         self.fresh(time).then_some(price)
     }
 
-    /// Time or a listing changed: what is over ends, what was reached fires.
+    /// Time has passed, or a listing has changed: expired orders end, and reached stops fire.
     pub fn wake(&mut self) {
         let now = self.now;
         for s in self.symbols.values_mut() {
-            // The last price of a burst, once the second after what was told is over, at the next
-            // full one.
+            // The last price of a burst. The price is published at the first full second that is at
+            // least one second after the last publication.
             let due = s
                 .told
                 .map(|(_, time)| (time + 1_000 + 999).div_euclid(1_000) * 1_000);
@@ -153,7 +153,7 @@ impl Model {
         }
     }
 
-    /// Orders of who is stopped or disabled end: bids and offers, best price first, then stops,
+    /// Ends the orders of stopped or disabled users: bids and offers, best price first, then stops,
     /// nearest first.
     fn end_switched_off(&mut self, symbol: &str) {
         let mut ends: Vec<(bool, bool, i64, u64, usize, &'static str)> = Vec::new();
@@ -266,15 +266,14 @@ impl Model {
         Ok(())
     }
 
-    /// An order that was checked, and paid for, elsewhere meets the book: what the book alone
-    /// decides.
+    /// Enters an order that was checked and paid for elsewhere. Only the rules of the book apply.
     #[allow(dead_code, reason = "each test binary uses a part of it")]
     pub fn meet(&mut self, o: Order) {
         self.orders.push(o);
         self.enter(self.orders.len() - 1);
     }
 
-    /// The book alone is asked to end an order.
+    /// A request to the book alone to end an order.
     #[allow(dead_code, reason = "each test binary uses a part of it")]
     pub fn end_in_the_book(&mut self, user: &str, id: &str, cause: &str, reason: &'static str) {
         let Some(at) = self
@@ -307,7 +306,7 @@ impl Model {
             || s.fell_to.is_some_and(|p| !buy && stop >= p)
     }
 
-    /// Further ahead than clocks differ: a clock was wrong.
+    /// True if a time is further ahead than clocks may differ: a clock was wrong.
     fn beyond(&self, time: i64) -> bool {
         time - self.now > self.stale_ms.max(60_000)
     }
@@ -316,7 +315,7 @@ impl Model {
         self.now - time <= self.stale_ms && !self.beyond(time)
     }
 
-    /// The last tick, or the last trade since then; with a house, the last tick.
+    /// The last tick, or a later trade; with a house, only the last tick.
     fn price(&self, symbol: &str) -> Option<i64> {
         let s = &self.symbols[symbol];
         if s.house {
@@ -335,7 +334,7 @@ impl Model {
         s.next_place += 1;
     }
 
-    /// The order on the other side that trades next.
+    /// The next maker on the other side.
     fn best(&self, at: usize) -> Option<usize> {
         let o = &self.orders[at];
         let others = (0..self.orders.len()).filter(|i| {
@@ -368,7 +367,7 @@ impl Model {
         }
     }
 
-    /// An order meets the book.
+    /// Enters an order into the book.
     fn enter(&mut self, at: usize) {
         let o = self.orders[at].clone();
         if o.post_only && self.meets_somebody(at) {
@@ -398,7 +397,8 @@ impl Model {
             let user = self.best(at).map(|m| (m, self.orders[m].limit));
             let house = self.quote(&o.symbol, o.buy).filter(|_| of_house > 0);
 
-            // Whoever is better for the one who came; at the same price the user.
+            // The taker gets the better price; at the same price the user's order goes before the
+            // house.
             let house = house.filter(|house| {
                 user.is_none_or(|(_, user)| if o.buy { *house < user } else { *house > user })
             });
@@ -451,7 +451,8 @@ impl Model {
         } else {
             self.place(at);
 
-            // What is owed is owed to those that rest by then.
+            // Only orders that already rest can be owed a quote. If no other order rests, the owed
+            // quote lapses.
             let alone = !self.orders.iter().any(|other| {
                 other.symbol == o.symbol
                     && other.stop.is_none()
@@ -464,7 +465,7 @@ impl Model {
         }
     }
 
-    /// A user or the house is there at the limit of an order, or at a better price.
+    /// True if a user or the house offers the limit of the order, or a better price.
     fn meets_somebody(&self, at: usize) -> bool {
         let o = &self.orders[at];
         let user = self.best(at).map(|m| self.orders[m].limit);
@@ -480,12 +481,14 @@ impl Model {
             })
     }
 
-    /// Why an all-or-nothing order is not filled: price by price, without doing anything.
+    /// Reason for which a fill-or-kill order cannot be filled. Goes through the prices without
+    /// trading.
     fn cannot_fill(&self, at: usize) -> Option<&'static str> {
         let o = &self.orders[at];
         let mut left = o.leaves();
 
-        // Users' orders that it may meet, and the house (at the end of those with its price).
+        // Users' orders that the order may meet, and the house (after the users' orders at its
+        // price).
         let mut all: Vec<(i64, u64, Option<usize>)> = (0..self.orders.len())
             .filter(|i| {
                 let m = &self.orders[*i];
@@ -609,7 +612,7 @@ impl Model {
                 };
 
                 if o.buy && worst > o.limit {
-                    // It rests at what it has cash for.
+                    // The order rests at the price that its cash covers.
                     (o.market, o.tif) = (
                         false,
                         if o.tif == Tif::Fok {
@@ -634,7 +637,7 @@ impl Model {
         }
     }
 
-    /// The order that a command names: one that was taken, and is not over.
+    /// The order named by a command: accepted and still open.
     fn open(&self, user: &str, orig: &str) -> Result<usize, &'static str> {
         let at = self
             .orders
@@ -726,7 +729,7 @@ impl Model {
             return Err("CLIP_SIZE");
         }
 
-        // Shares that came free since are for the part that was sold short.
+        // Shares that became free in the meantime cover the part that was sold short.
         let left = (new_quantity - o.cum).max(0);
         let own = if o.buy {
             0
@@ -763,11 +766,11 @@ impl Model {
 
         self.may_sell_short(user, short && new_quantity > o.quantity)?;
 
-        // Until the book has answered, the order may trade at its old limit and go on at the new
-        // one.
+        // Until the book has answered, the order may trade at its old limit and afterwards continue
+        // at the new limit.
         let rest = o.leaves() * o.limit + (new_quantity - o.quantity).max(0) * new_limit;
 
-        // One for the fees of two parts, each rounded up.
+        // One unit for the fees of two parts, each rounded up.
         let apart = i64::from(o.fee_bps > 0 && new_quantity > o.quantity);
         let both = rest + fee(o.value + rest, o.fee_bps) - fee(o.value, o.fee_bps) + apart;
         if o.buy {
@@ -776,7 +779,7 @@ impl Model {
         } else {
             self.fund(user, &o.symbol, (margin - o.margin).max(0), 0)?;
 
-            // Promised to the order, and paid for, whatever the book says to the change.
+            // The order keeps these shares and this cash, even if the book refuses the replace.
             let o = &mut self.orders[at];
             (o.promised, o.unit, o.margin) =
                 (own.min(left.max(o.promised)), unit, margin.max(o.margin));
@@ -837,7 +840,8 @@ impl Model {
             if o.stop.is_some() {
                 self.place(at);
             } else {
-                // It was post-only when it came; what crosses now was looked at above.
+                // Post-only applied at the first entry. The check above has already handled a
+                // replace that would cross.
                 self.enter(at);
             }
 
@@ -871,7 +875,7 @@ impl Model {
         self.tell(&o.user, told);
     }
 
-    /// All that rests or waits, in the order in which it would trade.
+    /// All resting and waiting orders, in the order in which they would trade.
     pub fn books(&self) -> Vec<(String, bool, bool, i64, i64, String, String)> {
         let mut all: Vec<&Order> = self.orders.iter().filter(|o| o.is_open()).collect();
         all.sort_by_key(|o| (o.symbol.clone(), o.place));

@@ -1,7 +1,6 @@
-//! A market that is obviously right and slow: vectors that are searched from end to end, sums made
-//! anew each time. Every command is carried through to its end at once. It shares no code with the
-//! product; what it and the roles must agree on is every event of every user, every book, every
-//! balance.
+//! A simple and slow reference model of the market: linear searches in vectors, and sums computed
+//! anew each time. The model carries each command through to its end at once. Model and product
+//! share no code. Both must agree on every event of every user, on every book and on every balance.
 
 pub mod limits;
 pub mod market;
@@ -13,7 +12,7 @@ use std::collections::BTreeMap;
 
 use script::{Command, Kind, Off, Status, Tif};
 
-/// What a user is told, as far as it is compared.
+/// The compared fields of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     pub event: &'static str,
@@ -29,13 +28,12 @@ pub struct Told {
     pub conflict: &'static str,
     pub retry: Option<i64>,
     pub unanswered: Option<i64>,
-    /// What set a stop off, and the limit since then.
+    /// The price that triggered a stop, and the limit since then.
     pub trigger: Option<(i64, i64)>,
     pub available: i64,
     pub reserved: i64,
 }
 
-/// One trade of an order.
 #[derive(Clone, Debug)]
 pub struct Fill {
     pub trade: String,
@@ -43,11 +41,11 @@ pub struct Fill {
     pub price: i64,
     pub charged: i64,
     pub house: bool,
-    /// So many of it were taken back.
+    /// Busted quantity.
     pub back: i64,
 }
 
-/// An order and everything that happened to it.
+/// An order with its history.
 #[derive(Clone, Debug)]
 pub struct Order {
     pub user: String,
@@ -71,11 +69,11 @@ pub struct Order {
     pub fills: Vec<Fill>,
     pub fee_bps: i64,
     pub ceiling: i64,
-    /// Shares of its owner that a sell has for itself; what is left beyond them is sold short.
+    /// Shares of the owner reserved by a sell. The rest of the sell is short.
     pub promised: i64,
-    /// Cash that it holds for each share that is sold short.
+    /// Cash held for each share sold short.
     pub unit: i64,
-    /// Cash that it holds for all of them.
+    /// Cash held for all shares sold short.
     pub margin: i64,
 }
 
@@ -92,13 +90,13 @@ impl Order {
         }
     }
 
-    /// Shares that nobody else may sell.
+    /// Shares that no other order may sell.
     pub fn keeps(&self) -> i64 {
         if self.is_open() { self.promised } else { 0 }
     }
 }
 
-/// What became of an id.
+/// The first command of an id, and its result.
 #[derive(Clone, Debug)]
 pub struct Known {
     pub content: Command,
@@ -109,9 +107,9 @@ pub struct Known {
 pub struct Symbol {
     pub status: Status,
     pub house: bool,
-    /// The most that the house gives one order at one quote.
+    /// Largest quantity that the house trades with an order at each quote.
     pub house_max: Option<i64>,
-    /// Something rests that no quote of the house was put to, and should have been.
+    /// A resting order has not been matched with a quote of the house, but should have been.
     pub owed: bool,
     pub half_spread_bps: i64,
     pub fee_bps: i64,
@@ -123,7 +121,7 @@ pub struct Symbol {
     pub told: Option<(i64, i64)>,
     pub trade: Option<(i64, i64)>,
     pub next_place: u64,
-    /// Stops between these have been reached and have not fired yet.
+    /// Stops between these prices have been reached and have not fired yet.
     pub rose_to: Option<i64>,
     pub fell_to: Option<i64>,
 }
@@ -131,22 +129,21 @@ pub struct Symbol {
 #[derive(Clone, Debug, Default)]
 pub struct User {
     pub opened: bool,
-    /// Less than nothing: a debt.
+    /// Negative means a debt.
     pub cash: i64,
     pub shares: BTreeMap<String, i64>,
-    /// Shares that were sold short, or before their purchase was taken back; and the cash that is
-    /// held to buy them back.
+    /// Short shares, sold short or left by the bust of their purchase; and the cash held to buy
+    /// them back.
     pub owed: BTreeMap<String, (i64, i64)>,
     pub orders: limits::Bucket,
     pub messages: limits::Bucket,
-    /// When a refusal of the second bucket was told last.
+    /// Time of the last announced refusal of the second bucket.
     pub told: Option<i64>,
-    /// Commands that had no answer since the last event.
+    /// Commands without an answer since the last event.
     pub unanswered: i64,
     pub events: Vec<Told>,
 }
 
-/// The whole market.
 pub struct Model {
     pub now: i64,
     pub opening: i64,
@@ -155,16 +152,15 @@ pub struct Model {
     pub messages_limit: Option<limits::Limit>,
     pub users: BTreeMap<String, User>,
     pub known: BTreeMap<(String, String), Known>,
-    /// All orders there ever were.
+    /// All orders, including ended ones.
     pub orders: Vec<Order>,
     pub trades: u64,
-    /// What the topic of trades says was taken back: the trade, who of both sides, how many at
-    /// which price.
+    /// Busts in the topic of trades: trade, buyer and seller, quantity, price.
     pub busts: Vec<(String, String, String, i64, i64)>,
     pub symbols: BTreeMap<String, Symbol>,
-    /// What is switched off, for a user or for all.
+    /// Switches of the operator, for a user or for all users.
     pub off: Vec<(Option<String>, Off)>,
-    /// What has happened with shares that are owed, for those who ask whether it does.
+    /// Counts of situations with short shares. Tests check that each situation occurs.
     pub seen: BTreeMap<&'static str, usize>,
 }
 
@@ -196,8 +192,8 @@ impl Model {
         }
     }
 
-    /// Nobody shows by this topic that they may do that: nothing is done, no account is opened, and
-    /// the id stays free.
+    /// A command in a topic that does not prove the sender's right to it. The model changes no
+    /// state, opens no account, and the id stays free.
     fn astray(&mut self, user: &str, id: &str, kind: &Kind) {
         self.open_account(user, id, false);
         let (event, named) = match kind {
@@ -232,8 +228,8 @@ impl Model {
         self.tell(user, told);
     }
 
-    /// A command with what it depends on. The id of one that was there before stands for the same
-    /// command.
+    /// Resolves a command that depends on earlier events. If the id was used before, the result is
+    /// the first command of this id.
     #[allow(dead_code, reason = "each test binary uses a part of it")]
     pub fn settled(&self, c: &Command) -> Command {
         let (Command::Order { user, id, kind } | Command::Astray { user, id, kind }) = c else {
@@ -359,8 +355,8 @@ impl Model {
             self.tell(user, told);
         }
 
-        // A reject at the first hop leaves the id free for some reasons. What the book rejects is
-        // an order's matter.
+        // Some reject reasons of `orders` leave the id free. A reject by the book concerns an
+        // existing order.
         if ![
             "NO_REFERENCE_PRICE",
             "STALE_PRICE",
@@ -380,7 +376,7 @@ impl Model {
         }
     }
 
-    /// A refusal of a command, about the order that it names.
+    /// A refusal of a command, about the order that the command names.
     fn refused(&self, event: &'static str, user: &str, id: &str, kind: &Kind) -> Told {
         let orig = match kind {
             Kind::Cancel { orig, .. } | Kind::Replace { orig, .. } | Kind::Bust { orig, .. } => {
@@ -398,7 +394,7 @@ impl Model {
         named.unwrap_or_else(|| self.plain(event, orig, "rejected", kind))
     }
 
-    /// An event about what an id did.
+    /// An event with the current state of an id.
     fn as_it_stands(&self, event: &'static str, user: &str, id: &str, first: &Known) -> Told {
         let Command::Order { kind, .. } = &first.content else {
             unreachable!()
@@ -416,7 +412,7 @@ impl Model {
         )
     }
 
-    /// Why an operator does not let a user do something.
+    /// Reason for which an operator's switch forbids a command.
     fn forbids(&self, user: &str, kind: &Kind) -> Option<&'static str> {
         let is_off = |off| {
             self.off
@@ -432,7 +428,7 @@ impl Model {
         }
     }
 
-    /// The first command that may open an account does.
+    /// The first command that may open an account opens it.
     fn open_account(&mut self, user: &str, id: &str, may: bool) {
         let u = self.users.entry(user.to_string()).or_default();
         if u.opened || !may {
@@ -488,7 +484,7 @@ impl Model {
         self.orders.iter().find(|o| o.user == user && o.id == id)
     }
 
-    /// An event about the order that a command names, be it one that was rejected at once.
+    /// An event about the order that a command names, including an order that was rejected at once.
     fn named(&self, event: &'static str, user: &str, orig: &str) -> Option<Told> {
         if let Some(o) = self.find(user, orig) {
             return Some(self.about(event, o));
@@ -515,7 +511,7 @@ impl Model {
         })
     }
 
-    /// An event about what is no order, or did not become one.
+    /// An event without an order, or about an order that was never accepted.
     fn plain(
         &self,
         event: &'static str,
@@ -562,7 +558,7 @@ impl Model {
         *self.seen.entry(what).or_default() += 1;
     }
 
-    /// Tells a user, with the balances as they are now.
+    /// Sends an event to a user, with the present balances.
     pub fn tell(&mut self, user: &str, mut told: Told) {
         self.cover(user);
         told.reserved = self.reserved(user);

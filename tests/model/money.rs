@@ -1,5 +1,5 @@
-//! The model's money: nothing is kept but cash and shares, and what is owed of either; what is
-//! reserved is added up from the open orders and the shares that are owed each time somebody asks.
+//! The money of the model. The model stores only cash, shares and debts. Reservations are computed
+//! from the open orders and the short shares at each request.
 
 use super::script::Kind;
 use super::{Fill, Model, Order, Symbol, Told};
@@ -37,7 +37,7 @@ impl Model {
         self.users[user].cash - self.reserved(user)
     }
 
-    /// Shares that no open sell has promised.
+    /// Shares that no open sell has reserved.
     pub fn sellable(&self, user: &str, symbol: &str) -> i64 {
         let promised: i64 = self
             .orders
@@ -128,8 +128,8 @@ impl Model {
         *u.shares.entry(o.symbol.clone()).or_default() += if o.buy { quantity } else { -own };
         let owed = u.owed.get(&o.symbol).map_or(0, |(owed, _)| *owed);
         if !o.buy && quantity > own {
-            // What was held goes on being held, and what the sale has brought, as far as the fee
-            // has left it.
+            // The existing hold stays, and the proceeds of the short part are held too, after the
+            // fee.
             let short = quantity - own;
             let brought = (price * short).min(value - charged).max(0);
             let owed = u.owed.entry(o.symbol.clone()).or_default();
@@ -161,7 +161,7 @@ impl Model {
         self.tell(&o.user, told);
     }
 
-    /// Why an account without enough cash is refused.
+    /// Reject reason of an account without enough cash.
     fn lacks_cash(&self, user: &str) -> &'static str {
         if self.available(user) < 0 {
             "DEBIT_BALANCE"
@@ -170,7 +170,7 @@ impl Model {
         }
     }
 
-    /// Nobody who owes money sells short, also where that holds nothing.
+    /// A user in debt may not sell short, even if the sale holds no cash.
     pub fn may_sell_short(&self, user: &str, short: bool) -> Result<(), &'static str> {
         if short && self.available(user) < 0 {
             Err("DEBIT_BALANCE")
@@ -179,8 +179,8 @@ impl Model {
         }
     }
 
-    /// Cash for an order. A buy may use what is held for shares that it brings back: their part, or
-    /// what they cost at the collar if that is more.
+    /// Reserves cash for an order. A buy that covers short shares may use the cash held for them:
+    /// their proportional part, or their cost at the collar if that is higher.
     pub fn fund(
         &mut self,
         user: &str,
@@ -226,8 +226,7 @@ impl Model {
         Ok(())
     }
 
-    /// Shares that no sell has promised go where they are owed. The last one frees all that is
-    /// held.
+    /// Unreserved shares cover short shares. The last covered share frees the whole hold.
     pub fn cover(&mut self, user: &str) {
         let symbols: Vec<String> = self.users[user].owed.keys().cloned().collect();
         for symbol in symbols {
@@ -247,8 +246,8 @@ impl Model {
         }
     }
 
-    /// What is due for owed shares is held, by the price of now: first where that is less than what
-    /// is held, then where it is more, as far as there is cash.
+    /// Adjusts the holds of short shares to the present price. First the holds that shrink, then
+    /// the holds that grow, as far as cash suffices.
     pub fn mark(&mut self, user: &str) {
         for frees in [true, false] {
             let symbols: Vec<String> = self.users[user].owed.keys().cloned().collect();
@@ -275,8 +274,8 @@ impl Model {
         }
     }
 
-    /// An operator takes a trade back, or a part of it, as it was; whatever has become of what it
-    /// brought. A refusal names the field that differs.
+    /// An operator busts a trade, wholly or in part, regardless of the later use of its proceeds.
+    /// The description must match the trade. A refusal names the field that differs.
     pub fn bust(
         &mut self,
         user: &str,
@@ -539,16 +538,16 @@ impl Model {
 }
 
 impl Symbol {
-    /// Cash that an order holds for each share that it sells short: the margin, and by how much its
-    /// limit is below the price.
+    /// Cash held for each share sold short: the margin, and the distance of the limit below the
+    /// price.
     pub fn short_unit(&self, limit: i64) -> i64 {
         self.told.map_or(0, |(price, _)| {
             (price * self.margin_bps + 9_999) / 10_000 + (price - limit).max(0)
         })
     }
 
-    /// Whether a limit is not much worse than a price for its owner; nor, if it may rest, much
-    /// better.
+    /// True if a limit is not much worse than a price for its owner. The limit of an order that may
+    /// rest must not be much better either.
     pub fn near(&self, buy: bool, limit: i64, center: i64, rests: bool) -> bool {
         let worse = if buy { limit - center } else { center - limit };
         worse * 10_000 <= 500 * center
@@ -559,7 +558,7 @@ impl Symbol {
     }
 }
 
-/// Cash that a buy needs for what is left of it.
+/// Cash that a buy needs for its remaining quantity.
 pub fn need(o: &Order, quantity: i64, limit: i64) -> i64 {
     let rest = (quantity - o.cum).max(0) * limit;
     rest + fee(o.value + rest, o.fee_bps) - fee(o.value, o.fee_bps)

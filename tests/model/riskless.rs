@@ -1,12 +1,11 @@
-//! A search for profit without risk. An agent with two accounts, who may rest orders, plays against
-//! a quoted market in which others trade at the market, by stops and by limits. Whatever happens at
-//! a moment when the house quotes, nobody trades at a price that is better than the last tick by
-//! more than the half spread; so neither from the house nor from others' orders is more to be had
-//! than the spread that is quoted.
+//! A search for profit without risk. An agent with two accounts may rest orders in a quoted market.
+//! The others trade by market, stop and limit orders. While the house quotes, no trade may be
+//! better than the last tick by more than the half spread. Neither the house nor the others' orders
+//! thus give the agent more than the quoted spread.
 //!
-//! `cargo test --test book_model riskless` makes 20 000 tries;
-//! `RISKLESS_TRIES=1000000 RISKLESS_SEED=7` is a campaign. By the rules of before the same search
-//! finds the hole that it is for.
+//! `cargo test --test book_model riskless` makes 20 000 tries; `RISKLESS_TRIES=1000000
+//! RISKLESS_SEED=7` is a campaign. With the old rules, the same search finds the hole that these
+//! rules had.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +13,10 @@ use super::model::roles::{Pair, settings};
 use super::model::script::{Command, Dice, Kind, START_MS, Tif};
 use roles::RoleSettings;
 
-/// Two accounts of the agent, and others.
+/// Two accounts of the agent, and the others.
 const AGENT: [&str; 2] = ["agent1", "agent2"];
 const OTHERS: [&str; 4] = ["v1", "v2", "v3", "v4"];
-/// `A` is quoted without a spread, `C` with one of five basis points each way.
+/// `A` is quoted without a spread, `C` with a half spread of five basis points.
 const QUOTED: [(&str, i64); 2] = [("A", 0), ("C", 5)];
 
 struct Search {
@@ -29,7 +28,7 @@ struct Search {
     ticks: BTreeMap<&'static str, (i64, i64)>,
     /// Symbol and side of each order.
     orders: BTreeMap<(String, String), (&'static str, bool)>,
-    /// Events looked at, by user.
+    /// Number of events already checked, by user.
     looked: BTreeMap<String, usize>,
     next: u64,
     fills: usize,
@@ -108,7 +107,7 @@ impl Search {
         })
     }
 
-    /// All new fills: how much better than the last tick each of them was for its owner.
+    /// Checks all new fills: the owner's gain against the last tick must be within the bound.
     fn look(&mut self) -> Result<(), String> {
         for (user, events) in &self.pair.told {
             let from = self.looked.insert(user.clone(), events.len()).unwrap_or(0);
@@ -161,7 +160,7 @@ impl Search {
         all[self.dice.roll(all.len() as u64) as usize]
     }
 
-    /// A price near the last tick, at the quote, or at the edge of what is accepted.
+    /// A price near the last tick, at the quote, or at the edge of the accepted range.
     fn price(&mut self, symbol: &'static str) -> i64 {
         let tick = self.ticks[symbol].0;
         let away = match self.dice.roll(4) {
@@ -187,8 +186,8 @@ impl Search {
             0..12 => {
                 let tick = self.ticks[symbol].0;
 
-                // Mostly small steps; now and then a gap; and back to where it was, so that it
-                // stays near.
+                // Mostly small steps, and now and then a gap. The clamp keeps the price near its
+                // start.
                 let price = match self.dice.roll(12) {
                     0 => 920_000 + 20_000 * self.dice.roll(9) as i64,
                     _ => (tick + 1_000 * (self.dice.roll(11) as i64 - 5)).clamp(900_000, 1_100_000),
@@ -201,7 +200,7 @@ impl Search {
                 self.now += ms;
                 self.run(&Command::Wait(ms))
             }
-            // Others: at the market, by stops, now and then by a limit.
+            // The others: market orders, stops, and now and then a limit order.
             14..40 => {
                 let user = self.pick(&OTHERS);
                 let (limit, stop) = match self.dice.roll(6) {
@@ -310,8 +309,8 @@ fn nobody_gains_more_than_the_spread_that_is_quoted() {
     );
 }
 
-/// The search is able to find something: by the rules of before, an offer at the edge of the collar
-/// is a gain without risk.
+/// The search can find a hole: with the old rules, an offer at the edge of the collar is a gain
+/// without risk.
 #[test]
 fn by_the_rules_of_before_it_finds_the_hole() {
     let found = (1..20).find_map(|seed| {

@@ -1,4 +1,4 @@
-//! `orders` and `trading` as they are, over a log in memory, run to rest after each command.
+//! The real roles `orders` and `trading` over a log in memory, run to rest after each command.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -38,7 +38,6 @@ struct Waiting {
     time_ms: i64,
 }
 
-/// The pair of roles.
 pub struct Pair {
     now: i64,
     tasks: Vec<Task>,
@@ -47,7 +46,7 @@ pub struct Pair {
     offset: u64,
     short_ok: bool,
     pub told: BTreeMap<String, Vec<Told>>,
-    /// What was told of trades that were taken back.
+    /// Busts in the topic of trades.
     pub busts: Vec<(String, String, String, i64, i64)>,
 }
 
@@ -61,7 +60,7 @@ pub fn settings() -> RoleSettings {
     }
 }
 
-/// The same with limits that are reached.
+/// As [`settings`], with limits that the scripts reach.
 pub fn limited() -> RoleSettings {
     RoleSettings {
         rate_limit: 2,
@@ -90,12 +89,12 @@ pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> Str
 }
 
 impl Pair {
-    /// `short_ok`: users may sell what they do not have.
+    /// `short_ok`: users may sell short.
     pub fn new(short_ok: bool) -> Pair {
         Pair::by(settings(), short_ok)
     }
 
-    /// The same by other settings.
+    /// As [`Pair::new`], with other settings.
     pub fn by(settings: RoleSettings, short_ok: bool) -> Pair {
         let names = Arc::new(topics::table(""));
         let counts: Arc<[u32]> = names.iter().map(|_| 1).collect();
@@ -171,14 +170,14 @@ impl Pair {
         self.tables.apply(&record);
     }
 
-    /// One command, and everything that follows from it.
+    /// Runs one command and all its consequences.
     pub fn run(&mut self, c: &Command, restarts: bool) -> Result<(), String> {
         self.take(c, restarts);
         self.rest(&mut |_| 0)
     }
 
-    /// Several commands on their way at once, and everything that follows, in any order that the
-    /// topics allow. `pick` chooses the topic that is read next.
+    /// Runs several commands at once, and all their consequences, in any order that the topics
+    /// allow. `pick` chooses the topic to read next.
     pub fn run_at_once(
         &mut self,
         commands: &[Command],
@@ -348,7 +347,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Everything in the state of both roles.
+    /// The whole state of both roles.
     pub fn state(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut all = Vec::new();
         for t in &self.tasks {
@@ -363,12 +362,12 @@ impl Pair {
         all
     }
 
-    /// I1 to I3 from scratch.
+    /// I1 to I3, computed from scratch.
     pub fn check(&self) -> Result<String, String> {
         roles::orders::check_books(&self.tasks[0].store)
     }
 
-    /// Nothing is under way any more, and both roles have the same orders.
+    /// All commands are done, and both roles have the same open orders.
     pub fn check_rest(&self) -> Result<(), String> {
         let mut all = AtRest::default();
         all.add_orders(&self.tasks[0].store)?;
@@ -376,7 +375,7 @@ impl Pair {
         all.check().map(drop)
     }
 
-    /// The books, in the order in which their orders would trade.
+    /// The books, in the order in which the orders would trade.
     pub fn books(&self) -> Vec<(String, bool, bool, i64, i64, String, String)> {
         let lines = roles::trading::read_books(&self.tasks[1].store).expect("readable books");
         lines

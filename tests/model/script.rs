@@ -1,5 +1,4 @@
-//! Commands as data: made by dice, written as JSON for the roles, and made fewer when something is
-//! wrong.
+//! Commands as data: drawn by dice, written as JSON for the roles, and reduced after a failure.
 
 use super::Told;
 
@@ -52,8 +51,8 @@ pub enum Kind {
         fee: Option<i64>,
         symbol: Option<String>,
     },
-    /// What depends on what has happened so far: a trade of the user's is taken back, or all the
-    /// cash there is is withdrawn. See [`settled`].
+    /// A command that depends on earlier events: the bust of a trade of the user, or the withdrawal
+    /// of all cash. See [`settled`].
     Later(u64),
     Transfer {
         amount: i64,
@@ -61,7 +60,7 @@ pub enum Kind {
     },
 }
 
-/// What an operator has switched off.
+/// Switches of the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Off {
     Orders,
@@ -75,7 +74,7 @@ pub enum Command {
         id: String,
         kind: Kind,
     },
-    /// One that comes by the topic that may not carry it.
+    /// A command in a topic that may not carry the command.
     Astray {
         user: String,
         id: String,
@@ -91,12 +90,12 @@ pub enum Command {
         status: Status,
         house: bool,
     },
-    /// An operator switches something off for a user, or for all, or on again.
+    /// An operator switches `off` for a user or for all users, or switches on again.
     Control {
         user: Option<String>,
         off: Option<Off>,
     },
-    /// The roles begin anew with nothing but their state; the model does not care.
+    /// The roles restart with only their stored state; the model ignores the restart.
     Restart,
 }
 
@@ -115,7 +114,7 @@ fn tif_name(tif: Tif) -> &'static str {
     }
 }
 
-/// The type of an order, by the prices it has.
+/// The order type, derived from the prices of the order.
 fn type_name(limit: Option<i64>, stop: Option<i64>) -> &'static str {
     match (limit, stop) {
         (None, None) => "market",
@@ -224,7 +223,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// The first field in which two commands with the same id differ, in the order of the contract;
-/// nothing if they are the same.
+/// empty if they are the same.
 pub fn conflict(first: &Command, second: &Command) -> &'static str {
     let (Command::Order { kind: a, .. }, Command::Order { kind: b, .. }) = (first, second) else {
         unreachable!()
@@ -345,7 +344,7 @@ pub fn conflict(first: &Command, second: &Command) -> &'static str {
     }
 }
 
-/// Numbers that are the same for the same seed.
+/// Pseudo-random numbers; the same seed gives the same numbers.
 pub struct Dice(u64);
 
 impl Dice {
@@ -370,7 +369,7 @@ pub const START_MS: i64 = 1_800_000_000_000;
 
 const USERS: u64 = 5;
 
-/// Prices for all, and shares for everybody.
+/// A price for each symbol, and shares for each user.
 fn preamble() -> Vec<Command> {
     let stock = |user: u64, symbol: &str| {
         let user = format!("u{user}");
@@ -390,7 +389,7 @@ fn preamble() -> Vec<Command> {
         Command::Order { user, id, kind }
     };
 
-    // Before there is a price: refused, and the id stays free.
+    // This order comes before the first price. The order is refused, and its id stays free.
     let mut all = vec![stock(0, "A")];
     all.extend(SYMBOLS.iter().map(|s| Command::Tick {
         symbol: s.to_string(),
@@ -406,7 +405,7 @@ fn preamble() -> Vec<Command> {
     all
 }
 
-/// A script of so many commands.
+/// A script of `length` commands.
 pub fn script(seed: u64, length: usize) -> Vec<Command> {
     let mut d = Dice::new(seed);
     let mut all = preamble();
@@ -420,7 +419,7 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
         });
     }
 
-    // What was switched off is switched on again a while later, or little else would happen.
+    // Each switch-off is lifted after a while; otherwise few commands would have an effect.
     let mut lifts = Vec::<(usize, Option<String>)>::new();
     for n in all.len()..length {
         if let Some(due) = lifts.iter().position(|(at, _)| *at <= n) {
@@ -436,7 +435,8 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
         let symbol = SYMBOLS[d.roll(3) as usize].to_string();
         let price = 1_000_000 + (d.roll(21) as i64 - 10) * 1_000;
 
-        // Mostly an order of one's own; now and then anybody's, whose ids are not one's own.
+        // Mostly an order of the same user; now and then an order of any user, whose id belongs to
+        // that user.
         let named = |d: &mut Dice, user: &str| {
             let own = given
                 .iter()
@@ -463,7 +463,7 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
                 price: price + d.roll(3) as i64 * 50,
             },
             100..120 => {
-                // Time also falls: a clock was ahead for a while.
+                // Time also moves back: a clock was ahead for a while.
                 let ms = [
                     1,
                     300,
@@ -506,7 +506,7 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
                 lifts.extend(off.map(|_| (n + 1 + d.roll(15) as usize, user.clone())));
                 Command::Control { user, off }
             }
-            // The very same again, or another one with an id that was there.
+            // An exact repeat, or another command with a used id.
             148..190 => {
                 let again: Command =
                     all[all.len() - 1 - d.roll(all.len().min(40) as u64) as usize].clone();
@@ -578,8 +578,8 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
     all
 }
 
-/// The command with what it depends on: what its user was told until now. The same again is the
-/// same.
+/// Resolves a command that depends on the earlier events of its user. Other commands stay
+/// unchanged.
 pub fn settled(c: &Command, told: &[Told]) -> Command {
     match c {
         Command::Order {
@@ -604,8 +604,8 @@ pub fn settled(c: &Command, told: &[Told]) -> Command {
     }
 }
 
-/// A trade that an operator takes back, in whole or in part, and described as it was or not quite;
-/// or all the cash, withdrawn.
+/// A whole or partial bust of a trade by an operator, with a right or a slightly wrong description;
+/// or a withdrawal of all cash.
 fn later(seed: u64, told: &[Told]) -> Kind {
     let mut d = Dice::new(seed);
     if d.chance(12) {
@@ -697,7 +697,7 @@ fn new(d: &mut Dice, symbol: String, price: i64, now: i64) -> Kind {
     } else if d.chance(5) {
         300
     } else if d.chance(5) {
-        // More than most have, so that shares are sold short, or bought back with more besides.
+        // More than most users have, so that shares are sold short, or bought back with a surplus.
         40 + d.roll(60) as i64
     } else {
         1 + d.roll(20) as i64
@@ -746,7 +746,7 @@ fn new(d: &mut Dice, symbol: String, price: i64, now: i64) -> Kind {
     }
 }
 
-/// A shorter script that still fails: parts are left out as long as that is so.
+/// Removes parts of a script as long as the script still fails.
 pub fn shrink(script: Vec<Command>, fails: impl Fn(&[Command]) -> bool) -> Vec<Command> {
     let mut best = script.clone();
     let mut part = script.len() / 2;

@@ -1,7 +1,8 @@
-//! Rows of an exchange's feed of limit orders, from a file or made up, and what they become here.
+//! Rows of an exchange's feed of limit orders, from a file or generated, and the commands that they
+//! become here.
 //!
-//! The rule: each row is one command, in the order of the rows. Order `id` belongs to user
-//! `u<id % 50>`, and the volume counts in ten-thousandths, rounded up.
+//! The rule: each row is one command, in the order of the rows. Order `id` belongs to user `u<id %
+//! 50>`, and the volume counts in ten-thousandths, rounded up.
 //!
 //! | row | command | its id |
 //! |---|---|---|
@@ -9,9 +10,9 @@
 //! | `changed` | `replace` to the row's volume and price | `c<line>` |
 //! | `deleted` | `cancel` | `d<line>` |
 //!
-//! What a feed tells of its own trades comes as changes and deletions of orders that have traded
-//! here too, or have not; and a feed is out of order, says things twice and forgets some. All of
-//! that is bad input of a kind that every client sends some day, and has its answer.
+//! The exchange's own trades appear as changes and deletions of orders, which may or may not have
+//! traded here. A feed also has rows out of order, repeated rows and missing rows. Every client
+//! sends such bad input some day, and each kind has a defined answer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,37 +39,35 @@ pub struct Row {
     pub bid: bool,
 }
 
-/// What must be answered.
+/// Expected answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Expect {
     /// A new order: `OrderPending`.
     New,
-    /// Its id once more with the same content: `OrderStatus`.
+    /// A used id with the same content: `OrderStatus`.
     Again,
-    /// Its id once more with other content: `DuplicateRejected`.
+    /// A used id with other content: `DuplicateRejected`.
     Conflict,
-    /// A change or cancel of what was never created: `CancelRejected`, `UNKNOWN_ORDER`.
+    /// A replace or cancel of an order that was never created: `CancelRejected`, `UNKNOWN_ORDER`.
     Unknown,
-    /// A change or cancel of what was cancelled before: `CancelRejected`, `TOO_LATE_TO_CANCEL`.
+    /// A replace or cancel of a cancelled order: `CancelRejected`, `TOO_LATE_TO_CANCEL`.
     Late,
     /// The cancel of an order that was open or has traded: `OrderCancelled`, or `CancelRejected`,
     /// `TOO_LATE_TO_CANCEL`.
     Cancel,
-    /// The change of one: `OrderReplaced`, or `CancelRejected`, `TOO_LATE_TO_CANCEL`.
+    /// The replace of such an order: `OrderReplaced`, or `CancelRejected`, `TOO_LATE_TO_CANCEL`.
     Change,
-    /// The same to nothing: `CancelRejected`, `INCORRECT_QUANTITY` or `TOO_LATE_TO_CANCEL`.
+    /// The same with quantity zero: `CancelRejected`, `INCORRECT_QUANTITY` or `TOO_LATE_TO_CANCEL`.
     ChangeToNothing,
 }
 
-/// One command.
 pub struct Step {
     pub user: String,
-    /// Of the command.
     pub id: String,
-    /// The order that it is about.
+    /// Id of the order that the command names.
     pub order: String,
     pub json: String,
-    /// Whether it changes an order that is known.
+    /// True if the command replaces a known order.
     pub changes: bool,
     pub expect: Expect,
 }
@@ -116,7 +115,7 @@ pub fn read(file: &Path) -> Vec<Row> {
 }
 
 /// Rows like those of a real exchange: nearly all orders are cancelled soon, few trade, and one row
-/// in forty should not be there.
+/// in forty is wrong.
 pub fn generate(seed: u64, count: usize) -> Vec<Row> {
     let mut rng = Rng::new(seed);
     let mut rows = Vec::<Row>::with_capacity(count);
@@ -205,7 +204,7 @@ pub fn generate(seed: u64, count: usize) -> Vec<Row> {
                 },
                 None => continue,
             },
-            // Created again while it lives, as it was or otherwise.
+            // Created again while open, with the same or another content.
             _ => match pick(&live, &mut rng) {
                 Some(at) => Row {
                     action: Action::Created,
@@ -222,7 +221,7 @@ pub fn generate(seed: u64, count: usize) -> Vec<Row> {
     rows
 }
 
-/// The rule, with what must be answered to each command.
+/// Applies the rule, and adds the expected answer to each command.
 pub fn steps(rows: &[Row]) -> Vec<Step> {
     let mut created = BTreeMap::<u64, (u64, u64, bool)>::new();
     let mut cancelled = BTreeMap::<u64, ()>::new();

@@ -1,16 +1,16 @@
-//! Real order flow: the feed of an exchange, row by row, as commands of many users through all five
-//! roles on a real broker, while instances are killed. See `feed.rs` for the rule by which rows
-//! become commands.
+//! Real order flow: the feed of an exchange, row by row, as commands of many users. The commands go
+//! through all five roles on a real broker, while instances are killed. `feed.rs` has the rule by
+//! which rows become commands.
 //!
 //! ```text
 //! cargo test --features faults --test order_flow                                 a feed that is made up, with the disorder of a real one
 //! ORDER_FLOW=orders.csv cargo test --features faults --test order_flow -- --nocapture
 //! ```
 //! The same flow runs twice through one book, and must lead to the same trades, orders and
-//! portfolios: with one partition the commands have one order. Then through four partitions and two
-//! instances, where the order in which users reach the book is nobody's to say, but everything else
-//! is. And twice, as at first, with a house that quotes: its price changes while nothing is on its
-//! way, since topics have no common order.
+//! portfolios. With one partition the commands have a fixed order. Then the flow runs through four
+//! partitions and two instances. There the order in which users reach the book is not determined,
+//! but every other result is. Last, the flow runs twice through one book with a house that quotes.
+//! The price changes only while no command is in flight, because topics have no common order.
 
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
@@ -35,12 +35,12 @@ use support::{broker, rest};
 use wire::topics as t;
 
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
-/// Rows of the feed that is made up.
+/// Rows of the generated feed.
 const ROWS: usize = 6_000;
-/// Of the accounts: short sales of the whole book fit into it.
+/// Opening cash of the accounts, enough for short sales of the whole book.
 const CASH: i64 = 100_000_000_000;
 const SOON: Duration = Duration::from_secs(60);
-/// How far the flow may be ahead of the answers when somebody is killed, so that they are at work.
+/// Most commands without an answer at a kill, so that instances are at work.
 const AHEAD: usize = 200;
 
 fn rows() -> Vec<feed::Row> {
@@ -50,7 +50,7 @@ fn rows() -> Vec<feed::Row> {
     }
 }
 
-/// What a client knows of the answers so far.
+/// The answers that a client has read so far.
 struct Answers {
     reader: Box<dyn Reader>,
     batch: Records,
@@ -110,13 +110,13 @@ struct Run {
     took: Duration,
 }
 
-/// How a flow goes through an installation.
+/// Settings of a run.
 struct Plan<'a> {
     name: &'a str,
     partitions: u32,
     instances: &'a [Name],
     kills: usize,
-    /// How often the house quotes anew; none: there is no house.
+    /// Number of commands between two quotes of the house; none without a house.
     quotes: Option<usize>,
 }
 
@@ -165,8 +165,8 @@ fn run(broker: &broker::Broker, steps: &[Step], plan: &Plan<'_>) -> Run {
     let every = steps.len() / (kills + 1);
     let mut killed = 0;
     for (i, s) in steps.iter().enumerate() {
-        // One change of an order at a time, as the contract wants it: the next one waits for the
-        // answer.
+        // Only one replace of an order at a time, as the contract demands. The next replace waits
+        // for the answer.
         if s.changes
             && let Some(before) = changing.insert(&s.order, s)
         {

@@ -1,4 +1,4 @@
-//! What a flow of orders has led to, and whether it may have: a reading of the contract that shares
+//! Results of a flow of orders, checked against a second implementation of the contract that shares
 //! no code with the roles.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +11,11 @@ use wire::topics as t;
 use super::feed::{Expect, Step, USERS};
 use crate::support::oracle::{self, Seen, Verdict, read_all};
 
-/// What two runs of the same flow must agree in. No times, and no split of cash into available and
-/// reserved, which is of the moment.
+/// The results in which two runs of the same flow must agree. Times are left out, and so is the
+/// split of cash into available and reserved, which depends on the moment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Price, quantity, who and which orders, in the order of the book.
+    /// Price, quantity, users and orders, in the order of the book.
     pub trades: Vec<String>,
     /// By user and order: status, quantity, cumulative quantity, limit.
     pub orders: BTreeMap<(String, String), String>,
@@ -23,10 +23,10 @@ pub struct Outcome {
     pub portfolios: BTreeMap<String, [i64; 4]>,
 }
 
-/// An answer: the event, and its reason if it has one.
+/// An answer: the event, and its reason if present.
 type Answer = (String, String);
 
-/// Reads everything back. `cash_e4` is what each account opened with.
+/// Reads and checks all records. `cash_e4` is the opening cash of each account.
 pub fn judge(
     log: &dyn Log,
     topics: &TopicTable,
@@ -55,7 +55,7 @@ fn reason(e: &Seen) -> String {
     e.text("reason").to_string()
 }
 
-/// Each command has exactly one answer, of the kind that is due.
+/// Each command has exactly one answer of the expected kind.
 fn check_answers(
     v: &mut Verdict,
     events: &[Seen],
@@ -146,7 +146,7 @@ fn check_events(v: &mut Verdict, events: &[Seen], outcome: &mut Outcome) {
             v.wrong.push(format!("less than nothing: {:?}", e.value));
         }
 
-        // The order itself, not what was said in vain about it.
+        // Only events of the order itself, without failed commands about the order.
         if [
             "Deposited",
             "OrderStatus",
@@ -184,7 +184,7 @@ fn check_events(v: &mut Verdict, events: &[Seen], outcome: &mut Outcome) {
     }
 }
 
-/// Every trade has two sides, and both were told.
+/// Every trade has two sides, and both sides have their event.
 fn check_trades(v: &mut Verdict, trades: &[Seen], events: &[Seen], outcome: &mut Outcome) {
     let mut fills = BTreeMap::<(&str, &str, &str), (i64, i64)>::new();
     for e in events
@@ -235,7 +235,7 @@ fn is_house(side: &str) -> bool {
     side.starts_with("house:")
 }
 
-/// Cash and shares that the house has from its trades.
+/// Cash and shares of the house from its trades.
 fn houses(trades: &[Seen]) -> (i128, i64) {
     let side = |trade: &Seen| {
         i64::from(is_house(trade.text("buyer"))) - i64::from(is_house(trade.text("seller")))
@@ -256,8 +256,7 @@ fn houses(trades: &[Seen]) -> (i128, i64) {
     })
 }
 
-/// Nothing was made and nothing vanished, of cash or of shares; and each portfolio is what the
-/// user's fills add up to.
+/// No cash or share was created or lost, and each portfolio equals the sum of the user's fills.
 fn check_portfolios(
     v: &mut Verdict,
     log: &dyn Log,
@@ -322,7 +321,7 @@ fn check_portfolios(
         ));
     }
 
-    // Whoever is not open any more holds nothing.
+    // A user without open orders holds no cash or shares.
     let busy: BTreeSet<&str> = events
         .iter()
         .filter(|e| e.text("event") == "OrderPending")
@@ -348,7 +347,7 @@ fn check_portfolios(
     }
 }
 
-/// One figure to compare and to print.
+/// One number to compare and to print.
 pub fn digest(outcome: &Outcome) -> String {
     format!(
         "{:032x}",
@@ -365,7 +364,7 @@ pub fn table(answers: &BTreeMap<(Expect, Answer), usize>) -> String {
     answers.iter().map(row).collect()
 }
 
-/// Kept out of the outcome, but worth a look in a failing test.
+/// The first difference between two outcomes, for the message of a failed test.
 pub fn first_difference(a: &Outcome, b: &Outcome) -> Option<String> {
     let pair = |what: &str, a: Value, b: Value| format!("{what}: {a} and {b}");
     if let Some(at) = a.trades.iter().zip(&b.trades).position(|(a, b)| a != b) {

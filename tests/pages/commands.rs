@@ -1,5 +1,5 @@
-//! What pages type is what the program understands, and docs/cli.md is what the program says of
-//! itself.
+//! The program must understand the commands in the pages, and docs/cli.md must equal the program's
+//! help.
 
 use std::path::{Path, PathBuf};
 
@@ -49,8 +49,8 @@ fn a_command_that_does_not_exist_is_seen() {
     );
 }
 
-/// Line, words and whether it stands in a block of code, of each command that a page shows. Blocks
-/// marked `text` are output.
+/// Line and words of each command in a page, and true inside a block of code. Blocks marked `text`
+/// are output.
 pub fn commands_in(page: &str) -> Vec<(usize, Vec<String>, bool)> {
     let mut found = Vec::new();
     let mut fence: Option<&str> = None;
@@ -95,7 +95,8 @@ pub fn commands_in(page: &str) -> Vec<(usize, Vec<String>, bool)> {
     found
 }
 
-/// A sentence may leave out a value, or put a letter in its place.
+/// True for an unknown command or option. A sentence may leave out a value, or put a letter in its
+/// place.
 fn names_nothing_there_is(e: &clap::Error) -> bool {
     use clap::error::ErrorKind::{InvalidSubcommand, UnknownArgument};
     matches!(e.kind(), InvalidSubcommand | UnknownArgument)
@@ -133,7 +134,7 @@ PAGES=write cargo test --locked --features faults --test pages page_of_the_comma
 ```
 ";
 
-/// The head of docs/cli.md says how to make the page anew.
+/// The head of docs/cli.md says how to generate the page again.
 #[test]
 fn the_page_of_the_command_line_is_made_from_the_program() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
@@ -186,7 +187,7 @@ fn collect<'a>(command: &'a clap::Command, name: &str, all: &mut Vec<(String, &'
     }
 }
 
-/// One command: what it does, its own options, and what its help says at the end.
+/// One command: its purpose, its own options, and the end of its help.
 fn section(name: &str, command: &clap::Command) -> String {
     let title = if name.is_empty() {
         "Options of every command".to_string()
@@ -219,7 +220,7 @@ fn section(name: &str, command: &clap::Command) -> String {
             .or(option.get_help())
             .map(ToString::to_string)
             .unwrap_or_default();
-        // What people wrote into the text of the help belongs into the column.
+        // A default that the help text states belongs in the column.
         let (help, written) = match help.split_once(" [default: ") {
             Some((help, rest)) => (help.to_string(), rest.trim_end_matches(']').to_string()),
             None => (help, String::new()),
@@ -282,7 +283,7 @@ fn prose(text: &str) -> String {
         .join("`")
 }
 
-/// Splits like a shell does, with single quotes.
+/// Splits a line like a shell, with single quotes.
 fn words(text: &str) -> Vec<String> {
     let quoted = |(i, part): (usize, &str)| match i % 2 {
         0 => part.split_whitespace().map(String::from).collect(),

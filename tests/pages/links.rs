@@ -1,10 +1,10 @@
-//! Every link leads somewhere, every path of a page or a file of code is there, and every page can
-//! be found from README.
+//! Every link has a target, every path in a page or in a code file exists, and every page can be
+//! reached from README.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-/// Directories that hold no text of ours: wherever they are, and below the root only.
+/// Directories without text of ours: at any place, and only below the root.
 const SKIPPED: &[&str] = &[".git", "fuzz_corpus", "golden", "node_modules"];
 const SKIPPED_AT_ROOT: &[&str] = &["target", "state"];
 const TEXT_MAX: u64 = 1 << 20;
@@ -29,8 +29,7 @@ fn links_and_paths_of_pages_resolve() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// A page that names a file of the code by its path, as `crates/engine/src/commit.rs`, names one
-/// that is there.
+/// A path of a code file in a page, such as `crates/engine/src/commit.rs`, must exist.
 #[test]
 fn files_of_code_that_pages_name_exist() {
     let texts = texts();
@@ -114,7 +113,7 @@ fn the_messages_of_the_page_of_troubles_are_those_of_the_program() {
     );
 }
 
-/// Code whose texts over several lines are in one line.
+/// Code with each string over several lines joined into one line.
 fn joined(code: &str) -> String {
     let mut parts = code.split("\\\n");
     let mut whole = parts.next().unwrap_or_default().to_string();
@@ -124,7 +123,7 @@ fn joined(code: &str) -> String {
     whole
 }
 
-/// Pages that say which test shows what.
+/// Pages that name tests.
 const PAGES_OF_TESTS: &[&str] = &[
     "acceptance",
     "figures",
@@ -175,8 +174,8 @@ fn the_tests_that_pages_name_exist() {
     );
 }
 
-/// The last part of what looks like the name of a test: `module::name`, or at least three `_`. `*` or
-/// `...` at the end stand for more.
+/// The last part of a word that looks like the name of a test: `module::name`, or at least three
+/// `_`. `*` or `...` at the end stands for more.
 fn test_name(code: &str) -> Option<&str> {
     let plain = |c: char| is_of_name(&c) || c == ':';
     let looks_like = code.contains("::") || code.matches('_').count() >= 3;
@@ -214,8 +213,7 @@ fn a_broken_link_is_seen() {
     );
 }
 
-/// Line and target of all that a file refers to: links in pages, and paths of pages wherever they
-/// are named.
+/// Line and target of each reference in a file: links in pages, and paths of pages in any file.
 fn references(file: &Path, text: &str) -> Vec<(usize, String)> {
     let mut all = if is_page(file) {
         links(text)
@@ -224,7 +222,7 @@ fn references(file: &Path, text: &str) -> Vec<(usize, String)> {
     };
     let this_test = file == Path::new("tests/pages/links.rs");
     for (n, line) in text.lines().enumerate().filter(|_| !this_test) {
-        // Written from the root, whatever file they are in.
+        // Written from the root, in any file.
         all.extend(
             doc_paths(line)
                 .into_iter()
@@ -235,7 +233,7 @@ fn references(file: &Path, text: &str) -> Vec<(usize, String)> {
     all
 }
 
-/// What is wrong with a link, if anything.
+/// The error of a link, if there is one.
 fn broken(file: &Path, link: &str, anchors: &BTreeMap<&Path, BTreeSet<String>>) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
         return None;
@@ -256,7 +254,7 @@ fn broken(file: &Path, link: &str, anchors: &BTreeMap<&Path, BTreeSet<String>>) 
     (!known).then(|| format!("{} has no heading #{anchor}", to.display()))
 }
 
-/// The file that a link means, from the root; nothing if it leads out.
+/// The file of a link, from the root; none outside the repository.
 fn target(file: &Path, link: &str) -> Option<PathBuf> {
     let path = link.split('#').next().unwrap_or_default();
     let from_root = path.strip_prefix('/');
@@ -319,7 +317,7 @@ fn doc_paths(line: &str) -> Vec<String> {
     found
 }
 
-/// The anchors of a page's headings, as forges make them.
+/// The anchors of a page's headings, in the form that forges use.
 fn anchors(page: &str) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for (_, line) in prose(page) {

@@ -1,4 +1,5 @@
-//! The pages, held by tests: links, and the commands that are shown. EarlyLinks need no C++ libraries: `--no-default-features` will do.
+//! Checks of the pages: links, and the commands that the pages show. The checks of links need no
+//! C++ libraries: `--no-default-features` is enough.
 
 #[cfg(feature = "rocks")]
 mod commands;

@@ -1,4 +1,5 @@
-//! What README and the pages about the audit log type on the demo's log is done, and succeeds.
+//! Runs the commands of README and of the pages about the audit log on the demo's log. All must
+//! succeed.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +20,7 @@ fn what_pages_type_on_the_demos_log_succeeds() {
     ];
     typed(dir.path(), &order.concat());
 
-    // The pages' moments are long ago, and their order is somebody else's.
+    // The times in the pages are in the past, and their order does not exist here.
     let replaced = [
         ("ORDER_ID", "o-1".to_string()),
         ("/safe/", String::new()),

@@ -1,11 +1,11 @@
-//! What a disk would hold after a power failure at any moment, from a record of what a process
-//! asked of it.
+//! The possible contents of a disk after a power failure at any moment, computed from a record of a
+//! process's disk requests.
 //!
-//! Certain is only what a sync that had come to its end covers: data by the sync of its file, names
-//! by the sync of their directory. Of the rest a disk may have anything in order: of each file the
-//! first so many writes, the last of them torn, and of each directory the first so many changes.
-//! Now and then a file has later writes without earlier ones, with zeros between, as a file system
-//! leaves it that wrote back its pages in another order.
+//! Only data and names covered by a completed sync are certain: data by the sync of its file, names
+//! by the sync of their directory. Of the rest, a disk may hold any prefix. For each file the
+//! prefix is a number of writes, the last of them torn. For each directory the prefix is a number
+//! of changes. Now and then a file has later writes without earlier ones, with zeros between. A
+//! file system leaves such a file if it wrote its pages back in another order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct Entry {
     pub data: Vec<u8>,
 }
 
-/// Reads a record, with paths as they are below its directory.
+/// Reads a record, with paths relative to `below`.
 pub fn read(record: &Path, below: &Path) -> Vec<Entry> {
     let bytes = std::fs::read(record).expect("a record");
     let mut rest = &bytes[..];
@@ -71,7 +71,7 @@ pub fn read(record: &Path, below: &Path) -> Vec<Entry> {
 struct File {
     durable: Vec<u8>,
     pending: VecDeque<Op>,
-    /// How many of the pending ones each sync that is under way covers.
+    /// Number of pending writes that each sync in progress covers.
     syncs: VecDeque<usize>,
 }
 
@@ -112,14 +112,15 @@ enum Name {
     Dir(String),
 }
 
-/// The disk, as far as it was asked.
+/// The state of the disk after the recorded requests.
 #[derive(Default)]
 pub struct Disk {
     files: Vec<File>,
     live: BTreeMap<String, usize>,
     /// Changes of names, each with its directory.
     names: Vec<(String, Name)>,
-    /// How many of them are certain, for each directory, and how many each sync under way covers.
+    /// By directory: the number of certain changes, and the number that each sync in progress
+    /// covers.
     certain: BTreeMap<String, usize>,
     dir_syncs: BTreeMap<String, VecDeque<usize>>,
 }
@@ -204,12 +205,12 @@ impl Disk {
         }
     }
 
-    /// Makes what is left after a cut now.
+    /// Writes a possible disk content after a cut at this moment.
     pub fn cut(&self, rng: &mut Rng, into: &Path) {
         let mut dirs = BTreeSet::from([String::new()]);
         let mut names = BTreeMap::<String, usize>::new();
 
-        // So many of the changes that are not certain, for each directory.
+        // For each directory, the number of uncertain changes that survive.
         let mut luck = BTreeMap::<&str, usize>::new();
         for (n, (dir, _)) in self.names.iter().enumerate() {
             if n >= self.certain.get(dir).copied().unwrap_or(0) {

@@ -1,9 +1,9 @@
-//! The power fails while the embedded log is written to: at random moments, over and over, from one
-//! record of what a process asked of its disk.
+//! The power fails while the embedded log is written: at random moments, again and again, from one
+//! record of a process's disk requests.
 //!
-//! With `--durability disk` everything that was acknowledged must be there; with `os` (the default)
-//! a whole beginning of it, up to a second or two before the cut. In both the log opens, and an
-//! installation starts, goes on, and `verify` finds nothing.
+//! With `--durability disk` all acknowledged records must be there. With `os` (the default) a
+//! complete prefix must be there, up to a second or two before the cut. In both cases the log
+//! opens, an installation starts and continues, and `verify` finds no damage.
 //!
 //! `POWER_CUTS=200 POWER_SEED=7 cargo test --test power_cut` makes more cuts.
 #![cfg(all(feature = "rocks", target_os = "linux"))]
@@ -34,7 +34,7 @@ const LIMITS: Limits = Limits {
     bytes: 64 << 20,
     age: Duration::from_secs(1),
 };
-/// Longest that is lost with `os`: the disk is asked each second, and on a loaded machine it takes
+/// Longest accepted loss with `os`. The log requests a sync each second, and a loaded machine takes
 /// a while to answer.
 const LOST_MAX_MS: u64 = 10_000;
 
@@ -66,8 +66,8 @@ fn at(topic: TopicId, partition: u32) -> TopicPartition {
     TopicPartition::new(topic, partition)
 }
 
-/// Run by the tests below under the recorder; by itself it does nothing. Clients append, a member
-/// answers each of their records in a transaction, and what was acknowledged is told in a file.
+/// The tests below run this under the recorder; by itself it does nothing. Clients append, a member
+/// answers each of their records in a transaction, and a file lists the acknowledged numbers.
 #[test]
 fn child() {
     let Ok(durability) = std::env::var(CHILD) else {
@@ -198,7 +198,7 @@ fn child() {
     });
 }
 
-/// Runs something under the recorder.
+/// Runs a command under the recorder.
 fn recorded(work: &Path, command: &mut Command) -> Vec<Entry> {
     let below = work.join("disk");
     let record = work.join("record");
@@ -223,8 +223,8 @@ fn recorded(work: &Path, command: &mut Command) -> Vec<Entry> {
     entries
 }
 
-/// Cuts at random entries, in order; `check` gets what the disk holds then, and how many entries
-/// there were.
+/// Cuts at random entries, in order. `check` gets the disk content and the number of entries at the
+/// cut.
 fn cuts(
     entries: &[Entry],
     count: u64,
@@ -258,7 +258,7 @@ fn cuts(
     }
 }
 
-/// The last number of each writer that was told before a moment, and when.
+/// The acknowledged numbers of each writer, with their times.
 fn told(entries: &[Entry]) -> BTreeMap<String, Vec<(u64, u64)>> {
     let mut all = BTreeMap::<String, Vec<(u64, u64)>>::new();
     for e in entries
@@ -276,7 +276,7 @@ fn told(entries: &[Entry]) -> BTreeMap<String, Vec<(u64, u64)>> {
     all
 }
 
-/// What a log has of each writer: how many numbers, none missing between.
+/// Count of numbers of each writer in a log; no number may be missing in between.
 fn found(dir: &Path, what: &str) -> BTreeMap<String, u64> {
     let log = LocalLog::open(dir, &table(), LocalOptions::default())
         .unwrap_or_else(|e| panic!("{what}: the log does not open: {e}"));
@@ -320,8 +320,8 @@ fn found(dir: &Path, what: &str) -> BTreeMap<String, u64> {
         );
         all.insert(format!("g{client}"), next);
 
-        // An answer is there if and only if its question counts as read; of each key the last one
-        // stays.
+        // An answer is there if and only if its question counts as read. Of each key the last
+        // record stays.
         let mut reader = log
             .reader(OUTPUT, &[(client, From::Start)], false)
             .expect("a reader");
@@ -348,7 +348,7 @@ fn found(dir: &Path, what: &str) -> BTreeMap<String, u64> {
     all
 }
 
-/// The longest that was lost, in milliseconds, over all cuts.
+/// The longest loss over all cuts, in milliseconds.
 fn log_survives(durability: &str) -> u64 {
     let work = tempfile::tempdir().expect("a directory");
     let mut child = Command::new(std::env::current_exe().expect("this program"));
@@ -437,7 +437,7 @@ fn installation_survives(durability: &str) {
 
     let entries = recorded(work.path(), &mut demo);
 
-    // Before its topics and listings are made, there is no installation.
+    // The installation begins to exist when its topics and listings have been made.
     let ready = entries
         .iter()
         .position(|e| e.kind == b'r' && e.path.contains("status.json"))

@@ -1,4 +1,4 @@
-//! The right to write a topic is what tells an operator from a client.
+//! The right to write a topic distinguishes an operator from a client.
 
 use roles::RoleSettings;
 use serde_json::json;
@@ -15,7 +15,7 @@ fn send(w: &mut World, topic: ports::topics::TopicId, user: &str, fields: &str) 
     w.pump();
 }
 
-/// Name, reason and id of a user's events from one of them on.
+/// Name, reason and id of a user's events, from the event `from` on.
 fn told(w: &World, user: &str, from: usize) -> Vec<(String, String, String)> {
     let text = |e: &serde_json::Value, name: &str| e[name].as_str().unwrap_or_default().to_string();
     w.events(user)
@@ -71,7 +71,7 @@ fn a_client_moves_no_money_and_the_refused_command_opens_no_account() {
         json!(10_000_050_000_i64)
     );
 
-    // And the same transfer again, by whichever operator, is the same transfer.
+    // The same transfer again is the same transfer, even by another operator.
     send(
         &mut w,
         OPERATOR_COMMANDS,
@@ -124,7 +124,8 @@ fn operators_words_count_on_their_own_topic_only() {
         refused.map(|(event, id)| line(event, "NOT_AUTHORIZED", id))
     );
 
-    // Clients may move money here, and nothing but that and orders.
+    // With this setting clients may send transfers in this topic, but no other commands of
+    // operators.
     send(
         &mut w,
         ORDER_COMMANDS,

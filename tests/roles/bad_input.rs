@@ -8,7 +8,7 @@ use wire::{command, topics};
 
 use super::driver::World;
 
-/// What a command of user `u` with order id `x` ends as.
+/// Expected end of a command of user `u` with order id `x`.
 struct Row {
     value: &'static [u8],
     dead: Option<&'static str>,
@@ -60,7 +60,7 @@ fn check(rows: &[Row]) {
                 "nothing is opened: {what}"
             ),
             Some(reason) => {
-                // A command that was understood opens the account, whatever becomes of it.
+                // A well-formed command opens the account, even if the command is refused.
                 let opens = r.dead.is_none().then_some("Deposited");
                 assert_eq!(
                     w.names("u"),
@@ -257,8 +257,8 @@ fn ours_are_not_theirs() {
     }
 }
 
-/// The topic was switched to the clients' time: what a client chose decides nothing, whatever else
-/// the record says.
+/// The topic was switched to the clients' timestamps. A record with a client timestamp decides
+/// nothing.
 #[test]
 fn a_record_that_the_log_did_not_stamp() {
     let mut w = World::ready(RoleSettings::default());
@@ -481,8 +481,8 @@ fn a_malformed_command_with_the_id_of_an_open_order_does_not_end_it() {
     assert_eq!(w.last("u")["status"], "filled");
 }
 
-/// Eight "reduce only" sells left an account short, because the field was ignored like any unknown
-/// one.
+/// Regression: eight "reduce only" sells left an account short, because the field was ignored as
+/// unknown.
 #[test]
 fn a_protection_under_another_name_is_refused_and_named() {
     let order = r#""order_id":"x","user_id":"u","symbol":"AAPL","quantity":1,"order_type":"buy""#;
@@ -527,7 +527,7 @@ fn a_protection_under_another_name_is_refused_and_named() {
             "{e}"
         );
 
-        // As it was decided before journals said so.
+        // With the old rules 3, for replays of old journals.
         let before = RoleSettings {
             rules: 3,
             ..RoleSettings::default()
@@ -566,7 +566,7 @@ fn a_protection_under_another_name_is_refused_and_named() {
         assert_eq!(named, event == "OrderRejected" || fields.contains("stop_price"), "cancels always pass: {e}");
     }
 
-    // The id is used up: the same command is told how it stands.
+    // The id is used up: a repeat gets the state of the order.
     let mut w = World::ready(RoleSettings::default());
     for _ in 0..2 {
         w.append(

@@ -1,5 +1,5 @@
-//! Trades that operators take back: as they were, in parts, whatever has become of what they
-//! brought; and told to everybody who follows the trades.
+//! Trade busts by operators: exact, in parts, and after the proceeds were used. Every follower of
+//! the trades is told.
 
 use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn portfolio(w: &World, user: &str) -> Value {
         .tree()
 }
 
-/// `b` has bought 3 at 100 of `s`, for a fee.
+/// `b` has bought 3 at 100 from `s`, for a fee.
 fn traded() -> World {
     traded_under(RoleSettings::default())
 }
@@ -41,7 +41,7 @@ fn traded_under(settings: RoleSettings) -> World {
     w
 }
 
-/// What `b`'s trade was, in the fields of a command.
+/// The trade of the user, in the fields of a command.
 fn trade(w: &World, user: &str) -> String {
     let e = w.last(user);
     let money = |field: &str| {
@@ -60,7 +60,7 @@ fn trade(w: &World, user: &str) -> String {
     )
 }
 
-/// What became of the last command: the reason if it was refused, and the field that differed.
+/// Result of the last command: the reason if it was refused, and the field that differed.
 fn outcome(w: &World, user: &str) -> (String, String) {
     let e = w.last(user);
     let text = |name: &str| e[name].as_str().unwrap_or_default().to_string();
@@ -82,7 +82,7 @@ fn amount(e4: i64) -> String {
     format!("{}.{:04}", e4 / 10_000, e4 % 10_000)
 }
 
-/// Withdraws all that is available.
+/// Withdraws all available cash.
 fn withdraw_all(w: &mut World, user: &str) {
     let all = amount(cash(w, user));
     w.command(
@@ -93,7 +93,7 @@ fn withdraw_all(w: &mut World, user: &str) {
     assert_eq!(outcome(w, user).0, "Withdrawn");
 }
 
-/// Records of `trades` about trades that were taken back.
+/// Records of `trades` about busted trades.
 fn told(w: &World) -> Vec<Value> {
     w.records(topics::TRADES)
         .iter()
@@ -102,7 +102,7 @@ fn told(w: &World) -> Vec<Value> {
         .collect()
 }
 
-/// By the rules of before trades were kept.
+/// The old rules, under which trades were not kept.
 fn before() -> RoleSettings {
     RoleSettings {
         rules: 10,
@@ -219,13 +219,13 @@ fn a_trade_that_is_taken_back_leaves_what_was_before() {
             "that side stands"
         );
 
-        // The other one keeps the trade.
+        // The other side keeps the trade.
         let other = if user == "b" { "s" } else { "b" };
         assert_eq!(w.last(other)["event"], "OrderFilled");
         w.check_books();
 
-        // The same command again is told how the order stands; another one about this trade comes
-        // too late.
+        // A repeat of the same command gets the state of the order. Another bust of this trade
+        // comes too late.
         bust(&mut w, user, "bust", order, &described);
         let names = ["event", "order_id", "status", "reason", "cum_quantity"];
         assert_eq!(
@@ -267,8 +267,8 @@ fn a_trade_that_is_taken_back_leaves_what_was_before() {
     }
 }
 
-/// The order of trades cannot be rewritten: quantity, cash and equity are as if the trade had not
-/// been, not what counts as realised.
+/// A bust cannot rewrite the order of trades. Quantity, cash and equity are as if the trade had not
+/// happened, but realised profit is not.
 #[test]
 fn in_the_portfolio_a_bust_is_a_trade_the_other_way() {
     let mut w = floor(RoleSettings::default());
@@ -294,7 +294,7 @@ fn in_the_portfolio_a_bust_is_a_trade_the_other_way() {
 
     let p = portfolio(&w, "b");
 
-    // 20 shares for 2040; half of them go for 1000, which half of the cost is 20 more than.
+    // 20 shares cost 2040. Half of them go back for 1000, which is 20 less than half of the cost.
     assert_eq!(
         p["positions"]["AAPL"],
         json!({"quantity": 10, "reserved": 0, "cost_basis_e4": 10_200_000})
@@ -381,7 +381,7 @@ fn a_bust_that_does_not_describe_the_trade_is_refused_and_changes_nothing() {
             good.replace("\"trade_id\":\"", "\"trade_id\":\"no-such-"),
             "UNKNOWN_TRADE",
         ),
-        // A trade of somebody else, and one of another order of the user.
+        // A trade of another user, and a trade of another order of the same user.
         ("stock", good.clone(), "UNKNOWN_TRADE"),
     ] {
         let user = if order == "stock" { "s" } else { "b" };
@@ -399,7 +399,7 @@ fn a_bust_that_does_not_describe_the_trade_is_refused_and_changes_nothing() {
             .is_some_and(|t| t.contains("no such trade"))
     );
 
-    // While the order may still trade; its id is free, for the time after.
+    // While the order may still trade, the bust is refused. Its id stays free for a later bust.
     w.limit("b", "open", "AAPL", 5, "buy", "100", "");
     w.limit("s", "ask2", "AAPL", 2, "sell", "100", "");
     w.pump();
@@ -449,8 +449,8 @@ fn a_trade_is_taken_back_in_parts_and_the_parts_of_the_fee_are_the_fee() {
     let start = cash(&w, "b");
     let mut given = 0;
 
-    // 3 for a fee of 0.21: one after the other, which three equal parts are; then the same with a
-    // fee that cannot be shared equally.
+    // 3 shares for a fee of 0.21: one share after the other, in three equal parts. Then the same
+    // with a fee that cannot be shared equally.
     for (n, named) in [(1, ""), (2, r#","fee":"0.07""#), (3, "")] {
         bust(
             &mut w,
@@ -541,7 +541,7 @@ fn a_trade_is_taken_back_in_parts_and_the_parts_of_the_fee_are_the_fee() {
     w.check_books();
 }
 
-/// The case that it is for: an erroneous sale, and the money is gone.
+/// The main use of busts: an erroneous sale whose proceeds were withdrawn.
 #[test]
 fn money_that_is_gone_becomes_a_debt_that_blocks_until_it_is_covered() {
     let mut w = floor(RoleSettings::default());
@@ -561,7 +561,7 @@ fn money_that_is_gone_becomes_a_debt_that_blocks_until_it_is_covered() {
     w.check_books();
     w.restart(Role::Orders);
 
-    // Nothing that costs money; everything that brings some, and cancels.
+    // Commands that cost cash are refused. Commands that bring cash, and cancels, are accepted.
     w.command("s", r#""command":"withdraw","order_id":"w","amount":1"#);
     w.pump();
     assert_eq!(outcome(&w, "s").0, "DEBIT_BALANCE");
@@ -598,7 +598,7 @@ fn money_that_is_gone_becomes_a_debt_that_blocks_until_it_is_covered() {
         "no debt any more, and no money"
     );
 
-    // The other side keeps its trade until it is taken back, too.
+    // The other side keeps its trade until it is busted too.
     assert_eq!(portfolio(&w, "b")["positions"]["AAPL"]["quantity"], 160);
     let described = described.replace(r#","fee":"0.0000""#, "");
     bust(&mut w, "b", "y", "bid", &described);
@@ -626,7 +626,7 @@ fn money_that_is_gone_becomes_a_debt_that_blocks_until_it_is_covered() {
     w.check_rest();
 }
 
-/// Shares that were bought by mistake and sold on, or promised to a sell.
+/// Shares that were bought by mistake, then sold or reserved by a sell.
 #[test]
 fn shares_that_are_gone_are_owed_by_the_rules_of_short_sales() {
     let mut w = floor(RoleSettings::default());
@@ -646,7 +646,7 @@ fn shares_that_are_gone_are_owed_by_the_rules_of_short_sales() {
     let e = w.last("b");
     assert_eq!(e["event"], "TradeBusted");
 
-    // 90 are owed, by the reference price and half of it.
+    // 90 shares are owed; the hold is the reference price and half of it for each.
     assert_eq!(
         (e["cash_reserved_e4"].as_i64(), cash(&w, "b")),
         (Some(135_000_000), before + 100_000_000 - 135_000_000)
@@ -656,8 +656,8 @@ fn shares_that_are_gone_are_owed_by_the_rules_of_short_sales() {
     w.check_books();
     w.check_rest();
 
-    // Shares that come back from a sell go where they are owed; the listing allows no short sales,
-    // and buying back is none.
+    // Shares that a cancelled sell releases cover the owed shares. The listing allows no short
+    // sales, but a buy to cover is not a short sale.
     w.cancel("b", "c", "promised");
     w.pump();
     withdraw_all(&mut w, "b");
@@ -713,8 +713,8 @@ fn a_trade_with_the_house_is_taken_back_on_both_sides() {
     w.check_books();
 }
 
-/// Every trade of an order of many can be taken back, and no state of it is left when its id is
-/// forgotten.
+/// Every trade of an order with many trades can be busted. No state of the order is left after its
+/// id is forgotten.
 #[test]
 fn an_order_of_many_trades_keeps_all_of_them() {
     let settings = RoleSettings {
@@ -796,8 +796,8 @@ fn an_order_of_many_trades_keeps_all_of_them() {
     assert_eq!(outcome(&w, "s").0, "UNKNOWN_ORDER");
 }
 
-/// Nor does it take one transaction, or keep anything else from being forgotten, or let a trade
-/// that is not kept any more be taken back.
+/// Forgetting such an order takes several transactions and does not delay the forgetting of other
+/// ids. A trade that is not kept any more cannot be busted.
 #[test]
 fn an_order_of_very_many_trades_is_forgotten_in_parts() {
     let settings = RoleSettings {
@@ -841,8 +841,8 @@ fn an_order_of_very_many_trades_is_forgotten_in_parts() {
     assert_eq!(counts, [112, 12, 0]);
 }
 
-/// An order of before: the operator's word counts, once, for what is not kept; and what traded
-/// since is taken back as it was.
+/// An order from before trades were kept. For trades that are not kept, the operator's description
+/// is accepted, once. Later trades are busted exactly.
 #[test]
 fn trades_of_before_they_were_kept_are_taken_back_on_the_operators_word() {
     let mut w = floor(before());
@@ -994,7 +994,7 @@ fn one_trade_of_an_order_is_taken_back_once() {
         ["DuplicateRejected", "trade_id"]
     );
 
-    // A disabled user's, too.
+    // A disabled user's trade can be busted too.
     w.control("b", "disabled");
     bust(&mut w, "b", "3", "bid", &described(1));
     assert_eq!(
@@ -1031,8 +1031,8 @@ fn a_bust_without_an_operator_or_its_trade_is_malformed() {
     w.check_books();
 }
 
-/// Also where the listing asks for no margin, so that a short sale holds no cash of its own: it is
-/// no way to trade on while money is owed.
+/// Also for a listing without a margin, where a short sale holds no cash. A user in debt must not
+/// use short sales to go on trading.
 #[test]
 fn who_owes_money_does_not_sell_short_where_that_needs_no_cash() {
     let mut w = floor(RoleSettings::default());

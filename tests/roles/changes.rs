@@ -1,5 +1,5 @@
-//! Changes and cancels of orders: what they may say, what they hold while they are under way, and
-//! what they give back.
+//! Replaces and cancels of orders: their checks, their holds while the book has not answered, and
+//! the holds that they free.
 
 use roles::{Role, RoleSettings};
 use serde_json::json;
@@ -27,7 +27,8 @@ fn stop_limit(w: &mut World, user: &str, id: &str, side: &str, stop: &str, limit
     );
 }
 
-/// A better price on the way rounds the fee in two parts, one unit more than was held for it.
+/// A fill at a better price in the meantime rounds the fee in two parts, one unit more than the
+/// hold for the fee.
 #[test]
 fn a_fill_at_a_better_price_leaves_enough_for_a_larger_quantity_and_its_fee() {
     let mut w = floor(RoleSettings::default());
@@ -46,8 +47,8 @@ fn a_fill_at_a_better_price_leaves_enough_for_a_larger_quantity_and_its_fee() {
     assert_eq!(w.last("b")["cash_reserved_e4"], 0);
 }
 
-/// A market that fell by more than half leaves bids that are far above what a seller asks. He gets
-/// them.
+/// A market that fell by more than half leaves bids far above a seller's ask. The seller gets these
+/// bids.
 #[test]
 fn a_bid_left_behind_by_a_falling_market_is_traded_with() {
     let mut w = floor(RoleSettings::default());
@@ -68,7 +69,7 @@ fn a_bid_left_behind_by_a_falling_market_is_traded_with() {
 
     assert_eq!(fills, [990_000, 990_000], "not 45");
 
-    // And back: what was offered low may be offered higher.
+    // In the other direction: a low offer may be replaced by a higher one.
     w.limit("s", "3", "AAPL", 1, "sell", "46", "");
     w.pump();
     w.tick("AAPL", "100");
@@ -100,7 +101,8 @@ fn shares_of_a_cancelled_sell_cover_what_was_sold_short_meanwhile() {
     );
     w.check_books();
 
-    // No short sales any more: an order that still has a part of one may get smaller, not larger.
+    // Short sales are not allowed any more. An order with a short part may become smaller, but not
+    // larger.
     w.limit("f", "4", "AAPL", 9, "sell", "104", "");
     w.pump();
     w.list("AAPL", r#"{"symbol":"AAPL"}"#);
@@ -113,7 +115,7 @@ fn shares_of_a_cancelled_sell_cover_what_was_sold_short_meanwhile() {
     w.check_books();
 }
 
-/// An order that trades at one price after another reaches the stops between them, too.
+/// An order that trades at several prices also triggers the stops between these prices.
 #[test]
 fn stops_see_every_trade_of_a_sweep() {
     let mut w = floor(RoleSettings::default());
@@ -239,7 +241,7 @@ fn a_change_that_comes_too_fast_is_refused_about_the_order_it_named() {
     assert_eq!(last(&w, "b"), "OrderReplaced", "the id was not used up");
 }
 
-/// Sixty of them at once must not ask sixty times for sixty cancels.
+/// Sixty mass cancels at once must not request sixty cancels sixty times.
 #[test]
 fn mass_cancels_in_a_row_do_not_multiply() {
     let mut w = floor(RoleSettings::default());
@@ -284,14 +286,14 @@ fn what_was_to_end_long_ago_does_not_rest_for_ever() {
     }
 }
 
-/// S5: topics have no common clock. An order that `orders` let in by a tick may reach the book
-/// before the tick does.
+/// S5: topics have no common clock. `orders` may accept an order because of a tick, and the order
+/// may reach the book before the tick.
 #[test]
 fn s5_an_order_that_overtakes_its_first_tick_is_filled() {
     let mut w = World::new(1, RoleSettings::default());
     w.list("AAPL", r#"{"symbol":"AAPL"}"#);
 
-    // What `orders` reads of market-data at its start, it knows like a price that was told.
+    // `orders` treats a price read from market-data at its start like a published price.
     let mut price = Vec::new();
     wire::trade::ReferencePrice {
         symbol: "AAPL",

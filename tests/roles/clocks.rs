@@ -1,5 +1,5 @@
-//! A broker's clock that was a day ahead for a moment: what it stamped is in the log for ever, and
-//! nobody waits for that day.
+//! A broker's clock was a day ahead for a moment. Its timestamps stay in the log for ever, and no
+//! task may wait for that day.
 
 use roles::{Role, RoleSettings};
 
@@ -7,7 +7,7 @@ use crate::driver::World;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Does something while the log's clock is a day ahead.
+/// Runs `act` while the log's clock is a day ahead.
 fn a_day_ahead(w: &mut World, act: impl FnOnce(&mut World)) {
     w.now_ms += DAY_MS;
     act(w);
@@ -58,13 +58,13 @@ fn a_price_of_tomorrow_is_not_fresh_today_and_is_told_again() {
     let mut w = World::ready(RoleSettings::default());
     a_day_ahead(&mut w, |w| w.tick("AAPL", "189.30"));
 
-    // The feed is silent: what the wrong clock stamped must not pass for a price of now.
+    // The feed is silent. The price with the wrong timestamp must not pass for a present price.
     w.now_ms += 1_000;
     w.order("u", "1", "AAPL", "1", "buy");
     w.pump();
     assert_eq!(w.last("u")["reason"], "STALE_PRICE");
 
-    // The next tick has hardly moved, and is told all the same.
+    // The next tick has hardly moved, but is published anyway.
     w.tick("AAPL", "189.30");
     w.pump();
     w.order("u", "2", "AAPL", "1", "buy");
@@ -93,15 +93,15 @@ fn stops_do_not_go_by_a_trade_of_tomorrow() {
         w.pump();
     }
 
-    // A buy stop at 189 is above the market of 187; by the trade of tomorrow at 190 it would be
-    // reached already.
+    // A buy stop at 189 is above the market of 187. By tomorrow's trade at 190 it would already be
+    // reached.
     w.stop("u", "s", "AAPL", 1, "buy", "189");
     w.pump();
     assert_eq!(w.last("u")["event"], "OrderAccepted", "{:?}", w.last("u"));
 }
 
-/// A trade that was stamped a little ahead, less than clocks are believed to differ, decided for
-/// stops until that time came.
+/// Regression: a trade with a timestamp a little ahead, within the tolerated clock difference,
+/// decided about stops until that time came.
 #[test]
 fn the_last_price_that_was_handled_is_the_price() {
     for rules in [RoleSettings::default().rules, 6] {
@@ -139,7 +139,7 @@ fn the_last_price_that_was_handled_is_the_price() {
             "the market is at 192"
         );
 
-        // And a trade after the tick is the price, whatever its time.
+        // A trade after the tick is the price, whatever its time.
         w.now_ms -= 1_000;
         w.limit("s", "3", "AAPL", 1, "sell", "189", r#""tif":"GTC""#);
         w.limit("b", "2", "AAPL", 1, "buy", "189", "");
@@ -151,8 +151,8 @@ fn the_last_price_that_was_handled_is_the_price() {
     }
 }
 
-/// Ids are forgotten by the time that commands vouch for. A clock that was ahead used to forget
-/// them at once, and the next command of the id was new.
+/// The time at which ids are forgotten comes from the times in commands. Regression: a clock that
+/// was ahead made `orders` forget ids at once, and the next command with the id was new.
 #[test]
 fn no_id_is_forgotten_early_and_the_queue_does_not_stop() {
     let settings = |time_may_fall| RoleSettings {
@@ -194,7 +194,7 @@ fn no_id_is_forgotten_early_and_the_queue_does_not_stop() {
             .count();
         assert_eq!(twice, if may_fall { 1 } else { 2 });
 
-        // And later it is forgotten as ever.
+        // Later the id is forgotten as usual.
         for n in 0..20 {
             w.now_ms += 5_000;
             let now = w.now_ms;
@@ -210,8 +210,8 @@ fn no_id_is_forgotten_early_and_the_queue_does_not_stop() {
     }
 }
 
-/// Commands without a time of their own vouch for the log's. A mark of tomorrow stood before all
-/// that ended later, for a day.
+/// Commands without a time count with the time of the log. Regression: for a day, a mark with
+/// tomorrow's time blocked all marks of later ends.
 #[test]
 fn ids_are_forgotten_again_soon_after_a_wrong_clock() {
     for marks_may_fall in [true, false] {
@@ -249,8 +249,8 @@ fn ids_are_forgotten_again_soon_after_a_wrong_clock() {
     }
 }
 
-/// What has ended by a wrong clock stays ended; what came under it, and what comes after it, lives
-/// as long as it should, and at most the error longer.
+/// An order that ended by a wrong clock stays ended. Orders from the wrong time or later live for
+/// their due time, and at most longer by the clock's error.
 #[test]
 fn deadlines_outlive_a_wrong_clock() {
     let mut w = World::ready(RoleSettings {

@@ -1,4 +1,4 @@
-//! Whatever users do, nothing is created and nothing lost, and a replay says the same.
+//! No sequence of commands creates or loses cash or shares, and a replay gives the same result.
 
 use proptest::prelude::*;
 use roles::{Role, RoleSettings};
@@ -116,7 +116,8 @@ proptest! {
             prop_assert_eq!(&last["cash_reserved_e4"], 0);
             users += last["cash_available_e4"].as_i64().unwrap();
 
-            // E6: the portfolio is a fold of the events, and its last version holds the last event.
+            // E6: the portfolio is a fold of the events, and its last version contains the last
+            // event.
             let all = w.records(topics::PORTFOLIOS);
             let p = all.iter().rev().find(|r| r.key.as_deref() == Some(user.as_bytes())).expect("a portfolio");
             let p = PortfolioRecord::decode(p.value.as_deref().unwrap()).unwrap();

@@ -1,5 +1,4 @@
-//! What operators switch off: the kill switch, for one user or for all, and accounts that may not
-//! trade.
+//! Switches of operators: the kill switch, for one user or for all, and disabled accounts.
 
 use engine::broadcast::ABSENT;
 use ports::topics::TopicPartition;
@@ -10,7 +9,7 @@ use wire::topics;
 use super::driver::World;
 use super::market::floor;
 
-/// The last event of a user, and its reason if it has one.
+/// The last event of a user, with its reason if present.
 fn last(w: &World, user: &str) -> String {
     let e = w.last(user);
     let reason = e["reason"]
@@ -27,7 +26,7 @@ fn transfer(w: &mut World, user: &str, id: &str, command: &str, amount: &str) {
     );
 }
 
-/// Two orders of `b` that rest.
+/// Two resting orders of `b`.
 fn resting() -> World {
     let mut w = floor(RoleSettings::default());
     w.limit("b", "1", "AAPL", 3, "buy", "99", "");
@@ -134,7 +133,7 @@ fn only_the_user_who_was_stopped_is_stopped_unless_it_is_everybody() {
         ("OrderRejected KILL_SWITCH", "OrderRejected KILL_SWITCH")
     );
 
-    // A user of this name is stopped with all others.
+    // A user of this name is stopped together with all others.
     w.order("*", "1", "AAPL", "1", "buy");
     w.pump();
     assert_eq!(last(&w, "*"), "OrderRejected KILL_SWITCH");
@@ -148,7 +147,7 @@ fn the_same_id_may_be_tried_again_after_a_kill_switch() {
     w.replace("b", "r", "1", r#""quantity":2"#);
     w.pump();
 
-    // Not even the content is remembered.
+    // Even the content of the refused command is forgotten.
     w.control("*", "");
     w.limit("b", "3", "AAPL", 4, "buy", "97", "");
     w.pump();
@@ -280,9 +279,8 @@ fn what_is_stricter_counts_whoever_it_was_said_for() {
     }
 }
 
-/// The account of a user whose first command is refused opens as with any other refusal: it is an
-/// event. One command has everything wrong with it; each time the first check is put right, the
-/// next one speaks.
+/// If the first command of a user is refused, the account opens all the same, with an event. One
+/// command fails all checks; after each repair the next check refuses it.
 #[test]
 fn first_the_rate_limit_then_the_account_then_the_kill_switch_then_the_quantity() {
     let mut w = World::ready(RoleSettings {
@@ -313,7 +311,7 @@ fn first_the_rate_limit_then_the_account_then_the_kill_switch_then_the_quantity(
     w.now_ms += 1_000;
     bad(&mut w, "2");
 
-    // The limit is on what is sent, not on what is let in.
+    // The limit counts sent commands, including refused ones.
     bad(&mut w, "2");
     w.control("*", "");
     w.now_ms += 1_000;

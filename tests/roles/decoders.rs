@@ -1,4 +1,4 @@
-//! Whatever bytes come, no decoder panics, and JSON and MessagePack say the same.
+//! No decoder panics on any bytes, and JSON and MessagePack give the same result.
 
 use proptest::prelude::*;
 use wire::audit::AuditEntry;

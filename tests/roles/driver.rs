@@ -1,5 +1,5 @@
-//! All roles over an in-memory log, one thread, no engine: what goes in comes out, and every state
-//! is there to look at.
+//! All roles over an in-memory log, in one thread, without the engine. Tests can read all outputs
+//! and all states.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -41,7 +41,7 @@ impl Stored {
         Headers::packed(&self.headers).iter()
     }
 
-    /// The value as a tree.
+    /// The value as a JSON tree.
     pub fn tree(&self) -> Value {
         rmp_serde::from_slice(self.value.as_deref().expect("a value")).expect("MessagePack")
     }
@@ -224,7 +224,7 @@ impl World {
         self.log.entry(at).or_default().push(stored);
     }
 
-    /// An event of a user, as `orders` would have written it.
+    /// Appends an event of a user, as `orders` would have written it.
     pub fn event(&mut self, e: &OrderEvent<'_>) {
         let key = e.user_id.as_bytes();
         let mut value = Vec::new();
@@ -248,7 +248,6 @@ impl World {
         });
     }
 
-    /// The records of one partition.
     pub fn partition(&self, at: TopicPartition) -> &[Stored] {
         self.log.get(&at).map_or(&[], Vec::as_slice)
     }
@@ -257,8 +256,8 @@ impl World {
         self.append(topics::INSTRUMENTS, symbol, json.as_bytes());
     }
 
-    /// An operator switches something off for a user or, with `*`, for everybody; an empty state
-    /// lifts that again.
+    /// An operator's switch for a user or, with `*`, for all users. An empty state lifts the
+    /// switch.
     pub fn control(&mut self, key: &str, state: &str) {
         let value = format!("{{\"state\":\"{state}\"}}");
         let at = TopicPartition::new(topics::CONTROLS, 0);
@@ -277,7 +276,7 @@ impl World {
         );
     }
 
-    /// A command of a user, as JSON without its `user_id`, by the topic that it belongs to.
+    /// A command of a user, as JSON without its `user_id`, in the topic where the command belongs.
     pub fn command(&mut self, user: &str, fields: &str) {
         let value = format!("{{\"user_id\":\"{user}\",{fields}}}");
         self.append(command::topic(value.as_bytes()), user, value.as_bytes());
@@ -291,7 +290,7 @@ impl World {
         self.command(user, &fields);
     }
 
-    /// An order with a limit, and whatever else: `"tif":"IOC"` or the like.
+    /// An order with a limit and further fields, such as `"tif":"IOC"`.
     #[expect(
         clippy::too_many_arguments,
         reason = "read as a sentence where it is called"
@@ -349,7 +348,8 @@ impl World {
         self.command(user, &format!("\"command\":\"replace\",\"order_id\":\"{id}\",\"orig_order_id\":\"{orig}\",{fields}"));
     }
 
-    /// What the engine does when an alarm is due, a listing changed or a task began to run.
+    /// Sends the wake-ups that the engine sends after an alarm, a changed listing, or the start of
+    /// a task.
     pub fn wake(&mut self) {
         for partition in 0..self.counts[topics::CLOCK.0 as usize] {
             self.append_at(
@@ -360,7 +360,7 @@ impl World {
         }
     }
 
-    /// The tasks of a role begin anew, with nothing but their state.
+    /// Restarts the tasks of a role with only their stored state.
     pub fn restart(&mut self, role: Role) {
         let factory = &self
             .factories
@@ -377,7 +377,7 @@ impl World {
         self.wake();
     }
 
-    /// The same under other settings, as after an update.
+    /// As [`World::restart`], with other settings, as after an update.
     pub fn restart_under(&mut self, role: Role, settings: RoleSettings) {
         let slot = self
             .factories
@@ -388,7 +388,7 @@ impl World {
         self.restart(role);
     }
 
-    /// Checks the books of all tasks of `orders` as `verify` does.
+    /// Checks the ledgers of all tasks of `orders`, as `verify` does.
     pub fn check_books(&self) {
         for t in self.tasks.iter().filter(|t| t.role == Role::Orders) {
             roles::orders::check_books(&t.store).expect("books that balance");
@@ -400,13 +400,13 @@ impl World {
         self.largest_turns.clear();
     }
 
-    /// Most records that one turn of a role has written, changes of state included.
+    /// Most records that one turn of a role has written, state changes included.
     pub fn largest_turn_of(&self, role: Role) -> usize {
         self.largest_turns.get(&role).copied().unwrap_or(0)
     }
 
-    /// What no task can check alone: at rest nothing is under way, and an order is open if and only
-    /// if it is in a book.
+    /// A check over all tasks: at rest no command is in flight, and an order is open if and only if
+    /// it is in a book.
     pub fn check_rest(&self) {
         let mut all = AtRest::default();
         for t in &self.tasks {
@@ -420,12 +420,12 @@ impl World {
         all.check().expect("a market at rest");
     }
 
-    /// Most records that one turn of a task has written so far.
+    /// Largest number of records that one turn of a task has written so far.
     pub fn largest_turn(&self) -> usize {
         self.largest_turn
     }
 
-    /// Runs everything to rest.
+    /// Runs all roles to rest.
     pub fn pump(&mut self) {
         self.try_pump().expect("no bug");
     }
@@ -444,7 +444,7 @@ impl World {
         }
     }
 
-    /// Only one role, one batch per task.
+    /// Runs one batch for each task of `role`.
     pub fn turn_of(&mut self, role: Role) {
         self.read_tables();
         for i in 0..self.tasks.len() {
@@ -488,7 +488,7 @@ impl World {
         self.tables = Arc::new(tables);
     }
 
-    /// One batch of one task; false if there was nothing to do.
+    /// Runs one batch of a task; false if the task had no input.
     fn turn(&mut self, i: usize) -> Result<bool, Bug> {
         let t = &mut self.tasks[i];
         let spec = self
@@ -592,7 +592,6 @@ impl World {
             .collect()
     }
 
-    /// Events of a user.
     pub fn events(&self, user: &str) -> Vec<Value> {
         let all = self.records(topics::ORDER_EVENTS);
         all.iter()
@@ -601,7 +600,6 @@ impl World {
             .collect()
     }
 
-    /// Event names of a user.
     pub fn names(&self, user: &str) -> Vec<String> {
         self.events(user)
             .iter()
@@ -631,7 +629,7 @@ impl World {
             .collect()
     }
 
-    /// As if another version had written the state of a task: the role begins anew with it.
+    /// Sets the state of a task, as if another version had written it, and restarts the role.
     pub fn set_state(&mut self, role: Role, number: u32, state: BTreeMap<Vec<u8>, Vec<u8>>) {
         let task = self
             .tasks
@@ -642,8 +640,8 @@ impl World {
         self.restart(role);
     }
 
-    /// Rows of broadcast tables that the tasks of a role have used since this was last asked; what
-    /// goes into their journals.
+    /// Broadcast rows that the tasks of a role have used since the last call. The engine writes
+    /// these rows into the journals.
     pub fn used(&mut self, role: Role) -> Vec<UsedBroadcastRow> {
         self.tasks
             .iter_mut()

@@ -1,4 +1,4 @@
-//! The duplicate matrix, and what may be tried again.
+//! The duplicate matrix, and the commands that may be tried again.
 
 use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
@@ -212,7 +212,7 @@ fn d9_old_commands_are_stale_when_age_is_limited() {
     );
 }
 
-/// How many rows of each kind `orders` keeps.
+/// Number of rows of a kind in the state of `orders`.
 fn rows(w: &World, letter: u8) -> usize {
     w.state(Role::Orders)
         .iter()
@@ -258,7 +258,8 @@ fn d9_an_id_is_forgotten_when_its_window_is_over_and_an_old_command_is_stale_the
         );
     }
 
-    // Commands whose own time contradicts the log's do not say what time it is; the next one does.
+    // A command whose own time contradicts the log's time does not move the clock of the window.
+    // The next command does.
     assert_eq!(rows(&w, b'o'), 2);
     w.cancel("u", "c", "none");
     w.pump();
@@ -304,7 +305,7 @@ fn what_is_remembered_does_not_grow_beyond_the_window() {
         w.order("u", &format!("{n}"), "AAPL", "2", "buy");
         w.pump();
 
-        // Some of it is taken back, and cancels and deposits have ids, too.
+        // A part is busted; cancels and deposits have ids too.
         let e = w.last("u");
         assert_eq!(e["event"], "OrderFilled");
         let trade = e["trade_id"].clone();
@@ -342,7 +343,7 @@ fn what_is_remembered_does_not_grow_beyond_the_window() {
     );
     w.check_books();
 
-    // An id of before is as good as new, and what was an order once cannot be named any more.
+    // A forgotten id counts as new, and a forgotten order cannot be named any more.
     w.cancel("u", "late", "1");
     w.order("u", "2", "AAPL", "5", "buy");
     w.pump();
@@ -361,7 +362,7 @@ fn what_is_remembered_does_not_grow_beyond_the_window() {
     );
 }
 
-/// Time goes on by the log, with commands.
+/// Moves the time of the log forward, with commands.
 fn later(w: &mut World, ms: i64) {
     w.now_ms += ms;
     for n in 0..6 {
@@ -375,8 +376,8 @@ fn later(w: &mut World, ms: i64) {
     w.turn_of(Role::Orders);
 }
 
-/// An order of ten seconds' memory that has ended while `ask` was on its way: the book has done the
-/// first of two things and is away for a day.
+/// An order with a dedup window of ten seconds, which ended while `ask` was in flight. The book has
+/// handled the first of two commands and is down for a day.
 fn ended_with(ask: impl FnOnce(&mut World)) -> World {
     let mut w = World::ready(RoleSettings {
         dedup_window_ms: Some(10_000),
@@ -461,8 +462,8 @@ fn an_id_is_not_forgotten_before_a_change_of_it_is_answered() {
     w.check_books();
 }
 
-/// When `orders` comes back after more than the window, fills of long ago and new commands are in
-/// one batch, the fills first.
+/// `orders` returns after more than the window. One batch contains old fills and new commands, the
+/// fills first.
 #[test]
 fn what_ends_late_is_not_forgotten_at_once() {
     let mut w = World::ready(RoleSettings {
@@ -491,7 +492,7 @@ fn what_ends_late_is_not_forgotten_at_once() {
     );
 }
 
-/// A trade of an order that was forgotten cannot be taken back again, when its id is used again.
+/// A busted trade of a forgotten order cannot be busted again after the id is reused.
 #[test]
 fn what_was_taken_back_is_remembered() {
     let mut w = World::ready(RoleSettings {

@@ -1,5 +1,5 @@
-//! Feeds that begin their numbers anew, and a wrong number among good ones: a feed is not dead for
-//! ever, and a dead one is told of.
+//! Feeds that restart their numbers, and wrong numbers among good ones. No feed may be dead for
+//! ever, and a dead feed is reported.
 
 use roles::{Role, RoleSettings};
 use serde_json::json;
@@ -16,7 +16,7 @@ fn tick(w: &mut World, price: &str, more: &str) {
     w.pump();
 }
 
-/// The price at which an order is filled; or why it is not.
+/// The price of the fill, or the reason of the refusal.
 fn trades_at(w: &mut World, id: &str) -> String {
     w.order("u", id, "AAPL", "1", "buy");
     w.pump();
@@ -26,8 +26,8 @@ fn trades_at(w: &mut World, id: &str) -> String {
         .map_or_else(|| e["reason"].to_string(), |price| price.to_string())
 }
 
-/// Yesterday's session ended at 900000, or with one number that was wrong; today's begins at 1. All
-/// its ticks were ignored, and nobody was told.
+/// Yesterday's session ended at 900000, or with one wrong number; today's begins at 1. Regression:
+/// all its ticks were ignored without a report.
 #[test]
 fn the_next_session_counts_and_by_the_rules_of_before_it_does_not() {
     for last in ["900000", "9223372036854775807"] {
@@ -52,8 +52,8 @@ fn the_next_session_counts_and_by_the_rules_of_before_it_does_not() {
     }
 }
 
-/// A feed that starts again in the middle of the day: its ticks count after half a minute, and
-/// meanwhile somebody is told, once.
+/// A feed restarts in the middle of the day. Its ticks count after half a minute; until then one
+/// report is made.
 #[test]
 fn a_feed_that_starts_again_is_late_for_half_a_minute_and_that_is_told() {
     let mut w = World::ready(RoleSettings::default());
@@ -101,7 +101,7 @@ fn what_is_sent_again_moves_nothing_however_late() {
     tick(&mut w, "150", &format!(r#""timestamp":{}"#, second - 1));
     assert_eq!(trades_at(&mut w, "1"), "1010000");
 
-    // Its own clock has gone on: that is another session.
+    // The feed's own clock has moved on, so this is another session.
     tick(
         &mut w,
         "102",
@@ -110,8 +110,8 @@ fn what_is_sent_again_moves_nothing_however_late() {
     assert_eq!(trades_at(&mut w, "2"), "1020000");
 }
 
-/// Yesterday's numbers are higher: sent again after today's session began, they were its last
-/// prices, and today's ticks were late then.
+/// Yesterday's numbers are higher. Regression: ticks of yesterday, sent again after today's session
+/// began, became the last prices, and today's ticks were late.
 #[test]
 fn yesterdays_ticks_sent_again_after_today_began_move_nothing() {
     let mut w = World::ready(RoleSettings::default());
@@ -145,7 +145,7 @@ fn yesterdays_ticks_sent_again_after_today_began_move_nothing() {
     assert_eq!(trades_at(&mut w, "2"), "1510000");
 }
 
-/// One source of many: the others are not touched by it.
+/// Only one of several sources is affected; the others are untouched.
 #[test]
 fn each_source_of_each_symbol_has_numbers_of_its_own() {
     let mut w = World::ready(RoleSettings::default());
@@ -161,7 +161,7 @@ fn each_source_of_each_symbol_has_numbers_of_its_own() {
     assert_eq!(trades_at(&mut w, "2"), "1030000", "late");
 }
 
-/// State of before has no times: the first late tick begins to count.
+/// The state of an older version has no times. The first late tick starts the count.
 #[test]
 fn a_source_that_an_older_version_left_silent_counts_again() {
     let mut w = World::ready(RoleSettings {

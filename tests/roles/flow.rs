@@ -123,7 +123,7 @@ fn headers_name_every_record_for_ever() {
         ]
     );
 
-    // A portfolio carries the name of the last event it holds.
+    // The `src` of a portfolio is the last event in it.
     assert_eq!(
         w.records(topics::PORTFOLIOS)
             .last()
@@ -354,8 +354,8 @@ fn many_partitions_keep_users_apart_and_orders_in_order() {
     assert_eq!(ids.len(), 30, "trade ids are unique");
 }
 
-/// "Order b1 is filled: bought 40 ABC at 101.00 USD" was all that was said of 100 bought in two
-/// parts.
+/// Regression: after 100 bought in two parts, the notification only said "Order b1 is filled:
+/// bought 40 ABC at 101.00 USD".
 #[test]
 fn a_notification_says_what_must_be_known_without_those_before_it() {
     let mut w = World::ready(RoleSettings::default());
@@ -388,7 +388,7 @@ fn a_notification_says_what_must_be_known_without_those_before_it() {
         w.pump();
     };
 
-    // Somebody who has shares to sell.
+    // A user with shares to sell.
     w.append(
         topics::INSTRUMENTS,
         "ABC",

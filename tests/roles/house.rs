@@ -1,5 +1,5 @@
-//! The house as a participant: it quotes around the last fresh price, behind users at the same
-//! price, and everybody meets it.
+//! The house as a participant: it quotes around the last fresh price, and all users can trade with
+//! it. At the same price, users go before the house.
 
 use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use wire::topics;
 
 use super::driver::{START_MS, World};
 
-/// AAPL with that listing, and a price of 100.
+/// AAPL with the given listing and a price of 100.
 fn quoted(listing: &str, settings: RoleSettings) -> World {
     let mut w = World::new(
         1,
@@ -65,8 +65,8 @@ fn tick(w: &mut World, price: &str) {
     w.pump();
 }
 
-/// An offer at the edge of the collar took every market order of everybody, and its owner bought
-/// back from the house.
+/// Regression: an offer at the edge of the collar took every user's market order, and its owner
+/// bought back from the house.
 #[test]
 fn a_market_order_does_not_trade_through_the_house() {
     for life in ["", r#","tif":"FOK""#] {
@@ -166,7 +166,7 @@ fn users_at_the_same_price_come_first_and_ones_own_order_behind_the_house_is_nob
     ];
     assert_eq!(fills(&w, "u")[1..], want);
 
-    // In front of the house, it is a partner that one must not have.
+    // An own order in front of the house ends the order by self-trade prevention.
     w.limit("u", "in-front", "AAPL", 1, "sell", "100.90", "");
     w.limit("u", "2", "AAPL", 1, "buy", "104", "");
     w.pump();
@@ -207,7 +207,7 @@ fn house_max_bounds_what_one_order_is_given() {
         assert_eq!(last(&w, "u"), end);
     }
 
-    // What rests is given so much by each quote, and the rest keeps its place.
+    // Each quote gives a resting order at most this quantity. The remainder keeps its place.
     w.limit("u", "rests", "AAPL", 25, "buy", "100", "");
     w.limit("v", "rests", "AAPL", 12, "buy", "100", "");
     w.pump();
@@ -234,7 +234,7 @@ fn house_max_bounds_what_one_order_is_given() {
     w.check_rest();
 }
 
-/// A limit was never filled, though the market went through it.
+/// Regression: a limit order was never filled, although the market went through its limit.
 #[test]
 fn what_rests_is_filled_at_its_own_price_when_the_quote_reaches_it() {
     let mut w = at_100();
@@ -294,8 +294,8 @@ fn a_quote_that_reaches_very_many_goes_through_them_in_parts() {
         w.turn_max = 1;
         w.tick("AAPL", "98");
 
-        // What comes meanwhile waits: the cancel comes too late, the market order trades with the
-        // house.
+        // Commands that arrive meanwhile wait. The cancel comes too late, and the market order
+        // trades with the house.
         w.turn_of(Role::Trading);
         w.cancel("u0", "c", "0");
         w.order("late", "1", "AAPL", "1", "sell");
@@ -328,7 +328,7 @@ fn a_quote_that_reaches_very_many_goes_through_them_in_parts() {
     }
 }
 
-/// What a listing says while a quote is on its way through the book counts from the next one on.
+/// While a quote works through the book, a changed listing applies only from the next quote on.
 #[test]
 fn a_listing_does_not_cut_in_on_a_quote() {
     let mut w = quoted(
@@ -395,7 +395,7 @@ fn without_a_fresh_price_there_is_no_quote() {
     w.check_books();
 }
 
-/// Two friends who trade outside the quote must not set off other people's stops.
+/// Two friends who trade outside the quote must not trigger other users' stops.
 #[test]
 fn stops_go_by_ticks_alone_where_there_is_a_house() {
     for house in [true, false] {
@@ -414,7 +414,7 @@ fn stops_go_by_ticks_alone_where_there_is_a_house() {
         w.stop("u", "stop", "AAPL", 10, "sell", "97");
         w.pump();
 
-        // The price is stale, so that there is no quote between the friends.
+        // The price is stale, so no quote stands between the friends.
         w.now_ms += 1_001;
         w.limit("a", "1", "AAPL", 1, "sell", "96", "");
         w.limit("b", "1", "AAPL", 1, "buy", "96", "");
@@ -443,8 +443,8 @@ fn stops_go_by_ticks_alone_where_there_is_a_house() {
     }
 }
 
-/// A tick that came in a halt, or before there was a house, is put to what rests when the house
-/// comes.
+/// A tick came during a halt, or before the house. When the house returns, it offers this tick's
+/// quote to the resting orders.
 #[test]
 fn a_quote_that_was_owed_is_made_up_for() {
     for away in [r#","status":"halted""#, r#","house":false"#] {
@@ -463,7 +463,7 @@ fn a_quote_that_was_owed_is_made_up_for() {
         w.check_rest();
     }
 
-    // An order that came while there was none.
+    // An order that came while the listing had no house.
     let mut w = quoted(r#","house":false"#, RoleSettings::default());
     w.limit("u", "1", "AAPL", 1, "buy", "101", "");
     w.pump();
@@ -473,8 +473,8 @@ fn a_quote_that_was_owed_is_made_up_for() {
     assert_eq!(fills(&w, "u"), [fill(1, 10_100, "house")]);
 }
 
-/// What was owed to an order that is gone was given to the next one, beyond what the house gives
-/// one order at one quote.
+/// Regression: the quote owed to an ended order went to the next order, beyond the house's maximum
+/// for one order at one quote.
 #[test]
 fn a_quote_that_nobody_waited_for_is_owed_to_nobody() {
     for (rules, given) in [
@@ -506,7 +506,7 @@ fn a_quote_that_nobody_waited_for_is_owed_to_nobody() {
     }
 }
 
-/// Journals of before do not name the rules, and what was decided then is decided so again.
+/// Old journals do not name the rules. A replay must repeat the old decisions.
 #[test]
 fn by_the_rules_of_before_the_house_stands_outside() {
     let mut w = quoted(

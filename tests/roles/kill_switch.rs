@@ -1,4 +1,4 @@
-//! A kill switch that kills: nothing of who is switched off trades any more, and their orders end.
+//! The kill switch: a switched-off user trades no more, and the user's orders end.
 
 use ports::topics::TopicPartition;
 use roles::{Role, RoleSettings};
@@ -22,7 +22,7 @@ fn switch(w: &mut World, key: &str, value: &str) {
     );
 }
 
-/// How an order of a user has gone: its last event, and why.
+/// The last event of an order of a user, and its reason.
 fn last_of(w: &World, user: &str, id: &str) -> String {
     let e = w
         .events(user)
@@ -35,7 +35,7 @@ fn last_of(w: &World, user: &str, id: &str) -> String {
     format!("{}{reason}", e["event"].as_str().expect("a name"))
 }
 
-/// The stop of a user who was stopped fired, and bought.
+/// Regression: the stop order of a stopped user fired and bought.
 #[test]
 fn a_stopped_users_orders_end_and_a_stop_does_not_fire() {
     for (key, state, reason) in [
@@ -81,7 +81,7 @@ fn a_stopped_users_orders_end_and_a_stop_does_not_fire() {
     }
 }
 
-/// From the moment at which the row is read, before the clock has come round.
+/// The switch counts as soon as its row is read, before the next wake-up.
 #[test]
 fn nothing_trades_that_has_not_ended_yet() {
     let mut w = floor(RoleSettings::default());
@@ -91,7 +91,8 @@ fn nothing_trades_that_has_not_ended_yet() {
     w.pump();
     switch(&mut w, "u", r#"{"state":"stopped"}"#);
 
-    // All or nothing does not count them, post-only is not in their way, and a sweep passes them.
+    // Fill-or-kill does not count the orders of a stopped user, post-only ignores them, and a sweep
+    // passes them.
     w.limit("s", "fok", "AAPL", 4, "sell", "98", r#""tif":"FOK""#);
     w.pump();
     assert_eq!(
@@ -214,7 +215,7 @@ fn very_many_orders_end_in_steps_also_over_restarts() {
     }
 }
 
-/// An order that is on its way through very many others ends where it is.
+/// A sweep of a stopped user ends at its present place.
 #[test]
 fn a_sweep_of_who_is_stopped_ends() {
     let mut w = floor(RoleSettings {
@@ -265,7 +266,7 @@ fn orders_that_are_kept_trade_on_and_what_is_lifted_is_over() {
         ("OrderFilled", "OrderRejected KILL_SWITCH")
     );
 
-    // A stricter word for everybody is not softened by it.
+    // A milder switch for one user does not soften a stricter switch for all.
     w.control("u", "");
     w.pump();
     w.limit("u", "2", "AAPL", 1, "buy", "99", "");
@@ -279,7 +280,7 @@ fn orders_that_are_kept_trade_on_and_what_is_lifted_is_over() {
     w.check_rest();
 }
 
-/// The user's own cancel passes, whichever of both comes first.
+/// The user's own cancel is accepted, before or after the switch.
 #[test]
 fn cancels_pass() {
     let mut w = floor(RoleSettings::default());

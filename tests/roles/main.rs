@@ -1,5 +1,5 @@
-//! The five roles together, without engine, log or store: the contract's flows and every row of its
-//! lists of bad input.
+//! The five roles together, without engine, log or store: the flows of the contract, and every row
+//! of its lists of bad input.
 
 mod authority;
 mod bad_input;

@@ -1,4 +1,4 @@
-//! Books: the rows X and S of the acceptance matrix, and the kinds of order that go with them.
+//! Books: rows X and S of the acceptance matrix, and the related kinds of orders.
 
 use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ pub fn floor(settings: RoleSettings) -> World {
     w
 }
 
-/// The events of a user after opening and stocking up, as `name reason`.
+/// The events of a user after the opening and the purchase of stock, as `name reason`.
 fn told(w: &World, user: &str) -> Vec<String> {
     let skip = if user == "s" { 4 } else { 1 };
     let line = |e: &Value| match e["reason"].as_str() {
@@ -198,7 +198,7 @@ fn x4_cancel_against_fill_one_wins() {
         (&json!("1"), &json!("c"), &json!(0), &json!("filled"))
     );
 
-    // The cancel does.
+    // The cancel reaches the book first.
     let mut w = floor(RoleSettings::default());
     w.limit("s", "1", "AAPL", 10, "sell", "100", "");
     w.pump();
@@ -320,7 +320,7 @@ fn replacements_reserve_the_difference_and_lose_or_keep_their_place() {
         "another price goes to the end"
     );
 
-    // What is refused, and what a change takes that does not come through.
+    // Refused replaces, and the effect of a replace that fails.
     w.replace("b", "r3", "1", r#""quantity":100000000"#);
     w.replace("b", "r4", "1", r#""limit_price":"99.001""#);
     w.replace("b", "r5", "1", r#""limit_price":150"#);
@@ -406,7 +406,7 @@ fn post_only_market_and_no_liquidity() {
 
     w.check_books();
 
-    // With a house that asks 101 and bids 99, users at better prices come first.
+    // The house asks 101 and bids 99. Users at better prices come first.
     w.list("AAPL", r#"{"symbol":"AAPL","half_spread_bps":100}"#);
     w.limit("s", "2", "AAPL", 4, "sell", "100", "");
     w.pump();
@@ -592,8 +592,8 @@ fn x8_day_orders_end_at_midnight_also_when_nobody_was_there() {
 
     w.pump();
 
-    // Down over midnight. A buy waits already when trading comes back, but the clock comes before
-    // it.
+    // `trading` is down over midnight. A buy already waits at its return, but the wake-up comes
+    // before the buy.
     w.now_ms = day_end - 1;
     w.limit("b", "1", "AAPL", 1, "buy", "100", "");
     w.now_ms = day_end;

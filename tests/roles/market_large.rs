@@ -1,5 +1,5 @@
-//! Much at one moment: cascades, expiries and delistings are spread over several transactions, and
-//! nobody sees a half.
+//! Many orders at one moment: cascades, expiries and delistings take several transactions. No
+//! reader sees an order half done.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ fn count(w: &World, name: &str) -> usize {
         .count()
 }
 
-/// So many users' orders; `f` makes the n-th.
+/// `orders` orders of many users; `f` makes the n-th.
 fn crowd(w: &mut World, orders: usize, mut f: impl FnMut(&mut World, &str, usize)) {
     for n in 0..orders {
         let user = format!("u{}", n % (orders / 1_000).max(10));
@@ -127,7 +127,7 @@ fn ends(orders: usize, event: &str, change: impl FnOnce(&mut World)) {
     change(&mut w);
     w.wake();
 
-    // In the middle of it: the first transaction is done, most orders still lie there, and none of
+    // In the middle: the first transaction is done. Most orders are still in the book, and none of
     // them trades.
     w.turn_of(Role::Trading);
     w.limit("s", "probe", "AAPL", 5, "sell", "99", r#""tif":"IOC""#);
@@ -149,7 +149,7 @@ fn ends(orders: usize, event: &str, change: impl FnOnce(&mut World)) {
     w.check_books();
 }
 
-/// 20 000, or as many as one asks for.
+/// 20 000, or the number in the environment.
 fn many() -> usize {
     std::env::var("MARKET_ORDERS").map_or(20_000, |n| n.parse().expect("MARKET_ORDERS is a number"))
 }
@@ -177,7 +177,7 @@ impl Party for Id {
     }
 }
 
-/// Each command once passed over all dead orders that were not cleared away yet.
+/// Regression: each command passed over all dead orders that were not yet removed.
 #[test]
 fn the_dead_are_passed_over_once() {
     let order = |id, side, limit_e4, leaves| Order {
@@ -252,8 +252,8 @@ fn the_dead_are_passed_over_once() {
     let began = Instant::now();
     (1..=2_000).for_each(|n| step(&mut b, n));
 
-    // They were two thousand times the first one's work. The machine may be busy with other things
-    // for a while.
+    // With the defect, the 2000 steps took two thousand times as long as the first. The bound
+    // allows for a busy machine.
     assert!(
         began.elapsed() < first * 500,
         "2000 steps took {:?}, and the first {first:?}",

@@ -1,5 +1,5 @@
-//! Mass cancels, which end a user's orders in parts: each order that was open ends once, none that
-//! came later does, and no transaction is large.
+//! Mass cancels end a user's orders in parts. Each order that was open ends once, no later order
+//! ends, and no transaction is large.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ fn rest(w: &mut World, user: &str, ids: std::ops::Range<usize>) {
     ids.for_each(|n| w.limit(user, &format!("{n:06}"), "AAPL", 1, "buy", "99", ""));
 }
 
-/// How each order of a user ended, and by which command.
+/// The end of each order of a user, and the command that ended it.
 fn ends(w: &World, user: &str) -> BTreeMap<String, Vec<(String, String)>> {
     let mut all = BTreeMap::<String, Vec<_>>::new();
     let text = |v: &Value| v.as_str().unwrap_or_default().to_string();
@@ -37,7 +37,7 @@ fn ends(w: &World, user: &str) -> BTreeMap<String, Vec<(String, String)>> {
         let ends = ["OrderCancelled", "OrderExpired", "OrderFilled"]
             .contains(&e["event"].as_str().expect("a name"));
 
-        // A replacement may leave nothing to trade.
+        // A replace may leave no quantity to trade.
         if ends || (e["event"] == "OrderReplaced" && e["status"] == "filled") {
             all.entry(text(&e["order_id"]))
                 .or_default()
@@ -56,8 +56,8 @@ fn rows(w: &World, letter: u8) -> usize {
         .count()
 }
 
-/// One command once made a transaction of two records for each order. `MASS_CANCEL_ORDERS=100000`
-/// for more of them.
+/// Regression: one command made a transaction with two records for each order.
+/// `MASS_CANCEL_ORDERS=100000` tests more orders.
 #[test]
 fn all_orders_of_a_user_end_in_transactions_of_bounded_size() {
     let orders = std::env::var("MASS_CANCEL_ORDERS").map_or(30_000, |n| {
@@ -111,7 +111,7 @@ fn orders_that_came_after_the_command_stay() {
     mass_cancel(&mut w, "b", "all", "");
     w.turn_of(Role::Orders);
 
-    // Both before and behind the place where it stopped.
+    // Before and after the place where the mass cancel paused.
     for id in ["000000a", "000001z", "zzz"] {
         w.limit("b", id, "AAPL", 1, "buy", "98", "");
     }
@@ -128,7 +128,7 @@ fn orders_that_came_after_the_command_stay() {
     assert_eq!((rows(&w, b'n'), rows(&w, b'x'), rows(&w, b'c')), (3, 0, 0));
     w.check_rest();
 
-    // The next one takes them, and then there is nothing.
+    // The next mass cancel ends these orders; the following mass cancel finds no order.
     for (id, due) in [("again", "OrderCancelled"), ("more", "CancelRejected")] {
         mass_cancel(&mut w, "b", id, "");
         w.pump();
@@ -139,7 +139,7 @@ fn orders_that_came_after_the_command_stay() {
     w.check_books();
 }
 
-/// Orders that came later lie behind the place where it goes on, many more than a part of them.
+/// The later orders are behind the continuation of the mass cancel, and are many more than a part.
 #[test]
 fn a_user_who_goes_on_trading_neither_stops_it_nor_makes_it_look_at_everything() {
     let mut w = floor(in_parts_of(3));
@@ -166,8 +166,8 @@ fn a_user_who_goes_on_trading_neither_stops_it_nor_makes_it_look_at_everything()
     w.check_rest();
 }
 
-/// Its id is remembered while it is under way, whatever the window: a mass cancel of the same id is
-/// a repeat, and the book's answers meet the first.
+/// The id of a running mass cancel is remembered beyond the window. A mass cancel with the same id
+/// is a repeat, and the answers of the book go to the first.
 #[test]
 fn its_id_is_not_forgotten_before_it_is_through() {
     let settings = RoleSettings {
@@ -203,7 +203,7 @@ fn its_id_is_not_forgotten_before_it_is_through() {
     w.pump();
     assert_eq!((ends(&w, "b").len(), rows(&w, b'c')), (5, 0));
 
-    // Through: now it is forgotten like any other, and may be used again.
+    // The mass cancel is done: now its id is forgotten as usual, and may be reused.
     for _ in 0..20 {
         w.now_ms += 86_400_000;
         let id = format!("{}", w.records(topics::ORDER_COMMANDS).len());
@@ -223,7 +223,7 @@ fn its_id_is_not_forgotten_before_it_is_through() {
     w.check_books();
 }
 
-/// Version 2 left its rows in place, without the event at which an order came.
+/// Version 2 wrote these rows without the event at which an order came.
 #[test]
 fn what_version_2_had_open_or_ending_ends() {
     let mut w = floor(in_parts_of(2));
@@ -231,7 +231,7 @@ fn what_version_2_had_open_or_ending_ends() {
     w.pump();
     let mut state = w.state(Role::Orders)[0].clone();
     for (key, value) in state.iter_mut().filter(|(key, _)| key[0] == b'n') {
-        // A mass cancel was on its way for two of them.
+        // A mass cancel was in flight for two of the orders.
         *value = if key.ends_with(b"0") || key.ends_with(b"3") {
             vec![1, 1]
         } else {
@@ -253,8 +253,8 @@ fn what_version_2_had_open_or_ending_ends() {
     w.check_rest();
 }
 
-/// Several users who trade, change and cancel while mass cancels with and without a symbol are
-/// under way, in transactions of any size and with restarts.
+/// Several users trade, replace and cancel while mass cancels with and without a symbol are in
+/// flight. Transactions have any size, and roles restart.
 fn storm(seed: u64) {
     let mut rng = Rng::new(seed);
     let part = 1 + rng.below(4);
@@ -269,8 +269,8 @@ fn storm(seed: u64) {
     w.tick("B", "100");
     w.pump();
 
-    // Each order with its symbol, each mass cancel with its symbol and whose word it was; in the
-    // order of the commands.
+    // Each order with its symbol; each mass cancel with its symbol, and true for an operator's.
+    // Both in the order of the commands.
     let (mut orders, mut masses) = (
         BTreeMap::<(String, String), (u64, &str)>::new(),
         BTreeMap::<(String, String), (u64, &str, bool)>::new(),
@@ -318,8 +318,8 @@ fn storm(seed: u64) {
                     if by { r#","operator":"ana""# } else { "" }
                 );
 
-                // An operator's comes by another topic: the orders that came before are read
-                // before.
+                // An operator's command comes in another topic. Earlier orders must be read before
+                // it.
                 w.turn_max = if by { usize::MAX } else { w.turn_max };
                 (0..usize::from(by)).for_each(|_| w.turn_of(Role::Orders));
                 mass_cancel(&mut w, user, &id, &more);
@@ -376,7 +376,7 @@ fn storm(seed: u64) {
             }
         }
 
-        // What was there when the last mass cancel of all symbols came has ended.
+        // All orders from before the last mass cancel of all symbols have ended.
         let last = masses
             .iter()
             .filter(|((u, _), (_, filter, _))| u == user && filter.is_empty())

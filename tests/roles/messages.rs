@@ -1,5 +1,5 @@
-//! The second bucket: cancels, transfers, repeats and bad commands are bounded, and what ends
-//! something always gets in.
+//! The second bucket bounds cancels, transfers, repeats and bad commands. A command that ends an
+//! order is always accepted.
 
 use ports::topics::TopicId;
 use roles::{Role, RoleSettings};
@@ -8,7 +8,7 @@ use wire::topics;
 
 use super::driver::World;
 
-/// Orders: one a second. All else: ten a second, ten at once.
+/// Orders: one a second. All other commands: ten a second, ten at once.
 fn one_a_second() -> RoleSettings {
     RoleSettings {
         rate_limit: 1,
@@ -17,7 +17,7 @@ fn one_a_second() -> RoleSettings {
     }
 }
 
-/// Records of the topics that a flood of answers fills.
+/// Number of records in the topics that a flood of answers fills.
 fn written(w: &World) -> usize {
     let all = [
         topics::ORDER_EVENTS,
@@ -45,7 +45,7 @@ fn of_reason(w: &World, user: &str, reason: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Commands without an answer of their own, as the events say.
+/// Number of commands without an answer of their own, according to the events.
 fn unanswered(w: &World, user: &str) -> u64 {
     w.events(user)
         .iter()
@@ -53,8 +53,8 @@ fn unanswered(w: &World, user: &str) -> u64 {
         .sum()
 }
 
-/// Ten thousand cancels of nothing wrote 50 000 records and half a megabyte of state that stayed
-/// for ever.
+/// Regression: ten thousand cancels of unknown orders wrote 50 000 records, and half a megabyte of
+/// state that stayed for ever.
 #[test]
 fn a_flood_of_cancels_of_nothing_costs_an_audit_entry_each_and_leaves_nothing() {
     let mut w = World::ready(one_a_second());
@@ -93,7 +93,7 @@ fn a_flood_of_cancels_of_nothing_costs_an_audit_entry_each_and_leaves_nothing() 
         (&json!("CancelRejected"), &json!("none"), &json!(99))
     );
 
-    // As long as was told, and the same id gets in; less is not enough.
+    // After the announced wait the same id is accepted. A shorter wait is not enough.
     let wait = refused[0]["retry_after_ms"].as_i64().expect("a wait");
     assert_eq!(wait, 100);
     let id = refused[0]["cause_id"].as_str().expect("an id").to_string();
@@ -110,7 +110,7 @@ fn a_flood_of_cancels_of_nothing_costs_an_audit_entry_each_and_leaves_nothing() 
         (&json!("TOO_LATE_TO_CANCEL"), &json!(id), &json!(9_990))
     );
 
-    // Nobody else is touched, and orders are not.
+    // Other users and orders are not affected.
     w.order("v", "1", "AAPL", "1", "buy");
     w.now_ms += 1_000;
     w.order("u", "2", "AAPL", "1", "buy");
@@ -122,8 +122,8 @@ fn a_flood_of_cancels_of_nothing_costs_an_audit_entry_each_and_leaves_nothing() 
     w.check_books();
 }
 
-/// Each kind that is no order: a few are answered, then one a second is told, and every one is
-/// answered or counted; also across restarts.
+/// Each kind of command other than an order: a few are answered, then one refusal a second. Every
+/// command is answered or counted, also across restarts.
 #[test]
 fn whatever_is_no_order_is_bounded_and_counted() {
     let order = r#""order_id":"1","symbol":"AAPL","quantity":1,"order_type":"buy""#;
@@ -174,7 +174,7 @@ fn whatever_is_no_order_is_bounded_and_counted() {
         let bytes = state_bytes(&w);
         for part in 0..30 {
             for n in 0..50 {
-                // Past the sorting by topics: all of them as a client sends them.
+                // Without sorting by topic: all commands come in the topic of clients.
                 w.append(
                     topics::ORDER_COMMANDS,
                     "u",
@@ -211,7 +211,7 @@ fn whatever_is_no_order_is_bounded_and_counted() {
     }
 }
 
-/// A repeat that is refused says how the order stands, which is untouched.
+/// A refused repeat reports the state of the order and does not change it.
 #[test]
 fn a_repeat_beyond_the_limit_is_told_with_the_orders_own_status() {
     let mut w = World::ready(one_a_second());
@@ -298,7 +298,7 @@ fn what_ends_an_order_gets_in_although_there_is_no_room() {
     w.pump();
     assert_eq!(ended(&w), 4);
 
-    // There is nothing left to end.
+    // No open order is left.
     let events = w.events("b").len();
     w.command("b", r#""command":"mass_cancel","order_id":"m2""#);
     w.cancel("b", "c3", "1");
@@ -307,7 +307,8 @@ fn what_ends_an_order_gets_in_although_there_is_no_room() {
     w.check_rest();
 }
 
-/// Before the book has answered, an order is still open: that must not be a way around the limit.
+/// Until the book has answered, an order is still open. Repeated cancels of such an order must not
+/// bypass the limit.
 #[test]
 fn of_the_cancels_of_one_order_that_is_open_one_gets_in_without_room() {
     for kind in ["limit", "market", "mass"] {
@@ -509,7 +510,7 @@ fn a_command_that_names_no_open_order_leaves_its_id_free() {
             }
         }
 
-        // The id may be an order's.
+        // An order may have used the same id.
         w.order("u", "x0", "AAPL", "1", "buy");
         w.pump();
         assert_eq!(
@@ -525,8 +526,8 @@ fn a_command_that_names_no_open_order_leaves_its_id_free() {
     }
 }
 
-/// So the client's rule must not take a cancel without an event for one that was refused; the same
-/// id sent again does nothing twice.
+/// A client must therefore not take a cancel without an event for a refused one. The client may
+/// send the same id again without a second effect.
 #[test]
 fn a_cancel_on_its_way_has_no_event_when_a_later_command_has_one() {
     let mut w = floor(RoleSettings::default());

@@ -1,5 +1,5 @@
-//! Rows P of the acceptance matrix: cost, profit, shorts, fees, and that nothing is created or
-//! lost.
+//! Rows P of the acceptance matrix: cost, profit, shorts, fees, and conservation of cash and
+//! shares.
 
 use roles::RoleSettings;
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ fn p2_long_to_short_and_back() {
     );
     w.check_books();
 
-    // Without leave, one share too many is one too many.
+    // Without permission for short sales, a sell of one share too many is refused.
     w.list("AAPL", r#"{"symbol":"AAPL","house":false}"#);
     w.limit("f", "4", "AAPL", 4, "sell", "102", "");
     w.pump();
@@ -270,7 +270,7 @@ fn m6_identical_ticks_both_count() {
     assert!(w.dead().is_empty());
 }
 
-/// A take-profit and a deep bid were refused, and their ids used up.
+/// Regression: a take-profit order and a deep bid were refused, and their ids were used up.
 #[test]
 fn limits_may_wait_far_from_the_market_unless_a_band_says_how_far() {
     let reasons = |listing: &str, rules: u64| -> Vec<String> {
@@ -317,7 +317,7 @@ fn limits_may_wait_far_from_the_market_unless_a_band_says_how_far() {
     );
 }
 
-/// The feed is dead, and a limit was bound by its last price for ever.
+/// Regression: after the end of a feed, its last price bounded limits for ever.
 #[test]
 fn a_price_that_is_too_old_bounds_no_limit() {
     let mut w = floor(RoleSettings::default());

@@ -1,4 +1,4 @@
-//! What operators do to orders of others: end them; and bounds that they set.
+//! Operators end orders of other users, and set bounds.
 
 use roles::RoleSettings;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What `portfolio` keeps: one record per user, and a row per open sell.
+//! The state of `portfolio`: one record per user, and a row per open sell.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ fn sells(w: &World, user: &str) -> Vec<String> {
     .collect()
 }
 
-/// What a reader of the topic makes of some of its records.
+/// The portfolios that a reader computes from some records of the topic.
 fn folded<'a>(records: impl IntoIterator<Item = &'a Stored>) -> BTreeMap<String, PortfolioRecord> {
     let mut folds = BTreeMap::<String, PortfolioFold>::new();
     for r in records {
@@ -61,8 +61,8 @@ fn folded<'a>(records: impl IntoIterator<Item = &'a Stored>) -> BTreeMap<String,
         .collect()
 }
 
-/// The last published portfolio of each user, which must also be what folding their events outside
-/// the role gives.
+/// The last published portfolio of each user. It must equal the fold of the user's events outside
+/// the role.
 fn published(w: &World) -> BTreeMap<String, PortfolioRecord> {
     let last = folded(w.records(topics::PORTFOLIOS));
     let mut folds = BTreeMap::<String, History>::new();
@@ -83,8 +83,8 @@ fn published(w: &World) -> BTreeMap<String, PortfolioRecord> {
     last
 }
 
-/// They once lay in one value, which then no changelog took, and was written again with every
-/// batch.
+/// Regression: all open sells were in one value. The value became too large for the changelog, and
+/// was written again with every batch.
 #[test]
 fn ten_thousand_open_sells_fit() {
     const SELLS: usize = 10_000;
@@ -124,7 +124,7 @@ fn ten_thousand_open_sells_fit() {
     assert_eq!((state(&w).len(), held(&w)), (1, 0));
 }
 
-/// Users `s` and `t` with four open sells each, one of them traded in part.
+/// Users `s` and `t` with four open sells each, one of them partly filled.
 fn market() -> World {
     let mut w = floor(RoleSettings::default());
     w.list("AAPL", r#"{"symbol":"AAPL"}"#);
@@ -143,7 +143,7 @@ fn market() -> World {
     w
 }
 
-/// Everything that may happen to an open sell, one batch each.
+/// Each kind of event for an open sell, one batch each.
 fn go_on(w: &mut World) {
     w.limit("b", "2", "AAPL", 3, "buy", "100", "");
     w.pump();
@@ -170,7 +170,7 @@ fn rows_follow_their_orders() {
     assert_eq!(published(&w)["s"].positions["AAPL"].reserved, 22);
 }
 
-/// As version 1 wrote it: a user's rows are part of their record.
+/// State in the form of version 1: a user's rows are part of the user's record.
 fn version_1(now: &State) -> State {
     let users = now.iter().filter(|(key, _)| !key.contains(&0));
     let old = |(user, record): (&Vec<u8>, &Vec<u8>)| {
@@ -223,12 +223,12 @@ fn what_version_1_kept_goes_on() {
     assert_eq!(published(&w), published(&other));
 }
 
-/// Writes events of one user, and folds them plainly beside: one map, every event.
+/// Writes events of one user, and also folds every event into one map.
 struct Trader {
     user: String,
     seq: u64,
     fold: History,
-    /// What the portfolio was after each event, as it is to be published; if that is kept.
+    /// The portfolio to publish after each event, if the history is kept.
     was: Option<Vec<PortfolioRecord>>,
 }
 
@@ -242,7 +242,6 @@ impl Trader {
         }
     }
 
-    /// As it is now.
     fn now(&self) -> PortfolioRecord {
         let mut now = self.fold.portfolio().clone();
         now.positions.retain(|_, h| h.quantity != 0);
@@ -295,8 +294,8 @@ impl Trader {
     }
 }
 
-/// The topic as compaction may leave it: of the records before `cut`, those that no later one of
-/// these has replaced, and maybe without tombstones.
+/// The topic as compaction may leave it. Of the records before `cut`, only those remain that no
+/// later record before `cut` replaces; tombstones may be missing.
 fn compacted(all: &[Stored], cut: usize, tombstones: bool) -> Vec<&Stored> {
     let last: BTreeMap<_, _> = all[..cut]
         .iter()
@@ -381,11 +380,12 @@ fn a_portfolio_of_25000_positions_goes_on_and_an_event_writes_what_it_changed() 
     assert_eq!(folded(all)[&user], trader.now());
 }
 
-/// Random trades of two users whose portfolios grow over the bound and shrink below it again and
-/// again, in batches of any size and with restarts. After every published record of a user a reader
-/// has the portfolio as it was after some event, and at the end of each transaction as it is;
-/// compaction changes nothing of that, wherever it has come to; and the state does not depend on
-/// the batches.
+/// Random trades of two users whose portfolios repeatedly grow over the bound and shrink below it,
+/// in batches of any size and with restarts.
+///
+/// After every published record of a user, a reader has the portfolio as it was after some event.
+/// At the end of each transaction the reader has the present portfolio. Compaction up to any point
+/// changes none of this, and the state does not depend on the batches.
 fn crossings(seed: u64) {
     let mut rng = Rng::new(seed);
     let mut w = World::new(1, RoleSettings::default());
@@ -400,7 +400,7 @@ fn crossings(seed: u64) {
     for n in 0..8_000_u64 {
         let trader = &mut traders[rng.below(2) as usize];
 
-        // Half of the time it grows, half of the time it shrinks.
+        // Grows and shrinks by turns.
         let grows = (n / 1_600).is_multiple_of(2);
         let symbol = format!("S{}", rng.below(600));
         let held = trader.holds(&symbol);
@@ -429,7 +429,7 @@ fn crossings(seed: u64) {
                 &order,
             ),
             _ => {
-                // Closes whatever comes next in its list.
+                // Closes the next position in its list.
                 let next = trader
                     .fold
                     .portfolio()
@@ -535,7 +535,7 @@ fn readers_are_right_whenever_a_portfolio_goes_apart_or_comes_together() {
     (1..=seeds).for_each(crossings);
 }
 
-/// A user of version 2 with so many positions that all of them barely fitted into a record.
+/// A user of version 2 whose many positions barely fitted into one record.
 #[test]
 fn what_version_2_kept_in_one_record_moves_in_parts_and_is_right_on_the_way() {
     const POSITIONS: usize = 9_000;

@@ -1,4 +1,4 @@
-//! Prices and listings: what orders trade at, and when they do not.
+//! Prices and listings: the price of a trade, and the reasons for a refusal.
 
 use ports::topics::TopicPartition;
 use roles::{Role, RoleSettings};
@@ -165,7 +165,7 @@ fn s3_s6_status_of_a_symbol() {
     assert_eq!(w.dead(), ["UNKNOWN_SYMBOL"]);
 }
 
-/// An order passes `orders`, then the world changes before the book sees it.
+/// `orders` accepts an order, then `change` happens before the book reads the order.
 fn in_the_book(change: fn(&mut World)) -> World {
     let mut w = World::ready(RoleSettings {
         stale_ms: 1_000,
@@ -255,8 +255,8 @@ fn the_half_spread_is_the_houses() {
     assert_eq!(w.last("u")["last_price_e4"], 1_890_607);
 }
 
-/// The last tick of a burst was told when the next one came, which may be never: portfolios, alerts
-/// and collars went by an older price for ever.
+/// Regression: the last tick of a burst was published only with the next tick, which might never
+/// come. Portfolios, alerts and collars used an older price for ever.
 #[test]
 fn the_last_price_of_a_burst_is_told_when_its_second_is_over() {
     let told = |w: &World| {
@@ -317,7 +317,7 @@ fn the_last_price_of_a_burst_is_told_when_its_second_is_over() {
         assert_eq!(told(&w), after);
     }
 
-    // As it was before journals said so.
+    // With the old rules 7, for replays of old journals.
     let mut w = World::new(
         1,
         RoleSettings {

@@ -1,5 +1,5 @@
-//! The files that a desk should run with (docs/operating/production.md): they are read, and they
-//! prevent what the page says.
+//! The configuration files for a desk (docs/operating/production.md) can be read, and prevent the
+//! losses named on that page.
 
 use roles::RoleSettings;
 use serde_json::{Map, Value, json};
@@ -30,7 +30,7 @@ fn settings() -> RoleSettings {
     }
 }
 
-/// The listing of a symbol, as the file has it.
+/// The listing of a symbol in the file.
 fn listing(symbol: &str) -> String {
     let mut rows = LISTINGS.lines().map(|row| row.split(','));
     let names: Vec<&str> = rows.next().expect("a header").collect();
@@ -106,7 +106,7 @@ fn a_user_who_is_not_known_has_nothing_and_cannot_make_money() {
     assert_eq!(w.last("nobody")["reason"], "NOT_AUTHORIZED");
 }
 
-/// With the defaults, a user with 1 000 000 left this with 90 000 000.
+/// With the default settings, a user with 1 000 000 made 90 000 000 out of this.
 #[test]
 fn one_wrong_print_costs_the_house_nothing() {
     let mut w = desk();
@@ -125,8 +125,8 @@ fn one_wrong_print_costs_the_house_nothing() {
     assert!(cash(&w, "thief") < 1_000_000, "{}", cash(&w, "thief"));
 }
 
-/// Three wrong prints in a row are believed; the loss is bounded by what the house gives one order
-/// at one quote.
+/// Three wrong prints in a row are believed. The loss is bounded by the house's maximum for one
+/// order at one quote.
 #[test]
 fn a_wrong_quote_has_a_bounded_price() {
     let mut w = desk();

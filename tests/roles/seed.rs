@@ -1,5 +1,5 @@
-//! S5, cold start: prices that `trading` has not handled yet are known to `orders` from the first
-//! command on.
+//! S5, cold start: `orders` knows prices that `trading` has not handled yet, from the first command
+//! on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,12 +19,12 @@ use roles::{Role, RoleSettings, factory};
 use wire::topics;
 use wire::trade::ReferencePrice;
 
-/// `market-data` with one partition, how far `trading` has come, and the prices it has told,
-/// undecided for the first few looks.
+/// `market-data` with one partition, the progress of `trading`, and the published prices, undecided
+/// for the first few looks.
 struct Ticks {
     values: Vec<&'static str>,
     done: Option<u64>,
-    /// Where the partition begins, each time that somebody asks; the last answer stays.
+    /// Start offset of the partition at each request; the last answer stays.
     starts: std::sync::Mutex<Vec<u64>>,
     told: Vec<Vec<u8>>,
     undecided: AtomicU32,
@@ -202,7 +202,7 @@ fn seeded(values: &[&'static str], done: Option<u64>, told: Option<(i64, i64)>) 
     seeded_late(values, done, told, Vec::new())
 }
 
-/// `late`: prices that were told after the table was read.
+/// `late`: prices that were published after the table was read.
 fn seeded_late(
     values: &[&'static str],
     done: Option<u64>,
@@ -227,7 +227,7 @@ fn seeded_late(
         1,
     );
 
-    // The record that the loaded row came from stands in front.
+    // The record of the loaded row comes first.
     let told = told.iter().map(|t| price(t.0, t.1)).chain(late).collect();
     let log = Ticks {
         values: values.to_vec(),
@@ -308,7 +308,7 @@ fn ticks_that_are_deleted_while_they_are_read_are_asked_for_again() {
         starts: vec![1, 3].into(),
     };
 
-    // The start is told as 1, and when the reader is made it is 3.
+    // The start offset is reported as 1, and is 3 when the reader is created.
     match orders.seed_broadcast(
         topics::REFERENCE_PRICES,
         &log,
@@ -322,7 +322,7 @@ fn ticks_that_are_deleted_while_they_are_read_are_asked_for_again() {
         ),
     }
 
-    // Now it is known from the beginning.
+    // Now the start offset is right from the beginning.
     assert!(
         orders
             .seed_broadcast(
@@ -336,9 +336,9 @@ fn ticks_that_are_deleted_while_they_are_read_are_asked_for_again() {
     );
 }
 
-/// Offsets that `trading` has committed were visible while the prices of the same transaction were
-/// not: the ticks counted as handled, their prices were not there, and orders were refused for want
-/// of a price that was in the log.
+/// Regression: committed offsets of `trading` were visible before the prices of the same
+/// transaction. The ticks counted as handled without their prices. Orders were then refused for
+/// lack of a price that was in the log.
 #[test]
 fn prices_told_in_a_transaction_that_is_still_being_finished_are_waited_for() {
     let ticks = [
@@ -362,8 +362,8 @@ fn prices_told_in_a_transaction_that_is_still_being_finished_are_waited_for() {
     );
 }
 
-/// Brokers forget the offsets of a group that was away for a week; all ticks that ever were would
-/// be read.
+/// Brokers forget the offsets of a group that was away for a week. All old ticks would then be read
+/// again.
 #[test]
 fn ticks_that_trading_has_handled_are_not_read_again_when_its_offsets_are_forgotten() {
     let table = topics::table("t-");

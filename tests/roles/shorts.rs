@@ -1,12 +1,12 @@
-//! Short sales: what they bring stays held, with a margin, by the price of now; and buying back may
-//! use both.
+//! Short sales: the proceeds stay held, together with a margin at the present price. A buy to cover
+//! may use both.
 
 use roles::RoleSettings;
 use serde_json::json;
 
 use super::driver::World;
 
-/// AAPL at 100, which may be sold short, and a user `u` who has opened with so many units.
+/// AAPL at 100, which may be sold short, and a user `u` with `cash` units at the opening.
 fn world(listing: &str, cash: i64, rules: u64) -> World {
     let mut w = World::new(
         1,
@@ -36,7 +36,7 @@ fn tick(w: &mut World, price: &str) {
     w.pump();
 }
 
-/// Available and reserved, in whole units.
+/// Available and reserved cash, in whole units.
 fn cash(w: &World, user: &str) -> (i64, i64) {
     let e = w.last(user);
     let units = |f: &str| e[f].as_i64().expect("a number") / 10_000;
@@ -64,15 +64,16 @@ fn outcome(w: &World) -> String {
         .to_string()
 }
 
-/// All of it could be taken out, the loss was nobody's, and not one share could be bought back.
+/// Regression: the whole proceeds could be withdrawn, no account bore the loss, and not one share
+/// could be bought back.
 #[test]
 fn proceeds_stay_and_losses_are_marked_and_a_short_position_can_be_closed() {
     let mut w = now("");
     w.order("u", "1", "AAPL", "9000", "sell");
     w.pump();
 
-    // 900 000 from the sale, a margin of half of it, and 5 each for what it might have brought
-    // less.
+    // 900 000 from the sale, a margin of half of it, and 5 for each share, because the sale might
+    // have brought less.
     assert_eq!(
         (outcome(&w).as_str(), cash(&w, "u")),
         ("OrderFilled", (505_000, 1_395_000))
@@ -138,7 +139,7 @@ fn a_cover_that_is_cancelled_gives_back_what_it_borrowed() {
         "50 000 were free, and 40 000 of the cover are what was held"
     );
 
-    // Not twice.
+    // The held cash cannot be used twice.
     w.limit("u", "again", "AAPL", 1_000, "buy", "90", "");
     w.pump();
     assert_eq!(
@@ -161,7 +162,7 @@ fn a_cover_that_is_cancelled_gives_back_what_it_borrowed() {
         "all that is due is held again"
     );
 
-    // A cover that comes true.
+    // A cover that is filled.
     w.limit("u", "true", "AAPL", 400, "buy", "95", "");
     w.pump();
     tick(&mut w, "95");
@@ -176,8 +177,8 @@ fn a_cover_that_is_cancelled_gives_back_what_it_borrowed() {
     w.check_rest();
 }
 
-/// A friend offers one share at a price out of all proportion: what is held for thousands must not
-/// go there.
+/// A friend offers one share at an absurd price. The cash held for thousands of shares must not go
+/// to the friend.
 #[test]
 fn a_cover_lends_its_own_part_and_what_it_costs_at_most() {
     let mut w = world("", 100_000, RoleSettings::default().rules);
@@ -186,7 +187,7 @@ fn a_cover_lends_its_own_part_and_what_it_costs_at_most() {
     w.pump();
     w.command("u", r#""command":"withdraw","order_id":"w","amount":45000"#);
 
-    // The price is too old, so no collar bounds a limit.
+    // The price is stale, so no collar bounds a limit.
     w.now_ms += 3_600_000;
     w.limit("friend", "2", "AAPL", 1, "sell", "50000", "");
     w.limit("u", "2", "AAPL", 1, "buy", "50000", "");
@@ -210,8 +211,8 @@ fn fees_margins_and_mixed_sales() {
     w.order("u", "1", "AAPL", "300", "sell");
     w.pump();
 
-    // 99.90 each, 29.97 of fees; of 200 shares, what they brought less the fee is held, with 20 of
-    // margin each and 5 for what they might have brought less.
+    // 99.90 each, with a fee of 29.97. For 200 shares the proceeds after the fee are held, with 20
+    // of margin each, and 5 each because the sale might have brought less.
     assert_eq!(
         w.last("u")["cash_reserved_e4"],
         200 * 999_000 + 200 * 250_000
@@ -280,8 +281,8 @@ fn by_the_rules_of_before_the_price_at_the_collar_is_held() {
     w.check_books();
 }
 
-/// A change that the book refused used to leave the order with less than its new terms needed,
-/// which stopped the task for good.
+/// Regression: a replace that the book refused left the order with less than its new terms needed,
+/// and the task stopped for good.
 #[test]
 fn without_a_margin_a_change_that_is_refused_leaves_the_order_as_it_was() {
     let mut w = now(r#","short_margin_bps":0,"house":false"#);
@@ -297,7 +298,7 @@ fn without_a_margin_a_change_that_is_refused_leaves_the_order_as_it_was() {
     assert_eq!(outcome(&w), "POST_ONLY_WOULD_CROSS");
     w.check_books();
 
-    // So does a trade while a change is on its way.
+    // A trade while a replace is in flight must keep the holds right too.
     w.limit("friend", "buy", "AAPL", 10, "buy", "101", "");
     w.replace("u", "r2", "1", r#""quantity":5,"limit_price":100"#);
     w.pump();
@@ -306,8 +307,8 @@ fn without_a_margin_a_change_that_is_refused_leaves_the_order_as_it_was() {
     w.check_rest();
 }
 
-/// The cash for each share was set once: a sale far below the price, or of more after it had risen,
-/// held as little as at first.
+/// Regression: the hold for each share was set only once. A sale far below the price, or a larger
+/// sale after the price had risen, held as little as at first.
 #[test]
 fn a_change_holds_what_a_new_order_would() {
     let held = |rules: u64, change: &str| {

@@ -1,4 +1,4 @@
-//! Stops in a market that gaps: they are bound by the price that set them off.
+//! Stops in a market with gaps: the price that triggers a stop also bounds its fill.
 
 use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
@@ -27,7 +27,6 @@ fn tick(w: &mut World, price: &str) {
     w.pump();
 }
 
-/// Events of an order.
 fn of(w: &World, id: &str) -> Vec<Value> {
     w.events("u")
         .into_iter()
@@ -43,7 +42,8 @@ fn names(w: &World, id: &str) -> Vec<String> {
         .collect()
 }
 
-/// It was cancelled, by a collar from its stop price, exactly when it was needed.
+/// Regression: a collar around the stop price cancelled the stop, exactly in the case for which the
+/// user placed it.
 #[test]
 fn a_stop_loss_is_filled_in_a_gap() {
     for life in ["", r#","tif":"FOK""#, r#","tif":"GTC""#] {
@@ -94,7 +94,7 @@ fn a_buy_that_the_market_has_passed_rests_at_what_it_has_cash_for() {
             w.restart(Role::Orders);
         }
 
-        // It can be made smaller, and it trades when the market comes back.
+        // The order can be made smaller, and trades when the market returns.
         w.replace("u", "r", "s", r#""quantity":9"#);
         w.pump();
         tick(&mut w, "110");
@@ -153,8 +153,7 @@ fn a_buy_in_a_small_gap_trades_at_once_and_may_be_cancelled_in_a_large_one() {
     w.check_rest();
 }
 
-/// Where there is no house, the trade that went through is the price, and what nobody sells is
-/// waited for.
+/// Without a house, the last trade is the price. A buy waits until a seller comes.
 #[test]
 fn without_a_house_a_buy_waits_for_somebody() {
     let mut w = at_100("", RoleSettings::default());
@@ -199,8 +198,8 @@ fn a_stop_limit_keeps_its_limit_and_names_the_price() {
     );
 }
 
-/// A tick sets off more stops than one record fires, and the next tick comes at once: each stop
-/// goes by the tick that reached it.
+/// A tick triggers more stops than one record may fire, and the next tick comes at once. Each stop
+/// uses the price of its own tick.
 #[test]
 fn very_many_stops_go_by_the_tick_that_reached_them() {
     for part in [3, 1_000] {

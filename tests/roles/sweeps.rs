@@ -1,5 +1,5 @@
-//! Orders that meet very many others: they trade with them in parts, one transaction each, and all
-//! comes out as if it had been one step.
+//! An order that meets very many others trades in parts, with a transaction for each. The result is
+//! the same as in a single step.
 
 use client::simulate::Rng;
 use roles::{Role, RoleSettings};
@@ -18,7 +18,7 @@ fn in_parts_of(match_part: u64) -> World {
     })
 }
 
-/// So many bids of one share.
+/// `orders` bids of one share each.
 fn bids(w: &mut World, orders: usize, more: &str) {
     for n in 0..orders {
         w.limit(
@@ -43,7 +43,7 @@ fn count(w: &World, user: &str, event: &str) -> usize {
     w.names(user).iter().filter(|name| *name == event).count()
 }
 
-/// One order once made a transaction of three records for each order that it met.
+/// Regression: an order made a transaction with three records for each maker.
 #[test]
 fn a_sweep_of_a_deep_book_is_spread_over_transactions() {
     for more in ["", r#""tif":"IOC""#, r#""tif":"FOK""#] {
@@ -78,7 +78,7 @@ fn a_sweep_of_a_deep_book_is_spread_over_transactions() {
     }
 }
 
-/// Begins a sweep of 1000 bids, and stops after its first part; `b0` has the order `19`, at one of
+/// Begins a sweep of 1000 bids, and stops after its first part. `b0` has the order `19`, at one of
 /// the worst prices.
 fn half_done(more: &str) -> World {
     let mut w = in_parts_of(100);
@@ -216,16 +216,16 @@ fn same<T: PartialEq + std::fmt::Debug>(got: &[T], due: &[T], what: &str) {
     );
 }
 
-/// Commands of several users at once: the same trades in the same order, the same events, the same
-/// books, however small the parts are.
+/// Commands of several users at once: for any size of the parts, the trades and their order, the
+/// events and the books are the same.
 #[test]
 fn parts_change_nothing() {
     let run = |seed: u64, part: u64, restarts: bool| {
         let mut rng = Rng::new(seed);
         let mut w = in_parts_of(part);
 
-        // Half of the time with a house, which gives little at a time and whose quote is moved
-        // through what rests.
+        // Half of the time with a house. The house gives little at a time, and its quote is moved
+        // through the resting orders.
         let house = ["", r#""half_spread_bps":30,"house_max":2,"#][(seed % 2) as usize];
         w.list(
             "AAPL",

@@ -1,4 +1,4 @@
-//! Many runs: over seeds, over mutants, on all cores; and what is printed of them.
+//! Many runs over seeds and over mutants, on all cores, and the printed summary.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -13,13 +13,13 @@ use super::progress::Silence;
 use super::run::{Finding, run};
 use super::trace::Trace;
 
-/// What `make test` runs.
+/// Number of seeds in `make test`.
 const SEEDS: u64 = 20_000;
-/// A mutant that lives longer than this many seeds is not caught.
+/// A mutant that survives this number of seeds counts as not caught.
 const MUTANT_SEEDS: u64 = 20_000;
-/// Seeds with transactions off and the sequence guard on.
+/// Number of seeds without transactions and with the sequence guard.
 const CONTROL_SEEDS: u64 = 1_000;
-/// Every so many seeds one is run twice, and must be the same.
+/// Every seed divisible by this number runs twice, and both runs must be equal.
 const TWICE_EVERY: u64 = 64;
 
 #[derive(Default)]
@@ -64,7 +64,7 @@ fn options() -> Result<Options, String> {
             "--write" => o.write = true,
             "--keep-going" => o.keep_going = true,
             "--untransacted" => o.untransacted = true,
-            // What `cargo test` passes to every test program.
+            // `cargo test` passes these arguments to every test program.
             other if other.starts_with("--") || other == "sim" => {}
             other => {
                 return Err(format!(
@@ -109,7 +109,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A panic inside a run is a finding like any other, and told with it.
+/// A panic inside a run is a finding, printed with the other findings.
 fn quiet_panics(loud: bool) {
     if !loud {
         let usual = std::panic::take_hook();
@@ -175,8 +175,8 @@ struct Sum {
     findings: Vec<Finding>,
 }
 
-/// Runs seeds on all cores until one is wrong or all are done. With a mutant, the lowest seed that
-/// finds it is what counts.
+/// Runs seeds on all cores until a run fails or all seeds are done. With a mutant, the lowest seed
+/// that finds the mutant counts.
 fn explore(
     from: u64,
     count: u64,
@@ -321,8 +321,7 @@ fn seeds(o: &Options, count: u64) -> bool {
     sum.findings.is_empty()
 }
 
-/// The longest silence of each seed: the largest of them, and which all but one in a hundred do not
-/// pass.
+/// Prints the median, the 99th percentile and the maximum of the seeds' longest silences.
 fn tell_silences(all: &[Silence]) {
     let told = |name: &str, unit: &str, of: &dyn Fn(&Silence) -> u64| {
         let mut each: Vec<u64> = all.iter().map(of).collect();
@@ -361,7 +360,7 @@ fn tell_silences(all: &[Silence]) {
 /// How a mutant was found.
 struct Caught {
     mutant: Mutant,
-    /// The seed, and how many it took.
+    /// The seed, and the number of seeds up to it.
     seed: Option<(u64, u64)>,
     invariant: String,
 }
@@ -369,7 +368,8 @@ struct Caught {
 fn all_mutants(o: &Options) -> bool {
     let mut rows = Vec::new();
 
-    // Before the guard is switched off: does it hold while it is on?
+    // The control first: the invariants must hold while the guard is on. Afterwards a mutant
+    // switches the guard off.
     let control = Options {
         untransacted: true,
         keep_going: true,

@@ -1,9 +1,9 @@
-//! What happened in a run, counted. A campaign in which one kind of fault never happened has not
-//! tested it, and fails.
+//! Counters of the events in a run. A campaign fails if a kind of fault never happened, because the
+//! campaign has not tested that kind.
 
 macro_rules! kinds {
     ($($name:ident $text:literal;)*) => {
-        /// A kind of event that a campaign must have seen.
+        /// A kind of event that every campaign must contain.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Kind { $($name),* }
 
@@ -103,7 +103,6 @@ kinds! {
     ReaderChecked "readings of the concurrent reader";
 }
 
-/// Counters by kind.
 #[derive(Clone)]
 pub struct Coverage(pub [u64; Kind::ALL.len()]);
 

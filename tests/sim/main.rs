@@ -1,12 +1,13 @@
-//! The simulation: the shipping loop and the shipping roles over a model of a Kafka cluster, with
-//! everything that can go wrong drawn from one seed.
+//! The simulation: the shipping loop and the shipping roles over a model of a Kafka cluster. One
+//! seed determines all faults.
 //!
 //! ```text
 //! make sim                 the seeds that `make test` runs, and all mutants
 //! make sim SEEDS=n         that many seeds
 //! make sim SEED=n          one seed, with a trace
 //! ```
-//! `docs/internals/reliability.md` says what it covers; `docs/internals/mutants.md` is made by it.
+//! `docs/internals/reliability.md` describes the coverage; the simulation writes
+//! `docs/internals/mutants.md`.
 
 mod campaign;
 mod client;

@@ -1,4 +1,4 @@
-//! What goes wrong beside the network: processes, brokers, machines, clocks. And the end of it.
+//! Faults beside the network: processes, brokers, machines, clocks. And the end of all faults.
 
 use ports::topics::TopicPartition;
 use roles::Role;
@@ -14,7 +14,7 @@ use super::timing::*;
 use super::world::{Action, Event, Life, World};
 
 impl World {
-    /// One attack, and the time of the next.
+    /// Runs one attack, and schedules the next.
     pub fn nemesis(&mut self) -> Action {
         if self.healed {
             return Action::None;
@@ -51,7 +51,7 @@ impl World {
 
                 self.cover(Kind::Kill);
                 if attack == Attack::PowerLoss {
-                    // Everybody on that machine.
+                    // All other processes on the same machine.
                     let disk = self.processes[p].disk;
                     let others: Vec<usize> = (0..self.processes.len())
                         .filter(|o| *o != p && self.processes[*o].disk == disk)
@@ -63,8 +63,8 @@ impl World {
                     {
                         self.processes[o].doomed = true;
 
-                        // Also one that stands still; left so, it would be healed and go on over a
-                        // disk that has changed under it.
+                        // A frozen process dies too. A frozen process that survives would later
+                        // continue over a changed disk.
                         self.processes[o].frozen = false;
                         self.wake(o, 0);
                     }
@@ -197,8 +197,8 @@ impl World {
                 let d = self.rng.index(self.disks.len());
                 let which = self.rng.index(64);
 
-                // Who has a store open knows its digest by arithmetic, and relies on the disk's
-                // checksums.
+                // A process with an open store knows its digest by arithmetic, and relies on the
+                // checksums of the disk. So only an unused disk gets a bit flip.
                 if self.disks[d].holder.is_none() && self.disks[d].flip(which) {
                     self.trace(|| format!("a bit flips on disk {d}"));
                     self.cover(Kind::DamageSilent);
@@ -212,7 +212,7 @@ impl World {
                     self.disks[d].tasks.clear();
                     self.cover(Kind::StoreWiped);
                 } else if let Some(holder) = self.disks[d].holder {
-                    // Somebody deletes the state of a process that was just killed.
+                    // An operator deletes the state of a process that was just killed.
                     self.disks[d].tasks.clear();
                     self.cover(Kind::StoreWiped);
                     return self.put_down(holder);
@@ -221,7 +221,7 @@ impl World {
             Attack::Compact => self.compact(),
             Attack::Retention => self.retention(),
             Attack::BrokerClock => {
-                // Far ahead for a moment, then as before.
+                // The clock is far ahead for a moment, then as before.
                 let b = self.rng.index(BROKERS);
                 let skew_ms = self.cluster.brokers[b].skew_ms;
                 let far = self.rng.skewed(60_000, 400 * 86_400_000) as i64;
@@ -273,8 +273,8 @@ impl World {
         }
     }
 
-    /// A restore is in its middle: now and then the process dies right there, and a bit of what it
-    /// wrote flips.
+    /// In the middle of a restore: sometimes the process dies at this point, and a bit of its store
+    /// flips.
     pub fn unverified(&mut self, process: usize) {
         if !self.healed && self.plan.attacks.contains(&Attack::Damage) && self.rng.permille(200) {
             let disk = self.processes[process].disk;
@@ -288,7 +288,7 @@ impl World {
         }
     }
 
-    /// The same instance once more, here or on another machine.
+    /// Starts the same instance a second time, on the same machine or on another.
     fn copy(&mut self) {
         if self.processes.len() > 12 {
             return;
@@ -307,8 +307,8 @@ impl World {
         self.schedule(self.now, Event::Start(copy));
     }
 
-    /// Rare by itself, so it is helped along: partitions change hands while the last transaction on
-    /// a changelog cannot be read yet.
+    /// Moves partitions while the last transaction on a changelog is not readable yet. The case is
+    /// rare by chance, so the nemesis forces it.
     pub fn hand_over_now(&mut self, group: usize, place: &Place, delay: u64) {
         let role = Role::all()[group];
         let changelog = matches!(place, Place::Partition(at) if at.topic == role.spec().changelog);
@@ -322,7 +322,8 @@ impl World {
         }
     }
 
-    /// The same: a changelog has a new leader just when it is to be read.
+    /// Moves the leader of a changelog just before the changelog is read. The nemesis forces this
+    /// too.
     pub fn new_leaders(&mut self, group: usize) {
         if !self.healed && self.plan.attacks.contains(&Attack::LeaderMove) && self.rng.permille(200)
         {
@@ -343,7 +344,7 @@ impl World {
             .map(|p| p.instance)
             .collect();
         let Some(free) = (1..5).find(|n| !taken.contains(n)) else {
-            // An instance that was taken away comes back, with the state it had.
+            // A removed instance returns with its old state.
             if let Some(p) = (0..self.processes.len())
                 .find(|i| self.processes[*i].role == role && self.processes[*i].life == Life::Gone)
             {
@@ -370,7 +371,7 @@ impl World {
         let time = self.rng.skewed(50 * MS, 2 * SECOND);
         self.schedule(self.now + time, Event::BrokerUp(b));
 
-        // What it led moves to the others, some sooner and some not at all.
+        // Its leaderships move to the other brokers, some later than others and some never.
         for i in 0..self.cluster.all().len() {
             if self.cluster.all()[i].leader == b && self.rng.permille(900) {
                 self.move_leader(i);
@@ -395,9 +396,11 @@ impl World {
         open.into_iter().for_each(|c| self.cut(c));
     }
 
-    /// All processes of a role begin anew while one of their changelog partitions has no leader;
-    /// the other tasks must go on. Not while a transaction that such an instance must end first is
-    /// open there: that holds up the instance, as it does in Kafka.
+    /// All processes of a role restart while one of their changelog partitions has no leader. The
+    /// other tasks must continue.
+    ///
+    /// The attack is skipped while a transaction of such an instance is open on that partition. The
+    /// instance must end this transaction first, and would be blocked, as in Kafka.
     fn lose_a_leader(&mut self, role: Role, time: u64) {
         let at = TopicPartition::new(
             role.spec().changelog,
@@ -417,7 +420,8 @@ impl World {
         self.cover(Kind::NoLeader);
     }
 
-    /// How far ahead records may be in topics whose times are ours.
+    /// Sets the limit for record times ahead of the broker's clock, in topics with producer
+    /// timestamps.
     pub fn bound_times(&mut self, ahead_ms_max: Option<i64>) {
         self.cluster
             .all_mut()
@@ -425,8 +429,8 @@ impl World {
             .for_each(|p| p.ahead_ms_max = ahead_ms_max);
     }
 
-    /// A record is refused for its time. Sooner or later somebody learns of it, and takes the limit
-    /// away.
+    /// A record is refused for its time. Later an operator learns of the refusal and removes the
+    /// limit.
     pub fn refuse_a_time(&mut self) {
         self.cover(Kind::InvalidTimestamp);
         if !std::mem::replace(&mut self.times_refused, true) {
@@ -454,7 +458,7 @@ impl World {
         let p = &mut self.cluster.all_mut()[i];
         p.leader = to;
 
-        // It learns only with the next fetch of a follower how far its own log is replicated.
+        // The new leader learns the high watermark only with the next fetch of a follower.
         p.short = Some((now + time, p.end().saturating_sub(behind)));
         let at = p.at;
         self.cover(Kind::LeaderMove);
@@ -476,12 +480,12 @@ impl World {
         let g = &mut self.cluster.groups[group];
         (g.broker, g.loading_until) = (to, now + time);
 
-        // A coordinator that takes over gives every member a fresh session.
+        // A new coordinator gives every member a fresh session.
         g.seats.values_mut().for_each(|s| s.seen = now + time);
         self.cover(Kind::GroupCoordinatorMove);
     }
 
-    /// How far all groups that read a partition have committed.
+    /// The lowest committed offset of all groups that read a partition.
     fn read_by_all(&self, at: TopicPartition) -> u64 {
         let mut least = u64::MAX;
         for role in &self.roles {
@@ -494,7 +498,7 @@ impl World {
                         .unwrap_or(0),
                 );
 
-                // Offsets that somebody has moved forward say nothing about what was read.
+                // Offsets moved forward by an operator do not show the real progress of a reader.
                 if let Some(oracle) = self.oracle.role(*role).filter(|_| !self.plan.untransacted) {
                     least = least.min(oracle.read_to(at));
                 }
@@ -511,8 +515,8 @@ impl World {
                 continue;
             }
 
-            // The newest segment is never compacted; and what a group still has to read is left
-            // alone, so that what it reads is certain.
+            // The newest segment is never compacted. Unread records of a group are kept, which
+            // makes the reader's input certain.
             let limit = p.end().saturating_sub(self.rng.below(5));
             let at = p.at;
             let limit = limit.min(self.read_by_all(at));
@@ -541,7 +545,7 @@ impl World {
         }
     }
 
-    /// The last fault is over: everything goes on, and must come to rest.
+    /// Ends all faults. The system must now continue and come to rest.
     pub fn heal(&mut self) {
         self.healed = true;
         self.trace(|| "the last fault is over".to_string());
@@ -567,7 +571,8 @@ impl World {
             self.left_to_send -= 1;
         }
 
-        // The last of all: one task cannot be restored for a long time, and that is all.
+        // The last attack: one task cannot be restored for a long time. All other tasks must
+        // continue.
         if self.plan.attacks.contains(&Attack::NoLeader) {
             let role = self.roles[self.rng.index(self.roles.len())];
             self.lose_a_leader(role, SILENCE_MAX + 5 * SECOND);
@@ -576,7 +581,7 @@ impl World {
         self.schedule(self.now + 250 * MS, Event::Look);
     }
 
-    /// Roles of which nobody is there are started again.
+    /// Restarts each role without any process.
     fn somebody_for_each_role(&mut self) {
         for role in self.roles.clone() {
             let there = self
@@ -592,13 +597,13 @@ impl World {
         }
     }
 
-    /// Whether everything was read, everything decided, and everybody works.
+    /// True if all inputs are read, all transactions are decided, and all processes run.
     pub fn at_rest(&mut self) -> bool {
         self.somebody_for_each_role();
         self.unrest().is_empty()
     }
 
-    /// What is still going on.
+    /// The first activity that still prevents rest; empty at rest.
     pub fn unrest(&self) -> String {
         for (i, p) in self.processes.iter().enumerate() {
             if p.life == Life::Down
@@ -666,8 +671,8 @@ impl World {
         match ended {
             Ended::Asked => self.cover(Kind::CleanStop),
             Ended::Stopped(FatalError::Fenced(_)) => {
-                // Whoever took the place is there, or was: the supervisor of this one leaves it to
-                // that one.
+                // The process that took the place runs or has run. The supervisor of the ended
+                // process leaves the work to that process.
                 away = self.processes.iter().enumerate().any(|(i, o)| {
                     i != process && o.role == role && o.instance == instance && o.life != Life::Gone
                 });
@@ -676,13 +681,13 @@ impl World {
             Ended::Stopped(FatalError::Bug(_)) if self.may_stop_over_offsets(role) => {
                 self.call_an_operator(role)
             }
-            // What stops is stopped before money moves on wrong grounds: what the guard is there
-            // for.
+            // The guard stops instances before money moves on a wrong basis. Such a stop is the
+            // purpose of the guard.
             Ended::Stopped(_) if unguarded => {
                 self.guard.1 += 1;
                 away = true;
             }
-            // A limit on the time of records: somebody takes it away.
+            // Records were refused for their time; an operator will remove the limit.
             Ended::Stopped(FatalError::Refused(why))
                 if self.times_refused && why.contains("InvalidTimestamp") =>
             {
@@ -692,8 +697,8 @@ impl World {
                 format!("stopped by an invariant of its own: {role}-{instance}: {why}"),
             ),
             Ended::Stopped(FatalError::Invalid(why)) => {
-                // A store that somebody else holds for too long, while both are the same instance:
-                // one of them is not needed.
+                // Two processes of the same instance share a store, and one held it too long. One
+                // of the two processes is superfluous.
                 if !why.starts_with("held by") {
                     self.violated(format!("{role}-{instance} stopped: {why}"));
                 }

@@ -1,9 +1,9 @@
-//! Committed offsets that go back, go forward or get lost, and the operator who puts them right.
+//! Committed offsets that move back, move forward or get lost, and the operator who repairs them.
 //!
 //! An operator resets a group, a broker loses the end of `__consumer_offsets`, or offsets expire
-//! while nobody runs. No role may commit anything on the ground of offsets that were moved: it
-//! stops, until somebody has put them right. Offsets that are gone are in the changelog, and a
-//! start takes them from there.
+//! while no consumer runs. No role may commit on the basis of moved offsets: the role stops until
+//! an operator has repaired the offsets. Lost offsets are in the changelog, and the next start
+//! takes them from there.
 
 use std::collections::BTreeMap;
 
@@ -17,31 +17,32 @@ use super::coverage::Kind;
 use super::timing::*;
 use super::world::{Event, Life, World};
 
-/// What happens to committed offsets.
+/// Kind of change to committed offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Move {
-    /// To an earlier transaction of the task, or to the beginning; all inputs, or one.
+    /// Back to an earlier transaction of the task, or to the beginning; all inputs, or one.
     Back,
-    /// Past what was processed.
+    /// Past the processed records.
     Forward,
     /// Gone, as after a week of rest.
     Lost,
 }
 
-/// Offsets that somebody has moved, and what operators do about it.
+/// Moved offsets, and the actions of operators.
 #[derive(Default)]
 pub struct Moved {
-    /// Role and task, and when the offsets were last found wrong.
+    /// Role and task, with the last time at which the offsets were found wrong.
     tasks: BTreeMap<(usize, u32), u64>,
-    /// Roles whose processes stay down until the offsets are right.
+    /// Roles whose processes stay down until the offsets are repaired.
     closed: Vec<Role>,
 }
 
-/// A verdict may rest on offsets that were right again a moment ago.
+/// A role may stop because of offsets that were repaired a moment ago.
 const STALE: u64 = 12 * SECOND;
 
 impl World {
-    /// Moves offsets of some role now, or as an operator must do it: while nobody runs.
+    /// Moves offsets of a random role, either at once or with all processes of the role down, as
+    /// Kafka demands of an operator.
     pub fn attack_offsets(&mut self, how: Move) {
         if self.plan.untransacted {
             return;
@@ -61,7 +62,7 @@ impl World {
         self.schedule(self.now, Event::Offsets { role, how, wipe });
     }
 
-    /// Every process of a role ends, at this very time.
+    /// Ends all processes of a role at the same time.
     pub fn put_all_down(&mut self, role: Role) {
         for p in 0..self.processes.len() {
             if self.processes[p].role == role && self.processes[p].life == Life::Running {
@@ -125,7 +126,7 @@ impl World {
                 .collect(),
         };
 
-        // As if only one topic of the group was named.
+        // As if the operator had named only one topic of the group.
         if how != Move::Lost && self.rng.permille(250) {
             let keep = self.rng.index(to.len());
             to = vec![to[keep]];
@@ -151,8 +152,8 @@ impl World {
         });
     }
 
-    /// Whether a task's committed offsets are there, and not those of its last transaction. All of
-    /// them absent is not wrong: the changelog has them.
+    /// True if the committed offsets of a task differ from the offsets of its last transaction. If
+    /// all offsets are absent, the result is false: the changelog has them.
     fn offsets_are_wrong(&self, role: usize, task: u32) -> bool {
         let Some(expected) = self
             .oracle
@@ -169,13 +170,13 @@ impl World {
             && due.any(|(at, next)| there(&at) != Some(next))
     }
 
-    /// Whether a role may stop because its offsets do not belong to its state.
+    /// True if a role may stop because its offsets do not belong to its state.
     pub fn may_stop_over_offsets(&mut self, role: Role) -> bool {
         self.look_at_offsets();
         self.moved.tasks.keys().any(|(r, _)| *r == role as usize)
     }
 
-    /// Forgets moves that a later commit has overtaken some time ago.
+    /// Drops entries of moves that a later commit has replaced some time ago.
     pub fn look_at_offsets(&mut self) {
         let now = self.now;
         let mut tasks = std::mem::take(&mut self.moved.tasks);
@@ -190,20 +191,20 @@ impl World {
         self.moved.tasks = tasks;
     }
 
-    /// A role has stopped over its offsets: sooner or later somebody reads why.
+    /// A role has stopped because of its offsets. An operator will read the reason later.
     pub fn call_an_operator(&mut self, role: Role) {
         self.cover(Kind::StoppedOverOffsets);
         let delay = self.rng.skewed(100 * MS, 4 * SECOND);
         self.schedule(self.now + delay, Event::PutRight(role));
     }
 
-    /// Whether nobody may start a role just now.
+    /// True if no process may start this role at the moment.
     pub fn is_closed(&self, role: Role) -> bool {
         self.moved.closed.contains(&role)
     }
 
-    /// The operator stops the role, sees to it that nothing of it is under way, and commits what
-    /// the last meta records say.
+    /// The operator stops the role, ends its open transactions, and commits the offsets of the last
+    /// meta records.
     pub fn put_right(&mut self, role: Role) {
         if !self.is_closed(role) {
             if !self.moved.tasks.keys().any(|(r, _)| *r == role as usize) {

@@ -1,5 +1,5 @@
-//! What a seed draws before it begins: how large the system is, what happens in it, and how often
-//! what goes wrong.
+//! The plan that a seed draws before the run: size of the system, its traffic, its faults and their
+//! rates.
 
 use std::cell::Cell;
 
@@ -15,14 +15,13 @@ thread_local! {
     static UNTRANSACTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on, runs of this thread are about what the sequence guard is there for: `orders` writes
-/// outside transactions. Everybody else must then pass nothing on twice, and may stop.
+/// Sets whether `orders` writes outside transactions in runs of this thread. The sequence guard
+/// must then work: no other role may pass a repeat on, and roles may stop.
 pub fn set_untransacted(on: bool) {
     UNTRANSACTED.set(on);
 }
 
-/// Rates of what goes wrong on the network, per million requests; and of late markers, per thousand
-/// transactions.
+/// Rates of network faults per million requests, and of late markers per thousand transactions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Faults {
     pub slow_ppm: u64,
@@ -31,9 +30,9 @@ pub struct Faults {
     pub cut_ppm: u64,
     pub answer_lost_ppm: u64,
     pub late_markers: u64,
-    /// Chance per wait of a process that it is killed there.
+    /// Chance of a kill at each wait of a process.
     pub kill_ppm: u64,
-    /// Store writes that find no space, and reads that find damage.
+    /// Rate of store writes without disk space, and of reads that find damage.
     pub disk_ppm: u64,
 }
 
@@ -43,7 +42,7 @@ impl Faults {
     }
 }
 
-/// What a nemesis may do.
+/// Attacks of the nemesis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attack {
     Kill,
@@ -102,8 +101,8 @@ impl Attack {
         Attack::NoLeader,
     ];
 
-    /// Those after which a role stands still until somebody has come: in fewer seeds, so that the
-    /// others are not idle in most.
+    /// Attacks that stop a role until an operator acts. These attacks are in fewer seeds; otherwise
+    /// most seeds would idle through the other attacks.
     const STOPPING: [Attack; 4] = [
         Attack::OffsetsBack,
         Attack::OffsetsForward,
@@ -120,7 +119,7 @@ impl Attack {
     }
 }
 
-/// What one transaction may contain: mostly what the product lets it, sometimes so little that
+/// Draws the bounds of one transaction: mostly the bounds of the product, sometimes so small that
 /// batches end early.
 fn draw_bounds(rng: &mut Rng, record_bytes_max: Option<u32>) -> TransactionBounds {
     let usual = TransactionBounds::default();
@@ -144,7 +143,7 @@ pub struct Plan {
     pub partitions: u32,
     /// Role and instance number of each process at the start.
     pub processes: Vec<(Role, u32)>,
-    /// When faults end.
+    /// End of all faults.
     pub heal_at: u64,
     pub faults: Faults,
     pub attacks: Vec<Attack>,
@@ -156,21 +155,21 @@ pub struct Plan {
     pub batch_records: usize,
     pub cache_bytes: usize,
     pub tombstones_live: u64,
-    /// After how many milliseconds ids are forgotten, if they are.
+    /// Dedup window in milliseconds, if ids are forgotten.
     pub window_ms: Option<i64>,
-    /// What is heavy in its traffic.
+    /// Kind of heavy traffic.
     pub heavy: Option<Heavy>,
-    /// Largest record of most topics, if that is small.
+    /// Record size limit of most topics, if the limit is small.
     pub record_bytes_max: Option<u32>,
-    /// How far ahead of a broker's clock the times of records may be, if that is limited.
+    /// Limit for record times ahead of the broker's clock, if there is a limit.
     pub ahead_ms_max: Option<i64>,
-    /// What one transaction may contain.
+    /// Bounds of one transaction.
     pub bounds: TransactionBounds,
-    /// Of which tasks the instances keep warm copies; each in every other life only.
+    /// Tasks with standbys; an instance has standbys only in every other life.
     pub standby: Standby,
-    /// How long a broker takes for each record of a transaction.
+    /// Broker time for each record of a transaction, in microseconds.
     pub record_us: u64,
-    /// Whether `orders` writes outside transactions (what the sequence guard is there for).
+    /// True if `orders` writes outside transactions, to test the sequence guard.
     pub untransacted: bool,
 }
 
@@ -235,8 +234,8 @@ impl Plan {
         if untransacted {
             attacks = vec![Attack::Kill, Attack::Freeze];
 
-            // Slow requests: between what is written and the changelog that says so there is time
-            // to die.
+            // Slow requests leave time for a kill between the outputs and the changelog record
+            // about them.
             faults = Faults {
                 kill_ppm: rng.skewed(2_000, 30_000),
                 answer_lost_ppm: 5_000,

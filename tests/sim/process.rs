@@ -1,6 +1,6 @@
-//! Processes: each runs the shipping loop in a coroutine of its own, so that every wait inside a
-//! blocking call of a port hands control back. Not resuming a coroutine is a frozen process;
-//! dropping one is `kill -9`, at whatever point it waits.
+//! Processes: each runs the shipping loop in a coroutine, so every wait inside a blocking call of a
+//! port returns control to the scheduler. A coroutine that is not resumed is a frozen process. A
+//! dropped coroutine is `kill -9` at its current wait.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use engine::instance::FatalError;
 #[derive(Debug)]
 pub enum Ended {
     Stopped(FatalError),
-    /// Was asked to, and came to the end of a turn.
+    /// A stop was requested, and the process finished its turn.
     Asked,
     Panicked(String),
 }
@@ -28,7 +28,7 @@ thread_local! {
     static CURRENT: Cell<(usize, *const Yielder<(), ()>)> = const { Cell::new((usize::MAX, std::ptr::null())) };
 }
 
-/// Makes a process; it begins when first resumed.
+/// Creates a process, which begins at the first resume.
 pub fn spawn(number: usize, body: impl FnOnce() -> Ended + 'static) {
     let stack = STACKS
         .with_borrow_mut(Vec::pop)
@@ -72,8 +72,8 @@ pub fn resume(number: usize) -> Option<Ended> {
     }
 }
 
-/// Ends a process where it stands. Its destructors run; the model's do nothing that a dead process
-/// could not do.
+/// Ends a process at its current wait. Its destructors run; the model's destructors have no effect
+/// that a dead process could not have.
 pub fn kill(number: usize) {
     let running = RUNNING.with_borrow_mut(|all| all.get_mut(number).and_then(Option::take));
     if let Some(mut running) = running {
@@ -87,18 +87,18 @@ pub fn current() -> usize {
     CURRENT.get().0
 }
 
-/// Whether a process runs, or the model itself.
+/// True if a process runs; false if the model itself runs.
 pub fn is_running() -> bool {
     CURRENT.get().0 != usize::MAX
 }
 
-/// Hands control back to the scheduler until it resumes this process.
+/// Returns control to the scheduler until the scheduler resumes this process.
 pub fn suspend() {
     let (number, yielder) = CURRENT.get();
     assert!(!yielder.is_null(), "only a process waits");
 
-    // SAFETY: the pointer was set by the coroutine that runs now; its yielder lives on its stack as
-    // long as it runs.
+    // SAFETY: the running coroutine set the pointer. Its yielder lives on its stack as long as the
+    // coroutine runs.
     unsafe { (*yielder).suspend(()) };
     CURRENT.set((number, yielder));
 }

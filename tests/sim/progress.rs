@@ -1,5 +1,5 @@
-//! Whether anything moves: how long each task lets what it could read lie. Safety alone is easily
-//! had by a system that stands still.
+//! Measures progress: the time that each task leaves readable records unread. A system that stands
+//! still would pass all safety checks.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::cluster::coordinator::Txn;
 use super::timing::*;
 use super::world::{Event, Life, World};
 
-/// How often it is looked.
+/// Interval of the checks.
 const PULSE: u64 = 200 * MS;
 
 /// The longest silences of a run, in microseconds.
@@ -22,23 +22,23 @@ pub struct Silence {
     pub well: u64,
     /// Of one restore, while all was well.
     pub restore: u64,
-    /// Most transactions in a row that passed a partition over.
+    /// Highest number of consecutive transactions that passed a partition over.
     pub passed: u64,
 }
 
 #[derive(Default)]
 pub struct Progress {
-    /// By role and task: since when something can be read and is not committed.
+    /// By role and task: time since readable records wait for a commit.
     due: BTreeMap<(usize, u32), u64>,
-    /// Since when all is well, by role.
+    /// By role: time since all is well.
     well: BTreeMap<usize, u64>,
-    /// By process: since when it restores while all is well.
+    /// By process: time since it restores while all is well.
     restoring: BTreeMap<usize, u64>,
     pub silence: Silence,
 }
 
 impl World {
-    /// Whether nothing is wrong that could hold a role up.
+    /// True if no fault can block a role.
     fn is_well(&self, role: roles::Role) -> bool {
         let brokers = self
             .cluster
@@ -51,8 +51,8 @@ impl World {
 
         let calm = self.healed || self.plan.attacks.is_empty() && self.plan.faults.is_none();
 
-        // A transaction that cannot be ended, because one of its partitions has no leader, holds
-        // its instance up, as it does in Kafka.
+        // A transaction cannot end while one of its partitions has no leader. Such a transaction
+        // blocks its instance, as in Kafka.
         let ids = role as usize * INSTANCES..(role as usize + 1) * INSTANCES;
         let stuck = |t: &Txn| {
             t.left > 0
@@ -63,8 +63,8 @@ impl World {
 
         let calm = calm && !self.cluster.txns[ids].iter().any(stuck);
 
-        // `orders` reads at its start how far `trading` is: in its changelog, where the group has
-        // no offsets.
+        // At its start, `orders` reads the position of `trading`. If the group has no offsets, the
+        // position comes from the changelog of `trading`.
         let asked = roles::Role::Trading.spec().changelog;
         let seeds = role != roles::Role::Orders
             || self
@@ -77,7 +77,7 @@ impl World {
             && self.processes.iter().filter(|p| p.role == role).all(here)
     }
 
-    /// Looks at every task.
+    /// Checks every task.
     pub fn pulse(&mut self) {
         self.look_at_offsets();
         let now = self.now;
@@ -122,7 +122,7 @@ impl World {
         self.schedule(now + PULSE, Event::Pulse);
     }
 
-    /// Measures restores that go on.
+    /// Measures restores in progress.
     fn look_at_restores(&mut self) {
         for p in 0..self.processes.len() {
             let role = self.processes[p].role;
@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    /// Measures a silence that goes on, or that a commit has just ended.
+    /// Measures a silence that continues, or that a commit has just ended.
     fn heard(&mut self, role: usize, task: u32) {
         let Some(since) = self.progress.due.get(&(role, task)).copied() else {
             return;

@@ -1,5 +1,5 @@
-//! The one source of chance: everything that a run decides comes from its seed through this. Ours,
-//! so that a seed means the same for ever.
+//! The only source of randomness: every choice of a run comes from its seed through this generator.
+//! The code is our own, so a seed has the same meaning for ever.
 
 /// xoshiro256**, seeded by splitmix64.
 pub struct Rng([u64; 4]);
@@ -31,7 +31,7 @@ impl Rng {
         result
     }
 
-    /// Below `n`, which is not 0.
+    /// Below `n`; `n` must not be 0.
     pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
@@ -41,12 +41,12 @@ impl Rng {
         low + self.below(high - low + 1)
     }
 
-    /// True so often in a thousand.
+    /// True with probability n / 1,000.
     pub fn permille(&mut self, n: u64) -> bool {
         self.below(1_000) < n
     }
 
-    /// True so often in a million.
+    /// True with probability n / 1,000,000.
     pub fn ppm(&mut self, n: u64) -> bool {
         n > 0 && self.below(1_000_000) < n
     }

@@ -22,22 +22,21 @@ use super::timing::*;
 use super::trace::Trace;
 use super::world::{self, Action, Life, World, with};
 
-/// How a run ended.
 pub struct Finding {
     pub seed: u64,
-    /// The invariant, then what broke it.
+    /// The violated invariant, then the cause.
     pub violation: Option<String>,
     pub coverage: Coverage,
     pub hash: u64,
     pub steps: u64,
     pub virtual_us: u64,
-    /// What the sequence guard did: repeats dropped, instances stopped.
+    /// Actions of the sequence guard: repeats dropped, instances stopped.
     pub guard: (u64, u64),
     pub silence: Silence,
 }
 
 thread_local! {
-    /// Events of the run at hand, to tell a run that hangs from a long one.
+    /// Event limit of a run, to tell a hanging run from a long one.
     static LIMIT: Cell<u64> = const { Cell::new(400_000) };
 }
 
@@ -75,7 +74,6 @@ pub fn script(table: &TopicTable, body: impl FnOnce() + 'static) {
     drop(world::leave());
 }
 
-/// Runs a seed.
 pub fn run(seed: u64, trace: Trace) -> Finding {
     world::enter(World::new(seed, trace));
     loop {
@@ -154,7 +152,7 @@ fn start(p: usize) {
     });
 }
 
-/// Tasks of which there was a warm copy before an assignment.
+/// Tasks with a standby before an assignment.
 #[derive(Default)]
 struct Warm {
     phase: &'static str,
@@ -195,7 +193,8 @@ fn body(p: usize) -> Ended {
             age: Duration::from_millis(50),
         };
 
-        // Somebody changes the configuration between two lives, and never of all instances at once.
+        // An operator changes the configuration between two lives, and never on all instances at
+        // once.
         let settings = RoleSettings {
             rate_limit: w.settings.rate_limit + process.lives % 3,
             message_rate_factor: process.lives % 4,

@@ -1,6 +1,6 @@
-//! The model of a machine's disk: stores with atomic batches, of which a loss of power takes the
-//! last ones; damage that a checksum finds and damage that only the digest can find; no space; and
-//! a lock that the process in charge holds until it ends.
+//! The model of a machine's disk: stores with atomic batches. A power loss takes the last batches.
+//! Some damage is found by a checksum, some only by the digest. The disk can be full. The process
+//! that uses the disk holds a lock until its end.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -13,7 +13,7 @@ use super::client::a_moment;
 use super::coverage::Kind;
 use super::world::with;
 
-/// Batches that may not have reached the disk yet.
+/// Number of batches that may not have reached the disk yet.
 const TAIL: usize = 6;
 
 #[derive(Default)]
@@ -21,8 +21,8 @@ pub struct Disk {
     pub holder: Option<usize>,
     pub full_until: u64,
     pub tasks: BTreeMap<u32, Files>,
-    /// Tasks whose store was damaged once. Not again: a second damage while the first is being
-    /// repaired ends in a stop, as it should.
+    /// Tasks whose store was damaged once. No store is damaged twice: a second damage during the
+    /// repair of the first would rightly stop the instance.
     hurt: BTreeSet<u32>,
 }
 
@@ -36,7 +36,7 @@ impl Disk {
         }
     }
 
-    /// Damage that no checksum finds, in a store that nothing has vouched for yet.
+    /// Damage that no checksum finds, in a store that is not verified yet.
     pub fn flip(&mut self, which: usize) -> bool {
         let Disk { tasks, hurt, .. } = self;
         tasks.iter_mut().any(|(task, files)| {
@@ -45,7 +45,7 @@ impl Disk {
     }
 }
 
-/// What a batch replaced.
+/// Values before a batch.
 struct Undo {
     keys: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     meta: Option<Vec<u8>>,
@@ -56,12 +56,12 @@ pub struct Files {
     pub data: BTreeMap<Vec<u8>, Vec<u8>>,
     pub meta: Option<Vec<u8>>,
     tail: VecDeque<Undo>,
-    /// A checksum is wrong somewhere: the next read finds it.
+    /// A checksum is wrong; the next read finds the damage.
     pub damaged: bool,
 }
 
 impl Files {
-    /// Takes back the last batches, each as a whole.
+    /// Undoes the last batches, each as a whole.
     pub fn lose_tail(&mut self, batches: usize) -> bool {
         let mut lost = false;
         for _ in 0..batches {
@@ -87,15 +87,15 @@ impl Files {
         self.meta.as_ref().and_then(|m| StoreMeta::decode(m).ok())
     }
 
-    /// In the middle of a restore: nothing has vouched for the content yet.
+    /// True in the middle of a restore: the content is not verified yet.
     pub fn is_unverified(&self) -> bool {
         self.stored().is_some_and(|m| !m.verified)
     }
 
     /// Changes a bit that no checksum covers.
     fn flip(&mut self, which: usize) -> bool {
-        // What is flipped has reached the disk: no loss of power takes the store back to where it
-        // was vouched for.
+        // A flipped bit has reached the disk, so no power loss may return the store to its verified
+        // state.
         self.tail.clear();
         let count = self.data.len();
         let Some(value) = self.data.values_mut().nth(which % count.max(1)) else {
@@ -111,7 +111,6 @@ impl Files {
     }
 }
 
-/// The stores of a process.
 pub struct SimStores {
     pub process: usize,
 }
@@ -167,7 +166,7 @@ impl Stores for SimStores {
 }
 
 impl SimStore {
-    /// A read: finds damage, if there is any.
+    /// A read; it finds existing damage.
     fn look<R>(&self, f: impl FnOnce(&Files) -> R) -> Result<R, StoreError> {
         with(|w| {
             let rate = if w.healed {
@@ -210,7 +209,7 @@ impl StateStore for SimStore {
         changes: &mut dyn Iterator<Item = StoreWrite<'_>>,
         meta: &[u8],
     ) -> Result<(), StoreError> {
-        // A process can die before the batch and after it, never inside.
+        // A process can die before or after a batch, never within.
         a_moment(10, 120);
         with(|w| {
             let rate = if w.healed { 0 } else { w.plan.faults.disk_ppm };

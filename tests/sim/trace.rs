@@ -1,6 +1,6 @@
-//! What a person reads of a run that failed.
+//! Output for a person who examines a failed run.
 
-/// Lines with the virtual time, printed as they come, or nothing.
+/// Prints lines with the virtual time at once, or prints no lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Trace {
     Off,

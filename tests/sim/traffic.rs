@@ -1,5 +1,4 @@
-//! Heavy traffic: what makes one transaction large, and what makes one partition busy while others
-//! have a single record now and then.
+//! Heavy traffic: large transactions, and one busy partition beside others with rare records.
 
 use wire::topics;
 
@@ -10,22 +9,22 @@ use super::world::{Event, World};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Heavy {
-    /// One user's partition gets so many commands at once.
+    /// The partition of one user gets this number of commands at once.
     Flood(u64),
-    /// One user sends so many cancels, repeats and mass cancels at once, of what is there and of
-    /// what is not.
+    /// One user sends this number of cancels, repeats and mass cancels at once, for existing and
+    /// unknown orders.
     Messages(u64),
-    /// Users with so many resting orders cancel all of them, several times.
+    /// Users with this number of resting orders cancel all of them, several times.
     MassCancels { orders: u64, times: u64 },
-    /// So many listings, each with a long row, are used at once.
+    /// This number of listings, each with a long row, are used at once.
     FatRows { listings: u64, bytes: u64 },
-    /// A user holds positions in so many symbols.
+    /// A user holds positions in this number of symbols.
     Positions(u64),
 }
 
 impl Heavy {
-    /// What a seed gets, mostly nothing; and the limit of its topics' records where that is to
-    /// matter.
+    /// Draws the heavy traffic of a seed, mostly none, and sometimes a record size limit for its
+    /// topics.
     pub fn draw(rng: &mut Rng) -> (Option<Heavy>, Option<u32>) {
         if rng.permille(850) {
             return (None, None);
@@ -59,7 +58,7 @@ impl Heavy {
 }
 
 impl World {
-    /// Sends it; what has two steps comes back for the second.
+    /// Sends the traffic. Traffic with two steps is called again for the second.
     pub fn heavy(&mut self, step: u32) {
         let Some(heavy) = self.plan.heavy else { return };
         self.trace(|| format!("heavy traffic, step {step}: {heavy:?}"));
@@ -145,7 +144,7 @@ impl World {
         }
     }
 
-    /// Lists them, prices them, and lets so many users buy one share of each.
+    /// Lists and prices the symbols, and lets `users` users buy one share of each.
     fn many_symbols(&mut self, count: u64, note: &str, users: u64) {
         for n in 0..count {
             let symbol = format!("S{n:03}");

@@ -1,5 +1,5 @@
-//! What users, feeds and operators send: mostly sensible, with duplicates, bad records and records
-//! in the wrong partition among them.
+//! Commands of users, feeds and operators: mostly sensible, with some duplicates, bad records and
+//! records in the wrong partition.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ impl World {
         ["AAPL", "MSFT", "TSLA"][n as usize].to_string()
     }
 
-    /// Lists the symbols and prices them; what every run begins with.
+    /// Lists the symbols and sets their prices, at the beginning of every run.
     pub fn opening(&mut self) {
         for n in 0..self.plan.symbols as usize {
             let symbol = ["AAPL", "MSFT", "TSLA"][n];
@@ -90,7 +90,7 @@ impl World {
                 r#"{{"symbol":"{symbol}","price":{price}.5,"source":"x","seq":{}}}"#,
                 self.now / 1_000
             ),
-            // A feed that begins anew now and then, with a wrong number among its good ones.
+            // A feed that restarts now and then, with an occasional wrong number.
             2..=3 => {
                 let seq = if self.rng.permille(30) {
                     i64::MAX as u64
@@ -106,7 +106,7 @@ impl World {
         self.client_sends(topics::MARKET_DATA, symbol, Some(value.as_bytes()), false);
     }
 
-    /// One record of a client, as drawn.
+    /// Sends one random record of a client.
     pub fn input(&mut self) {
         let user = format!("u{}", self.rng.below(self.plan.users));
         let symbol = self.symbol();
@@ -164,7 +164,7 @@ impl World {
                     user
                 };
 
-                // More often on than off: what is switched off stays so until it is switched on.
+                // On is more likely than off, because an off state lasts until the next on.
                 let value = ["stopped", "stopped", "disabled", "", "", ""][self.rng.index(6)];
                 let row = format!(r#"{{"state":"{value}"}}"#);
                 self.client_sends(
@@ -181,7 +181,7 @@ impl World {
                 let quantity = self.rng.between(1, 3) * 10;
                 self.order(id, user, &symbol, quantity, &kind);
             }
-            // Round numbers, so that positions come back to nothing now and then.
+            // Round quantities, so that positions return to zero now and then.
             _ => {
                 let quantity = self.rng.between(1, 3) * 10;
                 self.order(id, user, &symbol, quantity, r#""timestamp":1625159076"#);
@@ -207,8 +207,8 @@ impl World {
         });
     }
 
-    /// An order that names its prices, so that it may rest, wait, be too late, or trade with
-    /// another user's.
+    /// An order with prices of its own. The order may rest, wait, come too late, or trade with
+    /// another user's order.
     fn kind_of_order(&mut self) -> String {
         let price = self.rng.between(94, 106);
         let tif = match self.rng.below(8) {
@@ -233,7 +233,7 @@ impl World {
         }
     }
 
-    /// An order that was sent before, rather a late one: it may still be open.
+    /// An earlier order, rather a recent one, because it may still be open.
     fn earlier(&mut self) -> Option<Sent> {
         let back = self.rng.skewed(1, (self.orders.len() as u64).max(1)) as usize;
         self.orders
@@ -242,7 +242,7 @@ impl World {
             .map(|i| self.orders[i].clone())
     }
 
-    /// A user or an operator cancels or changes what was sent before, whatever has become of it.
+    /// A user or an operator cancels or replaces an earlier order, in any state.
     fn about_an_order(&mut self, id: u64) {
         let Some(Sent {
             user, id: order, ..
@@ -274,8 +274,8 @@ impl World {
         self.command(&user, &value);
     }
 
-    /// An operator takes a trade back that can be seen by now, or a part of it, and now and then
-    /// describes it wrongly. Its money may have been withdrawn.
+    /// An operator busts a visible trade, wholly or in part, and now and then describes the trade
+    /// wrongly. The money of the trade may have been withdrawn.
     fn bust(&mut self, id: u64) {
         let mut fills = Vec::new();
         let mut backs = BTreeMap::<(String, String, String), i64>::new();
@@ -342,8 +342,8 @@ impl World {
         self.command(&user, &format!(r#"{{"order_id":"b{id}","user_id":"{user}","command":"bust","operator":"ana",{what}}}"#));
     }
 
-    /// A command by the topic that it belongs to; now and then by the other one, which may not
-    /// carry it.
+    /// Sends a command to the right topic; now and then to the other topic, which may not carry the
+    /// command.
     pub fn command(&mut self, user: &str, value: &str) {
         let right = command::topic(value.as_bytes());
         let other = if right == topics::ORDER_COMMANDS {

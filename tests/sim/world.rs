@@ -1,4 +1,4 @@
-//! The world of one run: a virtual clock, a queue of events, the cluster, the processes and their
+//! The world of one run: a virtual clock, an event queue, the cluster, the processes and their
 //! disks. One thread, one seed.
 
 use std::cell::RefCell;
@@ -121,7 +121,7 @@ impl Event {
     }
 }
 
-/// What the scheduler has to do outside the world.
+/// Work for the scheduler outside the world.
 pub enum Action {
     None,
     Start(usize),
@@ -133,21 +133,21 @@ pub enum Action {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Life {
     Running,
-    /// Not there; comes back.
+    /// Not running; will return.
     Down,
-    /// Not there, and stays away.
+    /// Not running; stays away.
     Gone,
 }
 
 pub struct Process {
     pub role: Role,
-    /// The number in its name.
+    /// Number in the instance name.
     pub instance: u32,
     pub life: Life,
-    /// Counts its lives.
+    /// Number of lives.
     pub lives: u32,
     pub frozen: bool,
-    /// Something happened while it was frozen.
+    /// An event came while the process was frozen.
     owed: bool,
     token: u64,
     pub mailbox: Vec<(u64, Result<Response, Cut>)>,
@@ -157,16 +157,16 @@ pub struct Process {
     pub doomed: bool,
     pub disk: usize,
     pub phase: &'static str,
-    /// How many tasks it runs; counted after the last fault only.
+    /// Number of its running tasks; counted only after the last fault.
     pub tasks: usize,
     pub hash_key: u64,
     pub wall_skew_ms: i64,
 }
 
-/// A producer, as far as its client's background sees it.
+/// A producer from the view of its client's background.
 pub struct Producer {
     pub suspect: bool,
-    /// Whether requests of a transaction may be under way.
+    /// True if requests of a transaction may be in flight.
     pub busy: bool,
     pub alive: bool,
 }
@@ -179,7 +179,7 @@ pub struct World {
     events: Vec<Option<Event>>,
     free: Vec<usize>,
     order: u64,
-    /// Of everything that happened, so that two runs can be compared.
+    /// Hash of all events, to compare two runs.
     pub hash: u64,
     pub steps: u64,
     pub tokens: u64,
@@ -191,7 +191,7 @@ pub struct World {
     pub producers: Vec<Producer>,
     pub consumers: Vec<Consumer>,
     pub disks: Vec<Disk>,
-    /// Joins that wait for a rebalance: ticket, connection, whom to answer.
+    /// Joins that wait for a rebalance: ticket, connection, receiver of the answer.
     pub joins: Vec<(u64, usize, Target)>,
     session_due: BTreeMap<(usize, u32), u64>,
     pub oracle: Oracle,
@@ -200,21 +200,21 @@ pub struct World {
     pub healed: bool,
     pub left_to_send: u64,
     pub sent: u64,
-    /// Orders that users sent, to be repeated, changed and cancelled.
+    /// Orders of users, for repeats, replaces and cancels.
     pub orders: Vec<Sent>,
-    /// The first thing that must not be.
+    /// The first violation of an invariant.
     pub violation: Option<String>,
-    /// For scripts: the next request that ends a transaction takes so long.
+    /// For scripts: the delay of the next request that ends a transaction.
     pub hold_end: Option<u64>,
-    /// What the sequence guard did: repeats dropped, instances stopped.
+    /// Actions of the sequence guard: repeats dropped, instances stopped.
     pub guard: (u64, u64),
-    /// Roles that run.
+    /// Roles of this run.
     pub roles: Vec<Role>,
     pub moved: Moved,
-    /// Whether a record was refused because of its time.
+    /// True if a record was refused because of its time.
     pub times_refused: bool,
     pub progress: Progress,
-    /// For a mistake: where a process's consumers stood.
+    /// For a mutant: positions of a process's consumers.
     retained: Vec<(usize, TopicPartition, u64)>,
 }
 
@@ -222,7 +222,7 @@ thread_local! {
     static WORLD: RefCell<Option<Box<World>>> = const { RefCell::new(None) };
 }
 
-/// Makes a world the one of this thread.
+/// Makes `world` the world of this thread.
 pub fn enter(world: Box<World>) {
     WORLD.with_borrow_mut(|w| *w = Some(world));
 }
@@ -234,13 +234,13 @@ pub fn leave() -> Box<World> {
         .expect("a world was entered")
 }
 
-/// Looks at the world, or changes it. Not to be nested.
+/// Runs `f` with access to the world. Calls must not be nested.
 pub fn with<R>(f: impl FnOnce(&mut World) -> R) -> R {
     WORLD.with_borrow_mut(|w| f(w.as_mut().expect("a world was entered")))
 }
 
-/// The same topics, which take no larger records than that. A dead letter contains what could not
-/// be read.
+/// The same topics with a smaller record size limit. Dead letters get more room, because they
+/// contain the unreadable record.
 fn small_records(table: &TopicTable, max: u32) -> TopicTable {
     let more = |t| if t == topics::DEAD_LETTERS { 65_536 } else { 0 };
     TopicTable::new(
@@ -288,7 +288,7 @@ impl World {
         w
     }
 
-    /// A cluster and nothing else: for scripts that use the model as they use a broker.
+    /// Only a cluster, for scripts that use the model like a broker.
     pub fn bare(table: &TopicTable) -> Box<World> {
         let mut rng = Rng::new(1);
         let plan = Plan {
@@ -367,7 +367,7 @@ impl World {
         })
     }
 
-    /// What every run begins with.
+    /// The beginning of every run.
     fn begin(&mut self) {
         self.trace(|| "the run begins".to_string());
         self.bound_times(self.plan.ahead_ms_max);
@@ -399,7 +399,8 @@ impl World {
         self.schedule(self.plan.heal_at, Event::Heal);
     }
 
-    /// A process that is not started yet, on a machine of its own or on that of another.
+    /// Adds a process without starting it, on a separate machine or on the machine of another
+    /// process.
     pub fn add_process(&mut self, role: Role, instance: u32, disk: Option<usize>) -> usize {
         let disk = disk.unwrap_or_else(|| {
             self.disks.push(Disk::default());
@@ -453,13 +454,14 @@ impl World {
         }
     }
 
-    /// Notes what must not be; the run ends there.
+    /// Records a violation; the run ends.
     pub fn violated(&mut self, what: String) {
         self.trace(|| format!("VIOLATION: {what}"));
         self.violation.get_or_insert(what);
     }
 
-    /// The token under which a process goes to sleep until a time.
+    /// Schedules the wake-up of a process under a new token. The process may be doomed to die at
+    /// this wait.
     pub fn sleep_until(&mut self, process: usize, until: u64) {
         let p = &mut self.processes[process];
         p.token += 1;
@@ -625,7 +627,7 @@ impl World {
         Action::None
     }
 
-    /// Notes that a process is gone, from one moment to the next; it may come back.
+    /// Records that a process is down from this moment; it may return.
     pub fn put_down(&mut self, process: usize) -> Action {
         if self.processes[process].phase == "restoring" {
             self.cover(Kind::KilledInRestore);
@@ -643,7 +645,7 @@ impl World {
         Action::Kill(process)
     }
 
-    /// Arms the look at a member's session, unless it is armed.
+    /// Schedules the session check of a member, unless one is scheduled.
     pub fn watch_session(&mut self, group: usize, instance: u32, at: u64) {
         let due = self.session_due.entry((group, instance)).or_default();
         if *due <= self.now {
@@ -652,7 +654,7 @@ impl World {
         }
     }
 
-    /// For a mistake: where a process's consumer stood when it last handed records over.
+    /// For a mutant: keeps the consumer positions of a process at its last delivery.
     pub fn retain(&mut self, process: usize, positions: Vec<(TopicPartition, u64)>) {
         self.forget_retained(process);
         self.retained

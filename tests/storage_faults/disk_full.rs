@@ -1,6 +1,6 @@
-//! A disk that is full at any moment. No mount is needed: a limit on the size of files makes a
-//! write fail in the middle of whichever file grows to it. The limit counts for a whole process, so
-//! the work is done in a child: this very program, asked for one test.
+//! A disk that is full at any moment. No mount is needed: a limit on the file size makes a write
+//! fail in the middle of the first file that reaches the limit. The limit counts for a whole
+//! process. The work therefore runs in a child process: this program, asked for one test.
 
 use std::process::Command;
 
@@ -25,7 +25,7 @@ fn limit(bytes: u64) {
     }
 }
 
-/// Run by the test below; by itself it does nothing.
+/// The test below runs this; by itself it does nothing.
 #[test]
 fn child() {
     let Ok(sizes) = std::env::var(CHILD) else {
@@ -57,7 +57,7 @@ fn child() {
             Err(other) => panic!("{what}: {other}"),
         }
 
-        // There is room again.
+        // Space is free again.
         let mut again = stage.instance(None);
         stage
             .drain(&mut again)
@@ -74,7 +74,8 @@ fn child() {
 
 #[test]
 fn no_room_at_any_write() {
-    // Densely where records are small, then wider; the largest never bites.
+    // Small steps in the range of small records, then larger steps; the largest limit has no
+    // effect.
     let mut sizes: Vec<u64> = (0..40)
         .map(|i| i * 37)
         .chain((0..60).map(|i| 1_500 + i * 700))

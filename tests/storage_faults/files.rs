@@ -1,4 +1,4 @@
-//! Files that are flipped, cut, deleted, emptied, or another's.
+//! Files that are changed, cut, deleted, emptied, or replaced by another store's file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,18 @@ use engine::instance::FatalError;
 
 use super::stage::{Baseline, Stage, copy_dir};
 
-/// What became of a store.
+/// Result of a fault in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
-    /// Nothing of it mattered, or the log made up for it.
+    /// The fault had no effect, or the log repaired it.
     Right,
-    /// Put aside and rebuilt.
+    /// Quarantined and rebuilt.
     Rebuilt,
-    /// The role stopped and said why.
+    /// The role stopped with a reason.
     Stopped,
 }
 
-/// The files of a kind in the store that all faults begin from.
+/// The files of a kind in the store from which all faults begin.
 fn files(kind: &str) -> Vec<String> {
     let entries = std::fs::read_dir(Baseline::get().store()).expect("a directory");
     let mut names: Vec<String> = entries
@@ -38,7 +38,8 @@ fn files(kind: &str) -> Vec<String> {
     names
 }
 
-/// Hurts a copy, starts the role on it, probes, and compares; then once more on what is there now.
+/// Damages a copy, starts the role on the copy, probes and compares. Then starts once more on the
+/// result.
 fn after(what: &str, hurt: impl FnOnce(&Path)) -> End {
     let baseline = Baseline::get();
     let stage = baseline.stage();
@@ -70,7 +71,7 @@ fn after(what: &str, hurt: impl FnOnce(&Path)) -> End {
     end
 }
 
-/// Counts how faults end, and says so.
+/// Counts and prints the results of faults.
 fn tally(kind: &str, ends: impl IntoIterator<Item = End>) -> BTreeMap<End, usize> {
     let mut all = BTreeMap::new();
     for end in ends {
@@ -81,7 +82,7 @@ fn tally(kind: &str, ends: impl IntoIterator<Item = End>) -> BTreeMap<End, usize
     all
 }
 
-/// About so many places of a file, both ends among them.
+/// About `count` positions of a file, both ends among them.
 fn places(length: usize, count: usize) -> Vec<usize> {
     let step = (length / count).max(1);
     let mut all: Vec<usize> = (0..length).step_by(step).collect();
@@ -214,7 +215,7 @@ fn files_deleted() {
     assert!(!ends.contains_key(&End::Stopped), "{ends:?}");
 }
 
-/// A store of the same role with another past.
+/// A store of the same role with another history.
 fn another(stage: &Stage) -> PathBuf {
     let mut instance = stage.instance(None);
     for n in 0..300 {

@@ -1,5 +1,5 @@
-//! What a newer version wrote is left alone, with a message that says what to do. Each of these
-//! ends the program with exit code 78.
+//! Files of a newer version are never changed; the program ends with an instruction and with exit
+//! code 78.
 
 use engine::checkpoint::META_KEY;
 use engine::instance::FatalError;
@@ -9,7 +9,7 @@ use wire::topics as t;
 
 use super::stage::{Baseline, Stage};
 
-/// Starts, and expects a refusal that leaves everything where it was.
+/// Starts the role and expects a refusal without any change.
 fn refused(stage: &Stage, parts: &[&str]) {
     let mut instance = stage.instance(None);
     stage.probe();
@@ -87,7 +87,7 @@ fn a_changelog_with_a_newer_meta_record() {
     let stage = Baseline::get().stage();
     stage.append_raw(t::ORDERS_CHANGELOG, META_KEY, &[7, 1, 2, 3], &[]);
 
-    // A start reads a changelog to its end, also where the store is right.
+    // A start reads a changelog to its end, even if the store is right.
     refused(
         &stage,
         &["a task's meta record", "format 7, this one knows 6"],

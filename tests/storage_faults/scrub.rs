@@ -1,5 +1,5 @@
-//! What no checksum shows: a write that got lost, a value that is well formed and wrong. The scrub
-//! finds it; and finds nothing where nothing is.
+//! Damage that no checksum shows: a lost write, or a well-formed but wrong value. The scrub finds
+//! such damage, and reports none in a good store.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::stage::{Baseline, Stage};
 
 const OFTEN: Option<Duration> = Some(Duration::from_millis(1));
 
-/// Changes the store behind the role's back.
+/// Changes the store without the role's knowledge.
 fn tamper(stage: &Stage, key: &[u8], value: Option<&[u8]>) {
     let stores = stage.rocks();
     let mut store = stores.open(0).expect("the store opens");
@@ -85,7 +85,7 @@ fn a_scrub_that_is_not_asked_for_does_not_happen() {
     assert_eq!((instance.counters().scrubs, stage.put_aside()), (0, 0));
 }
 
-/// Rounds without end while transactions change what was passed and what was not.
+/// Endless rounds while transactions change both checked and unchecked parts of the store.
 #[test]
 fn a_right_store_under_load_is_found_right() {
     let baseline = Baseline::get();

@@ -1,4 +1,4 @@
-//! The role, its log and its store, as often as they are needed.
+//! The role, its log and its store, as copies for each test.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -17,10 +17,10 @@ use store::memory::MemoryStores;
 use store::rocks::{RocksStores, SharedMemory};
 use wire::topics as t;
 
-/// One task, so that there is one store to hurt.
+/// One task, and therefore one store.
 const PARTITIONS: u32 = 1;
 const USERS: u64 = 120;
-/// Incarnations that made the store; each leaves a table behind, and the last one a write-ahead
+/// Incarnations that made the store. Each leaves a table behind, and the last one a write-ahead
 /// log.
 const LIVES: u64 = 4;
 const COMMANDS: u64 = 600;
@@ -38,7 +38,7 @@ fn table() -> Arc<TopicTable> {
 }
 
 fn log_on(storage: &Memory) -> LocalLog {
-    // A clock that stands still: the twin's records carry the same times.
+    // A clock that stands still, so the twin's records carry the same times.
     let options = LocalOptions {
         clock: Arc::new(|| 1_800_000_000_000),
         ..Default::default()
@@ -51,11 +51,11 @@ fn identity() -> StateIdentity {
     StateIdentity::new("cluster", "", "orders", PARTITIONS)
 }
 
-/// What every fault begins from.
+/// The state from which every fault begins.
 pub struct Baseline {
     storage: Memory,
     dir: tempfile::TempDir,
-    /// All events after the probes, as the twin has them.
+    /// All events of the twin after the probes.
     expected: Vec<u8>,
 }
 
@@ -114,12 +114,12 @@ impl Baseline {
         }
     }
 
-    /// The directory of the store, for looking at.
+    /// The directory of the store, for reading.
     pub fn store(&self) -> PathBuf {
         self.dir.path().join("orders/1/0")
     }
 
-    /// A copy of everything.
+    /// A copy of log and store.
     pub fn stage(&self) -> Stage {
         let dir = tempfile::tempdir().expect("a directory");
         copy_dir(self.dir.path(), dir.path());
@@ -130,7 +130,7 @@ impl Baseline {
         }
     }
 
-    /// What all events must be after the probes.
+    /// Compares all events after the probes with the twin's events.
     pub fn check(&self, stage: &Stage, what: &str) {
         let got = stage.events();
         let at = got
@@ -146,7 +146,7 @@ impl Baseline {
         );
     }
 
-    /// After a stop: what was answered is right, as far as it goes.
+    /// After a stop, the events so far must be a prefix of the twin's events.
     pub fn check_prefix(&self, stage: &Stage, what: &str) {
         assert!(
             self.expected.starts_with(&stage.events()),
@@ -166,7 +166,7 @@ impl Stage {
         self.state.join("orders/1/0")
     }
 
-    /// How often the store was put aside.
+    /// Number of quarantined stores.
     pub fn put_aside(&self) -> usize {
         let entries = std::fs::read_dir(self.state.join("orders/1")).expect("a directory");
         entries
@@ -243,8 +243,8 @@ impl Stage {
         self.append(t::ORDER_COMMANDS, &format!("u{user}"), &value);
     }
 
-    /// Touches every account, and asks for old ids from all ages: what became of them, and whether
-    /// another amount under one is noticed.
+    /// Touches every account, and repeats old ids of all ages, some with another amount, which must
+    /// be noticed.
     pub fn probe(&self) {
         for user in 0..USERS {
             self.deposit(user, 1_000_000 + user, 7);
@@ -256,7 +256,7 @@ impl Stage {
         }
     }
 
-    /// Steps until everything is answered.
+    /// Steps until all commands are answered.
     pub fn drain(&self, instance: &mut Instance) -> Result<(), FatalError> {
         let at = [TopicPartition::new(t::ORDER_COMMANDS, 0)];
         let end = self.log.bounds(at[0]).expect("bounds").end;
@@ -276,7 +276,7 @@ impl Stage {
         panic!("no progress");
     }
 
-    /// Steps until something is so.
+    /// Steps until `done` holds.
     pub fn step_until(
         &self,
         instance: &mut Instance,
@@ -292,7 +292,7 @@ impl Stage {
         panic!("it does not come to that");
     }
 
-    /// Every byte of every event.
+    /// All bytes of all events.
     fn events(&self) -> Vec<u8> {
         let mut reader = self
             .log

@@ -1,7 +1,8 @@
-//! The judge of the books. What `orders` asked of each book is in the log, in order, and from that
-//! the reference model says what must come of every order. What `orders` let in, and what it holds
-//! for what is open, follows from each user's own events: cash, shares and holds are added up anew
-//! at each of them.
+//! The judge of the books. The log contains the requests of `orders` to each book, in order. From
+//! these requests the reference model computes the result of every order.
+//!
+//! The decisions and holds of `orders` follow from each user's own events. The judge adds cash,
+//! shares and holds up again at each event.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,7 @@ use crate::model::{Model, Order, Symbol};
 use crate::support::oracle::{Seen, UNSTAMPED, read_all};
 use crate::traffic::{BOOK_PRICE_E4, BOOKS, HALF_SPREAD_BPS, is_book, is_book_user};
 
-/// Everything that this judge looks at.
+/// The records that this judge examines.
 #[derive(Clone)]
 pub struct Evidence {
     commands: Vec<Seen>,
@@ -26,7 +27,7 @@ pub struct Evidence {
     sources: Vec<String>,
 }
 
-/// What the books came to.
+/// Result of the judgement.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
     pub commands: usize,
@@ -38,7 +39,7 @@ pub struct Verdict {
 
 type Key = (String, String);
 
-/// What a user is told of an order by the book's answers, as far as it is compared.
+/// The compared fields of an event that follows from the book's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Told {
     event: String,
@@ -97,8 +98,8 @@ impl Evidence {
         v
     }
 
-    /// What changes, each in another way, of which this judge must find every one: `None` for a
-    /// change that this storm gave no occasion for.
+    /// Falsified copies, each with a different change. The judge must find every one. `None` if
+    /// this storm had no record for a change.
     pub fn spoilt(&self) -> Vec<(&'static str, Option<Evidence>)> {
         let event = |name: &'static str, spoil: fn(&mut Vec<Seen>, usize)| {
             let mut other = self.clone();
@@ -157,7 +158,7 @@ impl Evidence {
             .is_some_and(|src| src.starts_with(&self.execution_topic))
     }
 
-    /// Each book by the reference model.
+    /// Compares each book with the reference model.
     fn matched(&self, v: &mut Verdict) {
         let mut due = BTreeMap::<Key, Vec<Told>>::new();
         for n in 0..BOOKS {
@@ -238,9 +239,9 @@ impl Evidence {
         }
     }
 
-    /// Cash, shares and holds of every user at every event.
+    /// Checks cash, shares and holds of every user at every event.
     fn money(&self, v: &mut Verdict) {
-        // A market order says no limit; what it may cost at worst is what the book was asked.
+        // A market order has no limit. The request to the book has its worst price.
         let limits: BTreeMap<Key, i64> =
             (self.asked.iter().filter(|a| a.value["side"].is_string()))
                 .map(|a| {
@@ -299,7 +300,7 @@ impl Evidence {
         }
     }
 
-    /// Every command is answered: at once by `orders`, or by the book.
+    /// Every command has an answer: at once from `orders`, or later from the book.
     fn answers(&self, v: &mut Verdict) {
         let mut at_once = BTreeMap::<&str, Vec<&str>>::new();
         let mut caused = BTreeSet::new();
@@ -319,7 +320,7 @@ impl Evidence {
         }
 
         for (c, src) in self.commands.iter().zip(&self.sources) {
-            // The first command of a user opens the account besides; nobody here deposits anything.
+            // The first command of a user also opens the account. No user here deposits cash.
             let mut answers = at_once.get(src.as_str()).cloned().unwrap_or_default();
             answers.retain(|a| *a != "Deposited");
             let later = ["cancel", "mass_cancel"].contains(&c.text("command"))
@@ -333,7 +334,7 @@ impl Evidence {
         }
     }
 
-    /// Each trade is told once to each of its sides, and nothing else is a trade.
+    /// Each trade is reported once to each side, and there are no other trades.
     fn both_sides(&self, v: &mut Verdict) {
         let mut told = BTreeMap::<(&str, &str, &str), (i64, i64)>::new();
         for e in self
@@ -446,13 +447,13 @@ fn order(a: &Seen) -> Order {
     }
 }
 
-/// A user as the own events have it.
+/// A user's account, computed from the user's events.
 #[derive(Default)]
 struct Account {
     seq: i64,
     cash: i64,
     shares: BTreeMap<String, i64>,
-    /// Of each open order: symbol, whether it buys, what is left of it, its limit.
+    /// For each open order: symbol, true for a buy, remaining quantity, limit.
     open: BTreeMap<String, (String, bool, i64, i64)>,
 }
 
@@ -476,7 +477,7 @@ impl Account {
         let symbol = e.text("symbol").to_string();
         let buys = e.text("side") == "buy";
 
-        // A sell's hold is in shares; a buy's limit is what it was let in with.
+        // The hold of a sell is in shares. The limit of a buy is the limit at its acceptance.
         let terms = || {
             (
                 e.number("quantity"),
@@ -511,7 +512,7 @@ impl Account {
                     );
                 }
             }
-            // By the book.
+            // Rejected by the book.
             "OrderRejected" if self.open.contains_key(&id) => drop(self.open.remove(&id)),
             "OrderRejected" => {
                 let (quantity, limit) = terms();
@@ -526,7 +527,7 @@ impl Account {
                         }) * 20
                             <= BOOK_PRICE_E4
                     }
-                    // For want of a price, while `orders` begins anew.
+                    // `orders` has no price while it restarts.
                     other => !["NO_REFERENCE_PRICE", "STALE_PRICE"].contains(&other),
                 };
 

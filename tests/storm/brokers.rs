@@ -1,6 +1,5 @@
-//! Trouble for brokers, in a thread of its own, because each takes its time. One broker at a time,
-//! and the next one when all are in sync again; but for `two_down`, which takes leaders away
-//! altogether.
+//! Broker faults, in a separate thread, because each fault takes long. One broker at a time; the
+//! next one follows when all are in sync again. Only `two_down` takes leaders away altogether.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +12,10 @@ use crate::nemesis::{Counts, is_lull_near, ms};
 use crate::silence::{Troubles, Whom};
 use crate::support::cluster::Cluster;
 
-/// How long brokers may take until all follow again.
+/// Time limit until all brokers are in sync again.
 const IN_SYNC: Duration = Duration::from_secs(180);
 
-/// See the module.
+/// The thread that causes the broker faults.
 pub struct Brokers {
     stop: Arc<AtomicBool>,
     pub faults: Arc<AtomicU64>,

@@ -1,9 +1,10 @@
-//! The load: clients that send orders at a steady pace whatever happens, and keep a log of how each
-//! send went: ok, failed, or unknown. What did not go well is sent again under the same order id,
-//! as a real client does; the id is what keeps it one order.
+//! The load: clients that send orders at a steady pace during all faults. Each client logs the
+//! outcome of each send: ok, failed or unknown. After any other outcome than ok, the client sends
+//! the command again under the same order id (ClOrdID), as a real client does. The id makes both
+//! sends one order.
 //!
-//! Every send carries a number of its own (in the command's `timestamp`, which the system does not
-//! look at), by which it is found again in the log.
+//! Every send has a unique number in the `timestamp` of the command, which the system ignores. The
+//! number identifies the send in the log.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -24,29 +25,29 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use crate::support::oracle::Seen;
 use crate::traffic::{Command, Source};
 
-/// First send number; below it are the times that other commands of the test carry.
+/// First send number. Smaller numbers are the times of other commands of the test.
 const FIRST: u64 = 2_000_000_000;
-/// Send numbers of one client.
+/// Number of send numbers per client.
 const RANGE: u64 = 100_000_000;
 
-/// How a send ended, as its client knows.
+/// Outcome of a send, from the view of its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Acknowledged, in this partition; and where, if the broker said that too (of what it had
-    /// already it does not).
+    /// Acknowledged, in this partition. The broker gives no offset for a record that it had
+    /// already.
     Ok(u32, Option<u64>),
-    /// It cannot be in the log.
+    /// The log cannot contain the command.
     Failed,
-    /// It may be in the log, once.
+    /// The log may contain the command once.
     Unknown,
 }
 
-/// One client's log.
+/// The log of one client.
 pub struct Story {
     pub sends: BTreeMap<u64, Option<Outcome>>,
 }
 
-/// What a run of clients is given.
+/// Settings of the clients.
 #[derive(Clone)]
 pub struct Plan {
     pub brokers: String,
@@ -81,13 +82,13 @@ impl ProducerContext for Reports {
             },
         };
 
-        // Nobody listens any more only when the client has ended and counted this one as unknown.
+        // The receiver is gone only if the client has ended and has counted this send as unknown.
         self.0.send((*number, outcome)).unwrap_or_default();
     }
 }
 
 impl Client {
-    /// Sends so many commands of a source each second, and further ones when it is told to.
+    /// Sends `rate` commands of a source per second, and more on request.
     pub fn start(plan: Plan, index: u64, seed: u64, source: Box<dyn Source>, rate: u64) -> Client {
         let stop = Arc::new(AtomicBool::new(false));
         let burst = Arc::new(AtomicU64::new(0));
@@ -104,12 +105,12 @@ impl Client {
         }
     }
 
-    /// Sends so many more at once.
+    /// Sends `count` more commands at once.
     pub fn burst(&self, count: u64) {
         self.burst.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Ends it when every send has an outcome.
+    /// Ends the client after every send has an outcome.
     pub fn stop(self) -> Story {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("a client's end")
@@ -122,7 +123,7 @@ struct Running {
     producer: BaseProducer<Reports>,
     reports: Receiver<(u64, Outcome)>,
     source: Box<dyn Source>,
-    /// What was sent under which number and is not settled.
+    /// Unsettled commands by send number.
     open: BTreeMap<u64, Command>,
     again: Vec<Command>,
     next: u64,
@@ -269,23 +270,23 @@ impl Running {
     }
 }
 
-/// What the clients' logs come to.
+/// Summary of the clients' logs.
 #[derive(Debug, Default)]
 pub struct Summary {
     pub sent: usize,
     pub ok: usize,
     pub failed: usize,
     pub unknown: usize,
-    /// Of the unknown, those that are in the log.
+    /// Unknown sends that are in the log.
     pub unknown_in_log: usize,
-    /// Sends that the client library wrote more than once, which it may after a timeout; the order
-    /// id makes them one order.
+    /// Sends that the client library wrote more than once, as it may after a timeout. The order id
+    /// makes them one order.
     pub written_again: usize,
     pub wrong: Vec<String>,
 }
 
-/// Compares the clients' logs with the topic: what was acknowledged is there, in its place; what
-/// failed is not; nobody else wrote there.
+/// Compares the clients' logs with the topic. Acknowledged commands must be in their place, failed
+/// commands must be absent, and no other writer may exist.
 pub fn compare(stories: &[Story], commands: &[Seen]) -> Summary {
     let mut found = BTreeMap::<u64, Vec<(u32, u64)>>::new();
     for c in commands {

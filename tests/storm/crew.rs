@@ -1,6 +1,6 @@
-//! All instances of the installation and their supervisor: what was killed or has failed is started
-//! again, as a service manager would; what was replaced must end and stays ended. An exit code that
-//! tells a person to look is a finding.
+//! All instances of the installation and their supervisor. The supervisor restarts killed and
+//! failed instances, as a service manager would. A replaced process must end and is not restarted.
+//! An exit code that demands a person's attention is a finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::PipeReader;
@@ -16,13 +16,13 @@ use crate::support::process::{Installation, Process, tail};
 /// Role and instance number.
 pub type Name = (&'static str, u32);
 
-/// How long a replaced copy may take to notice, once it can, before that is a finding.
+/// Time for a replaced process to notice its replacement. Longer is a finding.
 const NOTICE: Duration = Duration::from_secs(120);
-/// A graceful stop may take long while brokers are down; then it is cut short, as a service manager
-/// would.
+/// Time limit of a graceful stop, which may take long while brokers are down. Afterwards the
+/// process is killed, as a service manager would do.
 const STOP: Duration = Duration::from_secs(60);
 
-/// What was done and seen.
+/// Counters of actions and results.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub kills: u64,
@@ -31,17 +31,17 @@ pub struct Counts {
     pub starts: u64,
     pub twins: u64,
     pub fences: u64,
-    /// Fenced although no copy was known: a late request of one that was killed.
+    /// Fenced although no second process was known: a late request of a killed process.
     pub fences_by_the_dead: u64,
     pub failures: u64,
     pub wipes: u64,
-    /// Ended as the documentation says about a mistake of an operator.
+    /// Instances that ended as documented after an operator's mistake.
     pub as_documented: u64,
     pub recoveries: u64,
     pub repeats: u64,
 }
 
-/// A place for one instance.
+/// The position of one instance.
 struct Post {
     process: Option<Copy>,
     wanted: bool,
@@ -52,46 +52,46 @@ struct Post {
 struct Copy {
     process: Process,
     thaw_at: Option<Instant>,
-    /// When it was told to stop.
+    /// Time of its stop signal.
     stopping: Option<Instant>,
     second_state: bool,
     last: InstanceStatus,
-    /// The other end of its stderr, until nobody reads there any more.
+    /// Read end of its stderr, and the time at which reading stops.
     read_by: Option<(PipeReader, Instant)>,
-    /// Its words went into a pipe, so its log has none of them.
+    /// The log file is empty, because stderr went into a pipe.
     unheard: bool,
 }
 
-/// A copy that was replaced, and since when it could have noticed.
+/// A replaced process, and the time since which it could notice.
 struct Older {
     name: Name,
     copy: Copy,
     since: Instant,
 }
 
-/// What an operator's mistake makes of instances.
+/// Expected end of instances after an operator's mistake.
 pub struct Expected {
-    /// None: of any role.
+    /// None means any role.
     pub role: Option<&'static str>,
     pub code: i32,
-    /// What it says at its end.
+    /// Text of its last message.
     pub text: &'static str,
-    /// Who has ended so.
+    /// Instances that have ended in this way.
     pub met: BTreeSet<Name>,
 }
 
-/// See the module.
+/// Supervises all instances.
 pub struct Crew {
-    /// With the usual state directory, and with another one for copies.
+    /// With the usual state directory, and with another directory for twins.
     installations: [Installation; 2],
     clocks: Option<PathBuf>,
     posts: BTreeMap<Name, Post>,
     older: Vec<Older>,
-    /// When a name last had two copies, or had an instance killed.
+    /// Time at which a name last had two processes, or a killed one.
     disputed: BTreeMap<Name, Instant>,
-    /// Roles that an operator keeps from running.
+    /// Roles that an operator keeps down.
     kept_down: BTreeSet<&'static str>,
-    /// What instances may end with just now.
+    /// Expected end of instances at the moment.
     pub expected: Option<Expected>,
     pub counts: Counts,
     pub findings: Vec<String>,
@@ -121,7 +121,7 @@ impl Crew {
         }
     }
 
-    /// From now on this instance is to run.
+    /// Runs this instance from now on.
     pub fn want(&mut self, name: Name) {
         let post = self.posts.entry(name).or_insert(Post {
             process: None,
@@ -132,7 +132,7 @@ impl Crew {
         post.wanted = true;
     }
 
-    /// Instances that are to run.
+    /// Instances that should run.
     pub fn wanted(&self) -> Vec<Name> {
         self.posts
             .iter()
@@ -141,15 +141,14 @@ impl Crew {
             .collect()
     }
 
-    /// Somebody took the places of a role's instances for a moment, so that they may have been
-    /// fenced.
+    /// A command joined as the role's instances for a moment, so instances may have been fenced.
     pub fn places_were_taken(&mut self, role: &str) {
         let names = self.of(role);
         self.disputed
             .extend(names.into_iter().map(|name| (name, Instant::now())));
     }
 
-    /// Instances with a process that can be hit, frozen ones included.
+    /// Instances with a process to attack, frozen ones included.
     pub fn running(&self) -> Vec<Name> {
         let up = |p: &&Post| p.process.as_ref().is_some_and(|c| c.stopping.is_none());
         self.posts
@@ -159,7 +158,7 @@ impl Crew {
             .collect()
     }
 
-    /// Which tasks running instances say that they run.
+    /// Records the tasks that each running instance reports.
     pub fn note_owners(&self, owners: &mut Owners) {
         for (name, post) in &self.posts {
             let Some(copy) = &post.process else { continue };
@@ -178,8 +177,8 @@ impl Crew {
         }
     }
 
-    /// From now on nothing of a role runs: what does is stopped, and copies that are on their own
-    /// are killed.
+    /// Keeps a role down from now on: running instances are stopped, and replaced processes are
+    /// killed.
     pub fn keep_down(&mut self, role: &'static str) {
         self.kept_down.insert(role);
         for name in self.of(role) {
@@ -196,7 +195,7 @@ impl Crew {
         self.older.retain(|o| o.name.0 != role);
     }
 
-    /// Whether nothing of a role runs any more.
+    /// True if no process of a role runs any more.
     pub fn is_down(&mut self, role: &'static str) -> bool {
         let mut down = true;
         for name in self.of(role) {
@@ -207,7 +206,7 @@ impl Crew {
         down
     }
 
-    /// The role may run again, also what has ended and was not to be started again.
+    /// Lets the role run again, including instances that ended without a restart.
     pub fn release(&mut self, role: &'static str) {
         self.kept_down.remove(role);
         self.of(role)
@@ -215,14 +214,14 @@ impl Crew {
             .for_each(|name| self.restart(name, Duration::ZERO));
     }
 
-    /// The same, if it is kept from that.
+    /// Releases the role only if it is kept down.
     pub fn release_if_down(&mut self, role: &'static str) {
         if self.kept_down.contains(role) {
             self.release(role);
         }
     }
 
-    /// What has ended as expected may run again.
+    /// Restarts instances that have ended as expected.
     pub fn start_the_expected(&mut self) -> BTreeSet<Name> {
         let met = self.expected.take().map(|e| e.met).unwrap_or_default();
         met.iter()
@@ -234,12 +233,12 @@ impl Crew {
         self.posts.keys().filter(|n| n.0 == role).copied().collect()
     }
 
-    /// Whether nobody else has this instance's directory.
+    /// True if no other process uses this instance's directory.
     pub fn is_single(&self, name: Name) -> bool {
         self.older.iter().all(|o| o.name != name)
     }
 
-    /// SIGHUP: a stop like any other.
+    /// SIGHUP, which is a stop like SIGTERM.
     pub fn hang_up(&mut self, name: Name) {
         let Some(post) = self.posts.get_mut(&name) else {
             return;
@@ -257,8 +256,8 @@ impl Crew {
         }
     }
 
-    /// Killed, and started again with a pipe for its words, which nobody reads any more a while
-    /// later.
+    /// Kills the instance and restarts it with a pipe as stderr. The reader of the pipe stops after
+    /// `after`.
     pub fn make_deaf(&mut self, name: Name, after: Duration) {
         self.kill9(name);
         if self.kept_down.contains(name.0) || !self.posts.contains_key(&name) {
@@ -318,7 +317,7 @@ impl Crew {
         }
     }
 
-    /// The file that says how many seconds an instance's wall clock is wrong.
+    /// The file with the error of an instance's wall clock in seconds.
     pub fn clock_file(&self, name: Name) -> PathBuf {
         self.installations[0]
             .logs
@@ -356,7 +355,7 @@ impl Crew {
         }
     }
 
-    /// SIGTERM; started again after a while if it is still wanted.
+    /// SIGTERM; a wanted instance is restarted after a while.
     pub fn stop(&mut self, name: Name, again_after: Duration) {
         let Some(post) = self.posts.get_mut(&name) else {
             return;
@@ -374,7 +373,7 @@ impl Crew {
         }
     }
 
-    /// It is not to run any more.
+    /// Stops an instance for good.
     pub fn dismiss(&mut self, name: Name) {
         if let Some(post) = self.posts.get_mut(&name) {
             post.wanted = false;
@@ -383,8 +382,8 @@ impl Crew {
         self.stop(name, Duration::ZERO);
     }
 
-    /// A second process under the same name, over the same state directory or another. The older
-    /// one is on its own from now on.
+    /// Starts a second process under the same name, over the same state directory or another. The
+    /// older process is no longer supervised as the instance.
     pub fn twin(&mut self, name: Name, second_state: bool) {
         if self.kept_down.contains(name.0) {
             return;
@@ -412,16 +411,16 @@ impl Crew {
             .join(name.1.to_string())
     }
 
-    /// Killed, and when it comes back its local state is a copy of another instance's, made while
-    /// that one runs.
+    /// Kills the instance and replaces its local state by a copy of another instance's state. The
+    /// copy is made while that instance runs.
     pub fn give_state_of(&mut self, name: Name, from: Name) {
         self.wipe(name);
         if self.is_single(name) {
             let from = self.directory(from);
             let to = self.directory(name);
 
-            // Files come and go under it: what cannot be copied is missing in the copy, as it would
-            // be with any tool.
+            // Files come and go during the copy. A file that cannot be copied is missing in the
+            // copy, as with any tool.
             let copied = std::process::Command::new("cp")
                 .arg("-r")
                 .arg(from.join("."))
@@ -432,12 +431,12 @@ impl Crew {
         }
     }
 
-    /// Killed, and its local state is gone when it comes back.
+    /// Kills the instance and deletes its local state before the restart.
     pub fn wipe(&mut self, name: Name) {
         self.kill9(name);
 
-        // An older copy over the same directory would be robbed of its files under its hands, which
-        // is another matter.
+        // An older process over the same directory would lose its open files, which is another
+        // fault.
         if !self.is_single(name) {
             return;
         }
@@ -456,7 +455,7 @@ impl Crew {
         self.counts.wipes += 1;
     }
 
-    /// Adds what a process says of itself to the counts, once.
+    /// Adds the counters in a process's status to the totals, once.
     fn count(&mut self, name: Name, copy: &mut Copy) {
         if let Some(last) = status(
             &self.installations[usize::from(copy.second_state)],
@@ -471,7 +470,7 @@ impl Crew {
         copy.last = InstanceStatus::default();
     }
 
-    /// Looks after everybody; to be called often.
+    /// Supervises all instances; call often.
     pub fn tend(&mut self) {
         let now = Instant::now();
         for name in self.posts.keys().copied().collect::<Vec<_>>() {
@@ -515,7 +514,7 @@ impl Crew {
         self.count(name, &mut copy);
         let stopped = copy.stopping.is_some();
         if self.is_expected(name, code, &copy) {
-            // Until the operator has done what it says.
+            // Until the operator has followed the instruction.
             self.restart(name, Duration::from_secs(3_600));
             return;
         }
@@ -526,7 +525,8 @@ impl Crew {
             Some(75) => {
                 self.counts.fences += 1;
 
-                // Its older copy may have been the last to join: then that one stays.
+                // The older process may have been the last to join. In this case the older process
+                // stays.
                 if let Some(at) = self.older.iter().position(|o| o.name == name) {
                     let older = self.older.remove(at);
                     self.posts.get_mut(&name).expect("it has a post").process = Some(older.copy);
@@ -549,7 +549,7 @@ impl Crew {
                 self.counts.failures += 1;
                 self.restart(name, Duration::from_secs(1));
             }
-            // The directory is held by an older copy that is frozen.
+            // A frozen older process holds the directory.
             Some(78) if tail(&copy.process.log).contains("is held by") => {
                 self.counts.failures += 1;
                 self.restart(name, Duration::from_secs(2));
@@ -560,7 +560,7 @@ impl Crew {
                     tail(&copy.process.log)
                 ));
 
-                // What a person must look at is not started again and again.
+                // An instance that needs a person's attention is not restarted.
                 self.restart(name, Duration::from_secs(3_600));
             }
         }
@@ -589,7 +589,7 @@ impl Crew {
 
         match code {
             Some(75) => self.counts.fences += 1,
-            // It was being stopped, or failed for another reason before it noticed.
+            // The process was being stopped, or failed for another reason before it noticed.
             Some(0 | 1) => self.counts.failures += 1,
             Some(78) if tail(&older.copy.process.log).contains("is held by") => {
                 self.counts.failures += 1
@@ -602,8 +602,8 @@ impl Crew {
         }
     }
 
-    /// No more trouble: the frozen are thawed, older copies get their time to notice, and only
-    /// these instances run, over the usual state directory.
+    /// Ends the trouble. Frozen processes are thawed, older processes get time to notice, and only
+    /// the base instances run, over the usual state directory.
     pub fn settle(&mut self, base: &[Name]) {
         let now = Instant::now();
         for copy in self
@@ -635,7 +635,7 @@ impl Crew {
         base.iter().for_each(|n| self.want(*n));
     }
 
-    /// Ends all, gracefully.
+    /// Stops all instances gracefully.
     pub fn stop_all(&mut self) {
         self.posts
             .keys()
@@ -650,8 +650,8 @@ impl Crew {
     }
 }
 
-/// Thaws a copy when it is time and cuts short a stop that takes too long; its exit code once it
-/// has ended (none: by a signal).
+/// Thaws a process at its time, and kills a process that stops too slowly. Returns the exit code
+/// after its end (none: ended by a signal).
 #[allow(
     clippy::option_option,
     reason = "not ended, ended by a signal, ended with a code"
@@ -674,7 +674,7 @@ fn attend(copy: &mut Copy, now: Instant) -> Option<Option<i32>> {
     }
 }
 
-/// Takes what a pipe holds, as a reader of logs does; false once its writer has gone.
+/// Reads all bytes in a pipe, like a log reader; false after its writer has gone.
 fn drained(read: &mut PipeReader) -> bool {
     use std::io::Read as _;
     use std::os::fd::AsRawFd as _;
@@ -686,7 +686,7 @@ fn drained(read: &mut PipeReader) -> bool {
             revents: 0,
         };
 
-        // SAFETY: asks about one descriptor that the reference keeps open, without waiting.
+        // SAFETY: polls one descriptor, without waiting. The reference keeps the descriptor open.
         if unsafe { libc::poll(&mut ask, 1, 0) } <= 0 {
             return true;
         }

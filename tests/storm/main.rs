@@ -1,13 +1,13 @@
-//! The storm: five roles as real processes with their default settings against three real brokers
-//! with theirs, through a proxy, under load, while everything that can go wrong does, operators'
-//! mistakes included. Then all is healed, everything must come to rest, and judges that know only
-//! the inputs go through all that was written. Besides, probes measure how long each partition was
-//! silent, and what was being done meanwhile.
+//! The storm: five roles as real processes against three real brokers, all with their default
+//! settings, through a proxy, under load. All kinds of faults happen at random, including
+//! operators' mistakes. Then all faults end, and the system must come to rest. Judges that know
+//! only the inputs then examine all records. Probes measure the longest silence of each partition,
+//! together with the faults at that time.
 //!
-//! `make storm MINUTES=10 SEED=7`; a short one is part of `make test`. `LOUD=1` says what is done
-//! as it is done. The exit code is not 0 if anything was lost, doubled or wrong; then the logs are
-//! kept and the command that repeats the run is printed. (A seed repeats what is done, not when the
-//! threads of a dozen processes do what they do.)
+//! `make storm MINUTES=10 SEED=7`; `make test` contains a short storm. `LOUD=1` prints each action.
+//! The exit code is not 0 if any record was lost, doubled or wrong. In that case the logs are kept
+//! and the command that repeats the run is printed. (A seed repeats the actions, but not the timing
+//! of threads in a dozen processes.)
 
 mod books;
 mod brokers;
@@ -60,10 +60,10 @@ const BROKERS: u32 = 3;
 const PARTITIONS: u32 = 4;
 const SYMBOLS: u64 = 20;
 const USERS: u64 = 100;
-/// Of the accounts; ample.
+/// Opening cash of the accounts; ample.
 const CASH: i64 = 100_000_000;
 const PREFIX: &str = "storm-";
-/// Who runs in calm weather.
+/// Instances that run in calm weather.
 const BASE: [Name; 7] = [
     ("orders", 1),
     ("orders", 2),
@@ -73,9 +73,9 @@ const BASE: [Name; 7] = [
     ("notifications", 1),
     ("audit", 1),
 ];
-/// Its state is on a disk of its own, which fills up.
+/// The state of this instance is on a separate disk, which fills up.
 const SMALL: Name = ("orders", 2);
-/// How long the calm after the storm may take.
+/// Time limit for the system to come to rest after the storm.
 const REST: Duration = Duration::from_secs(600);
 
 fn number(name: &str, default: u64) -> u64 {
@@ -88,7 +88,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn main() -> ExitCode {
-    // Started by `cargo test` like any other test, with that one's arguments.
+    // `cargo test` starts this program like any other test, with the usual arguments.
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.iter().any(|a| a == "--list") {
         println!("storm: test");
@@ -138,8 +138,8 @@ fn log_on(address: &str) -> Arc<dyn Log> {
 fn installation(address: &str, dir: &Path) -> Installation {
     let cash = CASH.to_string();
 
-    // What decides about orders, so that every answer can be worked out. Sessions, timeouts and all
-    // else are as they are by default.
+    // Settings that decide about orders, so that the oracle can compute every answer. Sessions,
+    // timeouts and all other settings are the defaults.
     let flags = [
         "--rate-limit",
         "0",
@@ -221,8 +221,8 @@ fn run(seed: u64, time: Duration) -> Report {
 
     BASE.iter().for_each(|n| crew.want(*n));
 
-    // An order may overtake the very first price of its symbol on its way to `trading`, and is then
-    // refused; the oracle knows no such thing.
+    // An order may reach `trading` before the first price of its symbol, and is then refused. The
+    // oracle does not know this case.
     let priced = || {
         read_all(&*log, t::REFERENCE_PRICES)
             .iter()
@@ -305,7 +305,7 @@ fn run(seed: u64, time: Duration) -> Report {
         loud: std::env::var_os("LOUD").is_some(),
     };
 
-    // Damage ends the storm: what it left is then looked at.
+    // Damage ends the storm; the remains are examined.
     while !site.is_over() {
         mistakes.tend(&mut site);
         site.tend();

@@ -1,6 +1,6 @@
-//! Operators' mistakes, one after the other, chosen by a seed. Each is made on the running system,
-//! must be answered as the documentation says, and is put right by what the answer says to do; the
-//! storm goes on meanwhile.
+//! Operators' mistakes, one after the other, chosen by a seed. Each mistake is made on the running
+//! system during the storm. The system must react as documented, and the instruction in its message
+//! must repair the mistake.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -24,21 +24,20 @@ use crate::site::Site;
 
 const BUG: i32 = 70;
 const CONFIG: i32 = 78;
-/// How long anything may take that is waited for. Brokers are away for a minute now and then, and
-/// sessions end after ten seconds.
+/// Time limit of all waits. Brokers are sometimes away for a minute, and sessions end after ten
+/// seconds.
 const PATIENCE: Duration = Duration::from_secs(240);
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
 
-/// See the module.
 pub struct Mistakes {
     rng: Rng,
     next: Instant,
-    /// Kinds that were not made yet come first.
+    /// Kinds that are still to come. Each kind comes once before any kind comes again.
     left: Vec<u64>,
     pub counts: Counts,
 }
 
-/// What is made of a mistake that is not answered as it should be.
+/// The error of a mistake with a wrong reaction.
 type Answered = Result<(), String>;
 
 const KINDS: u64 = 7;
@@ -54,7 +53,7 @@ impl Mistakes {
         }
     }
 
-    /// Makes the next one if it is time, and returns when it is put right.
+    /// Makes the next mistake if its time has come; returns after its repair.
     pub fn tend(&mut self, site: &mut Site<'_>) {
         if Instant::now() < self.next || is_lull_near(site.began.elapsed()) {
             return;
@@ -123,10 +122,11 @@ fn client(brokers: &str) -> ClientConfig {
     config
 }
 
-/// Tells this program, when it is started again, which group to delete and where.
+/// Environment variable that tells a restarted copy of this program to delete a group: brokers and
+/// group.
 const DELETE_GROUP: &str = "STORM_DELETE_GROUP";
 
-/// Does that, if this process was started for it; whether it is gone.
+/// Deletes the group if this process was started for that; true if the group is gone.
 pub fn deletes_a_group() -> Option<bool> {
     let text = std::env::var(DELETE_GROUP).ok()?;
     let (brokers, group) = text.split_once(' ')?;
@@ -138,27 +138,27 @@ pub fn deletes_a_group() -> Option<bool> {
         .expect("a runtime");
     let done = runtime.block_on(admin.delete_groups(&[group], &AdminOptions::new()));
 
-    // Gone already: the answer to an earlier request was lost.
+    // Already gone: the answer to an earlier request was lost.
     let gone =
         |one: &GroupResult| matches!(one, Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)));
     Some(done.is_ok_and(|all| all.iter().all(gone)))
 }
 
-/// Stops all of a role.
+/// Stops all instances of a role.
 fn take_down(site: &mut Site<'_>, role: &'static str) -> Answered {
     site.crew.keep_down(role);
     site.until("the role is down", PATIENCE, |s| s.crew.is_down(role))
 }
 
-/// A role that rested for a week looks the same to it.
+/// For a role, a deleted group looks the same as a group that was idle for a week.
 fn group_deleted(site: &mut Site<'_>, role: &'static str) -> Answered {
     take_down(site, role)?;
     let group = format!("{}processor-{role}", site.installation.prefix);
     let direct = site.direct.clone();
 
-    // Static members stay until their session ends. In a process of its own: librdkafka aborts now
-    // and then (an assertion in rd_kafka_enq_once_del_source_return) where the coordinator moves
-    // under this request.
+    // Static members stay until their session ends. The deletion runs in a separate process,
+    // because librdkafka sometimes aborts (an assertion in rd_kafka_enq_once_del_source_return) if
+    // the coordinator moves during this request.
     site.aside("the group is deleted", move || {
         let me = std::env::current_exe().expect("this program");
         let done = Command::new(me)
@@ -221,7 +221,7 @@ fn offsets_reset(site: &mut Site<'_>, role: &'static str) -> Answered {
     }
 
     if earlier.count() == 0 {
-        // It has hardly begun.
+        // The role has hardly begun.
         site.crew.release(role);
         return Ok(());
     }
@@ -245,7 +245,7 @@ fn offsets_reset(site: &mut Site<'_>, role: &'static str) -> Answered {
     take_down(site, role)?;
     site.crew.expected = None;
 
-    // As the message says. Members that are gone are waited for; brokers may be away.
+    // As the message says. The command waits for dead members; brokers may be away.
     let repair = ["repair", "offsets", "--role", role];
     site.until_command("the offsets are repaired", &repair, |code, _| {
         code == Some(0)
@@ -271,9 +271,10 @@ fn met(site: &mut Site<'_>) -> bool {
         .is_some_and(|e| !e.met.is_empty())
 }
 
-/// It is told to stop the role first, and nothing is changed; unless brokers do not answer, or all
-/// of the role happens to be out of its group for longer than a session. Then repair takes its
-/// places; an instance that comes back meanwhile is fenced, or fences the repair.
+/// The command must tell the operator to stop the role first, and change no offsets. There are two
+/// exceptions: brokers do not answer, or all instances were out of their group for longer than a
+/// session. In the second case the repair takes over the instances' memberships. An instance that
+/// returns meanwhile is fenced, or fences the repair.
 fn busy_repair(site: &mut Site<'_>, role: &'static str) -> Answered {
     let (code, text) = site.command(&["repair", "offsets", "--role", role])?;
     site.crew.places_were_taken(role);
@@ -285,15 +286,15 @@ fn busy_repair(site: &mut Site<'_>, role: &'static str) -> Answered {
     }
 }
 
-/// A copy that is taken while its instance runs is torn or old. It is caught up, or put aside and
-/// rebuilt.
+/// A copy of a running instance's state is torn or old. The instance catches up from the changelog,
+/// or puts the copy aside and rebuilds its state.
 fn foreign_state(site: &mut Site<'_>, rng: &mut Rng) -> Answered {
     let role = ["orders", "trading"][rng.below(2) as usize];
     site.crew.give_state_of((role, 1), (role, 2));
     Ok(())
 }
 
-/// As Kafka's own tool does it, which leaves a topic's other settings as they are.
+/// Like Kafka's own tool, which leaves the other settings of a topic unchanged.
 fn alter(
     site: &mut Site<'_>,
     topic: TopicId,
@@ -315,7 +316,7 @@ fn fix(site: &mut Site<'_>) -> Answered {
     )
 }
 
-/// As many as there are replicas: whenever a broker is away, nobody can write there.
+/// As many as there are replicas. While any broker is away, no producer can write to the topic.
 fn in_sync_too_high(site: &mut Site<'_>, rng: &mut Rng) -> Answered {
     let topic = [
         t::ORDERS_CHANGELOG,
@@ -333,7 +334,7 @@ fn in_sync_too_high(site: &mut Site<'_>, rng: &mut Rng) -> Answered {
     fix(site)
 }
 
-/// Roles that run go on; those that start refuse, and say what to do.
+/// Running roles continue. Starting roles refuse, and name the remedy.
 fn refused_at_the_start(site: &mut Site<'_>, rng: &mut Rng) -> Answered {
     let topic = [t::ORDER_EVENTS, t::EXECUTIONS, t::BOOK_COMMANDS][rng.below(3) as usize];
     expect(site, None, CONFIG, "retention.ms");
@@ -353,8 +354,8 @@ fn refused_at_the_start(site: &mut Site<'_>, rng: &mut Rng) -> Answered {
     put_right_and_start(site)
 }
 
-/// Running roles stop at the first record whose time its client chose. Those records are nobody's
-/// orders: dead letters say so.
+/// Running roles stop at the first record with a timestamp chosen by its client. Such records are
+/// no orders and become dead letters.
 fn clients_timestamps(site: &mut Site<'_>) -> Answered {
     expect(site, None, CONFIG, "message.timestamp.type");
     alter(
@@ -370,7 +371,7 @@ fn clients_timestamps(site: &mut Site<'_>) -> Answered {
 fn put_right_and_start(site: &mut Site<'_>) -> Answered {
     fix(site)?;
 
-    // Whoever has looked before that ends a moment later.
+    // An instance that checked before the repair ends a moment later.
     let until = Instant::now() + Duration::from_secs(10);
     site.until("a while", PATIENCE, |_| Instant::now() >= until)?;
     site.crew.start_the_expected();

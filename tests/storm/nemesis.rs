@@ -1,5 +1,5 @@
-//! What goes wrong, chosen by a seed: to instances, on the wire, and to brokers. Each kind is
-//! counted, so that a run can say what it has met.
+//! Faults chosen by a seed, for instances and for the network. Each kind is counted, so that the
+//! report can name the kinds of a run.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
@@ -14,7 +14,7 @@ use crate::support::cluster::Cluster;
 use crate::support::program::SmallDisk;
 use crate::support::proxy::{Act, END_TXN, Faults, Rule, TXN_OFFSET_COMMIT, Ticket, Way};
 
-/// How often each kind of trouble was made.
+/// Number of faults by kind.
 pub type Counts = BTreeMap<&'static str, u64>;
 
 /// Further instances that come and go.
@@ -26,17 +26,17 @@ const EXTRA: [Name; 5] = [
     ("audit", 2),
 ];
 
-/// Storms have lulls, in which brokers and wire are left alone, and of `orders` and `trading` one
-/// instance each is still hit: the tasks of the others have nothing to be silent for.
+/// In a lull the nemesis leaves brokers and network alone. It still attacks one instance each of
+/// `orders` and `trading`. The tasks of the other instances have no reason to be silent.
 const CYCLE: Duration = Duration::from_secs(80);
 const STORMY: Duration = Duration::from_secs(45);
 
-/// Whether it is one, so long after the beginning.
+/// True during a lull, at this time since the beginning.
 pub fn is_lull(elapsed: Duration) -> bool {
     elapsed.as_millis() % CYCLE.as_millis() >= STORMY.as_millis()
 }
 
-/// Whether one is near: what takes long is not begun any more.
+/// True if a lull is near: no long fault may begin any more.
 pub fn is_lull_near(elapsed: Duration) -> bool {
     is_lull(elapsed) || is_lull(elapsed + Duration::from_secs(12))
 }
@@ -49,20 +49,20 @@ pub fn pick<T: Copy>(rng: &mut Rng, all: &[T]) -> Option<T> {
     all.get(rng.below(all.len() as u64) as usize).copied()
 }
 
-/// Trouble for instances and on the wire.
+/// Faults for instances and for the network.
 pub struct Nemesis<'a> {
     rng: Rng,
     faults: &'a Faults,
     brokers: u32,
-    /// The state of one instance is on this disk.
+    /// A separate disk with the state of one instance.
     disk: Option<(&'a SmallDisk, Name)>,
     disk_free_at: Option<Instant>,
     calm_at: Option<Instant>,
     troubles: Troubles,
-    /// In a lull: who is hit of those that an order's way leads through.
+    /// In a lull: the attacked instances of the two roles in the path of an order.
     victims: Option<[Name; 2]>,
     next: Instant,
-    /// Says what it does.
+    /// Prints each action.
     loud: bool,
     began: Instant,
     pub counts: Counts,
@@ -94,7 +94,7 @@ impl<'a> Nemesis<'a> {
         }
     }
 
-    /// Does a random set of things every few seconds; to be called often.
+    /// Runs a random number of faults every few seconds; call often.
     pub fn tend(&mut self, crew: &mut Crew) {
         let now = Instant::now();
         if self.disk_free_at.is_some_and(|at| now >= at) {
@@ -115,7 +115,8 @@ impl<'a> Nemesis<'a> {
         if !lull {
             self.victims = None;
         } else if self.victims.is_none() {
-            // The same number, so that whoever is spared has the same tasks in both roles.
+            // The same number for both roles: a spared instance then has the same tasks in both
+            // roles.
             let number = 1 + self.rng.below(2) as u32;
             self.victims = Some(ON_THE_WAY.map(|role| (role, number)));
         }
@@ -183,7 +184,7 @@ impl<'a> Nemesis<'a> {
         }
     }
 
-    /// What was made to last ends.
+    /// Ends all lasting faults.
     pub fn heal(&mut self, crew: &Crew) {
         self.free_disk();
         self.faults.heal();
@@ -205,7 +206,7 @@ impl<'a> Nemesis<'a> {
             0..30 => {
                 crew.kill9(name);
 
-                // Often several at once, as when a machine goes.
+                // Often several at once, as in a machine failure.
                 for _ in 0..rng.below(4) {
                     if let Some(other) = pick(rng, &crew.running()) {
                         crew.kill9(other);
@@ -229,7 +230,7 @@ impl<'a> Nemesis<'a> {
                 crew.freeze(name, time);
                 whom.1 = time;
 
-                // One that is away for long may be thought dead, and replaced.
+                // An instance that is frozen for long may be taken for dead, and replaced.
                 if time > Duration::from_secs(8) && rng.below(2) == 0 {
                     crew.twin(name, rng.below(2) == 0);
                 }
@@ -279,8 +280,7 @@ impl<'a> Nemesis<'a> {
                 "clock jump"
             }
             63..75 => {
-                // Long enough for the client to give up (8 s), and for the next transaction to be
-                // under way.
+                // Long enough for the client to give up (8 s) and to begin the next transaction.
                 let time = if rng.below(3) == 0 {
                     ms(rng, 500, 4_000)
                 } else {
@@ -374,7 +374,7 @@ impl<'a> Nemesis<'a> {
     }
 }
 
-/// Makes an instance's wall clock wrong by so many seconds.
+/// Sets the error of an instance's wall clock in seconds.
 pub fn set_clock(file: &Path, seconds: i64) {
     let file = std::fs::File::options()
         .write(true)

@@ -1,4 +1,4 @@
-//! What a storm came to: what it was, what it met, and whether anything is lost, doubled or wrong.
+//! The result of a storm: its settings, its faults, and any lost, doubled or wrong record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,11 +26,11 @@ use crate::traffic::is_book_user;
 /// One cause may have hundreds of consequences.
 const FINDINGS_SHOWN: usize = 40;
 
-/// A partition to which nothing is done is never silent for so long, not even on two cores that a
-/// dozen processes and three brokers share with others.
+/// Limit for the silence of a calm partition. It holds even if a dozen processes and three brokers
+/// share two cores with other programs.
 const CALM_MAX: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// All counters and findings of a run.
 pub struct Report {
     seed: u64,
     time: Duration,
@@ -40,7 +40,7 @@ pub struct Report {
     pub floods: u64,
     pub silence: Silence,
     books: books::Verdict,
-    /// Changed copies of the books' evidence that their judge has seen through.
+    /// Falsified copies of the evidence that the judge of the books has recognised.
     falsified: u64,
     rest: Duration,
     crew: crew::Counts,
@@ -62,7 +62,7 @@ pub struct Report {
     kept: Option<String>,
 }
 
-/// Runs a check that may panic, which is then a finding.
+/// Runs a check; a panic becomes a finding.
 fn guarded<T>(findings: &mut Vec<String>, what: &str, check: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(check)) {
         Ok(found) => Some(found),
@@ -118,7 +118,7 @@ impl Report {
         );
     }
 
-    /// After the heal everything must come to rest in good time.
+    /// After the faults end, the system must come to rest within the limit.
     pub fn wait_at_rest(
         &mut self,
         log: &dyn Log,
@@ -135,7 +135,7 @@ impl Report {
         at_rest
     }
 
-    /// Takes over what was counted elsewhere.
+    /// Copies the counters of the crew and of the proxy.
     pub fn settle(&mut self, crew: &Crew, proxy: &proxy::Counts) {
         let n = |c: &AtomicU64| c.load(Ordering::Relaxed);
         (self.end_txn, self.held, self.orphans, self.refused) = (
@@ -147,7 +147,7 @@ impl Report {
         self.crew = crew.counts.clone();
     }
 
-    /// Everything that was written against the inputs and the clients' logs.
+    /// Checks all records against the inputs and the clients' logs.
     pub fn judge(
         &mut self,
         log: &dyn Log,
@@ -181,7 +181,7 @@ impl Report {
             self.books = guarded(findings, "the books", || evidence.judge()).unwrap_or_default();
             findings.append(&mut self.books.wrong);
 
-            // A judge that passes everything would pass this as well.
+            // A judge that accepts everything would accept these falsified copies too.
             for (what, spoilt) in evidence.spoilt() {
                 let seen = spoilt.map(|e| !e.judge().wrong.is_empty());
                 self.falsified += u64::from(seen == Some(true));
@@ -207,7 +207,7 @@ impl Report {
         }
     }
 
-    /// Local state against the log, and against a replay from offset zero.
+    /// Compares local state with the log, and with a replay from offset zero.
     pub fn compare_state(&mut self, installation: &Installation, partitions: u32) {
         let Self { findings, .. } = self;
         let verified =
@@ -230,7 +230,7 @@ impl Report {
             guarded(findings, "replay", || installation.run(&["replay"])).unwrap_or_default();
         self.compared = replayed.matches("equal").count() as u64;
 
-        // What is missing was not shown to be equal.
+        // A missing comparison counts as a mismatch.
         self.digest_mismatches =
             u64::from(5 * partitions) - self.compared.min(u64::from(5 * partitions));
         for file in std::fs::read_dir(&installation.logs)
@@ -245,7 +245,7 @@ impl Report {
         }
     }
 
-    /// What is wrong; nothing, if all is well.
+    /// All kinds of damage; empty if there is none.
     pub fn damage(&self) -> Vec<String> {
         let mut all = self.findings.clone();
         for (what, n) in [
@@ -275,14 +275,14 @@ impl Report {
         all
     }
 
-    /// Ends the run; after damage its logs stay.
+    /// Ends the run; after damage the logs are kept.
     pub fn keep(mut self, dir: tempfile::TempDir, cluster: &Cluster, crew: &Crew) -> Report {
         self.findings.extend(crew.findings.iter().cloned());
         if !self.damage().is_empty() {
             let path = dir.keep();
 
-            // What the brokers have on disk is the only witness; they are stopped, so that it is
-            // whole.
+            // The files of the brokers are the only evidence. The brokers are stopped, so that the
+            // files are complete.
             for broker in 1..=3 {
                 cluster.stop(broker);
             }
@@ -303,7 +303,7 @@ impl Report {
     }
 }
 
-/// Commands without an answer, and records that are there twice.
+/// Counts commands without an answer, and records that exist twice.
 fn count(log: &dyn Log, topics: &TopicTable, commands: &[Seen]) -> (u64, u64) {
     let mut answered = BTreeSet::new();
     let mut duplicated = 0;
@@ -326,7 +326,7 @@ fn count(log: &dyn Log, topics: &TopicTable, commands: &[Seen]) -> (u64, u64) {
         }
     }
 
-    // What the book answers is for the books' judge to look for.
+    // The judge of the books checks the answers of the book.
     let at_once = |c: &&Seen| {
         !(is_book_user(c.text("user_id")) && ["cancel", "mass_cancel"].contains(&c.text("command")))
     };
@@ -490,7 +490,7 @@ impl fmt::Display for Report {
             )?;
         }
 
-        // One line to collect from many runs.
+        // One line, to collect from many runs.
         write!(
             f,
             "STORM seed={} seconds={} commands={} transactions={} kills={} pauses={} fences={} unknown={} broker_faults={} held={} lost={} duplicated={} digest_mismatches={} floods={} mistakes={} silence_calm={:.1} silence={:.1} rest={:.0} damage={}",

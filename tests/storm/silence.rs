@@ -1,9 +1,10 @@
-//! How long a partition may be silent. A probe order for each partition, four times a second, whose
-//! user and symbol both belong to that partition: its way leads through the task of `orders` and
-//! the task of `trading` with that number, and back. The longest time from sending one to its
-//! outcome is the longest silence, and what was being done meanwhile is its cause. A partition is
-//! calm when brokers and wire are left alone and nothing is done to the instances that own it;
-//! whatever is done to others must not silence it.
+//! The longest silence of a partition. For each partition, probe orders are sent four times a
+//! second. User and symbol of a probe both belong to that partition. The path of a probe goes
+//! through the tasks of `orders` and `trading` with that number, and back. The longest silence is
+//! the longest time from a send to its outcome. The faults at that time are the cause.
+//!
+//! A partition is calm while no fault affects brokers, network or the instances that own the
+//! partition. Faults of other instances must not silence a calm partition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,14 +22,14 @@ use crate::crew::Name;
 use crate::support::oracle::decode;
 use crate::traffic::{Command, Source};
 
-/// What was done keeps its effect for this long: sessions of 10 s end, tasks move and are restored.
+/// A fault has effects for this time: sessions of 10 s end, tasks move and are restored.
 const AFTER: Duration = Duration::from_secs(12);
-/// Instances say once a second which tasks they run.
+/// Instances report their tasks once a second.
 const SEEN_LATE: Duration = Duration::from_secs(2);
-/// The two roles that an order's way leads through.
+/// The two roles in the path of an order.
 pub const ON_THE_WAY: [&str; 2] = ["orders", "trading"];
 
-/// To whom something is done.
+/// Target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whom {
     All,
@@ -41,11 +42,11 @@ struct Trouble {
     kind: &'static str,
     whom: Whom,
     from: Instant,
-    /// None: it goes on.
+    /// None while the fault lasts.
     until: Option<Instant>,
 }
 
-/// What was done to whom, and when. Shared by all that do it.
+/// All faults with target and time. All threads that cause faults share this list.
 #[derive(Clone, Default)]
 pub struct Troubles(Arc<Mutex<Vec<Trouble>>>);
 
@@ -54,7 +55,7 @@ impl Troubles {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something begins now and lasts.
+    /// Adds a fault that begins now and lasts for `time`.
     pub fn lasting(&self, kind: &'static str, whom: Whom, time: Duration) {
         let from = Instant::now();
         self.all().push(Trouble {
@@ -65,7 +66,7 @@ impl Troubles {
         });
     }
 
-    /// Something begins; it goes on until it is ended.
+    /// Adds a fault that begins now and lasts until its end is reported.
     pub fn begin(&self, kind: &'static str, whom: Whom) -> usize {
         let mut all = self.all();
         all.push(Trouble {
@@ -82,7 +83,7 @@ impl Troubles {
         self.all()[number].until = Some(Instant::now());
     }
 
-    /// What concerned a partition between two moments.
+    /// Faults that concerned a partition between two moments.
     fn met(
         &self,
         partition: u32,
@@ -108,12 +109,11 @@ impl Troubles {
     }
 }
 
-/// Who has said that it runs which task, and since when.
+/// Instances that have reported each task, with the time of the first report.
 #[derive(Default)]
 pub struct Owners(BTreeMap<(&'static str, u32), Vec<(Instant, Name)>>);
 
 impl Owners {
-    /// An instance says that it runs a task.
     pub fn note(&mut self, name: Name, task: u32) {
         let known = self.0.entry((name.0, task)).or_default();
         if known.last().is_none_or(|(_, last)| *last != name) {
@@ -121,7 +121,7 @@ impl Owners {
         }
     }
 
-    /// Those of a partition between two moments.
+    /// Owners of a partition between two moments.
     fn between(&self, partition: u32, from: Instant, to: Instant) -> BTreeSet<Name> {
         let mut found = BTreeSet::new();
         for role in ON_THE_WAY {
@@ -145,12 +145,12 @@ impl Owners {
     }
 }
 
-/// When each probe was sent: by partition and number.
+/// Send time of each probe, by partition and number.
 type Sent = Arc<Mutex<BTreeMap<(u32, u64), Instant>>>;
 
 /// Makes the probe orders, one partition after the other.
 pub struct Probes {
-    /// A user and a symbol of each partition.
+    /// A user and a symbol for each partition.
     ways: Vec<(String, String)>,
     next: u64,
     sent: Sent,
@@ -201,7 +201,7 @@ impl Source for Probes {
     }
 }
 
-/// Reads how the probes fare, past the proxies.
+/// Reads the outcomes of the probes, without the proxies.
 pub struct Watch {
     stop: Arc<AtomicBool>,
     sent: Sent,
@@ -221,7 +221,7 @@ impl Watch {
         }
     }
 
-    /// What became of all probes. Call it when all is at rest.
+    /// The outcome of all probes. Call at rest.
     pub fn stop(self, troubles: &Troubles, owners: &Owners) -> Silence {
         self.stop.store(true, Ordering::Relaxed);
         let seen = self.thread.join().expect("the watch ends well");
@@ -261,7 +261,7 @@ fn watch(log: &dyn Log, users: &[String], stop: &AtomicBool) -> BTreeMap<(u32, u
             .as_mut()
             .map(|r| r.poll(Duration::from_millis(100), limits, &mut chunk));
         if !matches!(polled, Some(Ok(()))) {
-            // A broker is away: from where it was.
+            // A broker is away: read again from the last position.
             reader = None;
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -278,7 +278,7 @@ fn watch(log: &dyn Log, users: &[String], stop: &AtomicBool) -> BTreeMap<(u32, u
 
             let event = decode(r.value.unwrap_or_default());
 
-            // Anything behind the second hop: filled as a rule, or refused by the book.
+            // Any outcome after the second hop: usually filled, or refused by the book.
             let order = event["order_id"]
                 .as_str()
                 .and_then(|id| id.split_once('-'))
@@ -296,21 +296,21 @@ fn watch(log: &dyn Log, users: &[String], stop: &AtomicBool) -> BTreeMap<(u32, u
     }
 }
 
-/// What the probes have shown.
+/// Result of the probes.
 #[derive(Clone, Debug, Default)]
 pub struct Silence {
     pub probes: usize,
     pub calm: usize,
-    /// The longest, while its partition was calm.
+    /// Longest silence of a calm partition.
     pub longest_calm: Duration,
-    /// Its partition, and when it began.
+    /// Partition of the longest calm silence, and its begin.
     pub calm_at: (u32, Duration),
     pub longest: Duration,
-    /// Of that one: its partition, and what was being done.
+    /// Partition of the longest silence, and the faults at that time.
     pub cause: String,
-    /// How many probes met each kind of trouble.
+    /// Number of probes by kind of fault.
     pub met: BTreeMap<&'static str, usize>,
-    /// Probes that nobody answered.
+    /// Probes without an outcome.
     pub unanswered: usize,
 }
 

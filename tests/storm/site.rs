@@ -1,5 +1,5 @@
-//! Everything that goes on at the same time, seen from the one thread that drives it: instances
-//! belong to the thread that has started them.
+//! All parts of the storm, driven by one thread, because an instance belongs to the thread of its
+//! start.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use crate::silence::{Owners, Troubles, Whom};
 use crate::support::process::Installation;
 use crate::traffic::Flood;
 
-/// How often instances are asked which tasks they run.
+/// Interval at which instances are asked for their tasks.
 const ASK: Duration = Duration::from_millis(500);
-/// Longest that one command may take.
+/// Time limit of one command.
 const COMMAND: Duration = Duration::from_secs(180);
-/// After a burst its partition has a backlog for so long.
+/// Time for which a partition has a backlog after a burst.
 const BACKLOG: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// All parts of a running storm.
 pub struct Site<'a> {
     pub crew: Crew,
     pub nemesis: Nemesis<'a>,
     pub troubles: Troubles,
     pub owners: Owners,
     pub installation: Installation,
-    /// Past the proxies: what operators use.
+    /// Addresses without the proxies, for operators.
     pub direct: String,
     pub log: Arc<dyn Log>,
     pub partitions: u32,
@@ -40,7 +40,7 @@ pub struct Site<'a> {
     pub loud: bool,
 }
 
-/// Bursts of one user into one partition.
+/// Bursts of a user into a partition.
 pub struct Floods {
     pub client: Client,
     pub rng: Rng,
@@ -66,12 +66,12 @@ impl Floods {
 }
 
 impl Site<'_> {
-    /// Whether nothing new goes wrong any more.
+    /// True if no new fault may begin.
     pub fn is_over(&self) -> bool {
         self.began.elapsed() >= self.time || !self.crew.findings.is_empty()
     }
 
-    /// One round; to be called again and again.
+    /// One round; call again and again.
     pub fn tend(&mut self) {
         if !self.is_over() {
             self.nemesis.tend(&mut self.crew);
@@ -98,7 +98,7 @@ impl Site<'_> {
         }
     }
 
-    /// Waits for something while all goes on.
+    /// Waits until `done` holds, while the storm goes on.
     pub fn until(
         &mut self,
         what: &str,
@@ -117,7 +117,7 @@ impl Site<'_> {
         Ok(())
     }
 
-    /// Tries something that may block, in a thread of its own, until it works.
+    /// Repeats `work`, which may block, in a separate thread until it succeeds.
     pub fn aside(
         &mut self,
         what: &str,
@@ -148,7 +148,7 @@ impl Site<'_> {
         }
     }
 
-    /// Runs a command of the program to its end; its exit code and what it said.
+    /// Runs a command of the program to its end; returns exit code and output.
     pub fn command(&mut self, args: &[&str]) -> Result<(Option<i32>, String), String> {
         let mut past_the_proxies = self.installation.clone();
         past_the_proxies.brokers.clone_from(&self.direct);
@@ -178,7 +178,7 @@ impl Site<'_> {
         ))
     }
 
-    /// Runs it again until it ends as it should: brokers are away now and then.
+    /// Repeats the command until it ends as expected, because brokers are sometimes away.
     pub fn until_command(
         &mut self,
         what: &str,

@@ -1,15 +1,15 @@
-//! What clients send. Market orders of a hundred users, which the house fills; limit orders,
-//! cancels and mass cancels of a few other users, which meet in books of their own; floods by one
-//! user into one partition. Each is judged by what it must come to.
+//! Commands of the clients. A hundred users send market orders, which the house fills. A few other
+//! users send limit orders, cancels and mass cancels, which meet in separate books. One user at a
+//! time floods one partition. Each kind has its own check.
 
 use client::simulate::Rng;
 use ports::partitioner;
 
-/// One command, as it is sent and sent again.
+/// One command, for the first send and for repeats.
 #[derive(Clone, Debug)]
 pub struct Command {
     pub user: String,
-    /// Its fields in JSON but for the `timestamp`, with a comma behind each.
+    /// Fields in JSON, each followed by a comma, without the `timestamp`.
     pub fields: String,
 }
 
@@ -36,13 +36,12 @@ impl Command {
     }
 }
 
-/// What a client sends next.
+/// Produces the next command of a client.
 pub trait Source: Send {
     fn next(&mut self, rng: &mut Rng) -> Command;
 }
 
-/// Market orders: mostly a new one; now and then an earlier one again, its id for something else,
-/// or a symbol that nobody knows.
+/// Market orders: mostly new; now and then a repeat, a reused id, or an unknown symbol.
 pub struct MarketOrders {
     pub client: u64,
     pub users: u64,
@@ -79,12 +78,12 @@ impl Source for MarketOrders {
     }
 }
 
-/// Users and symbols of the books; nobody else trades there.
+/// Users and symbols of the books; no other user trades these symbols.
 pub const BOOK_USERS: u64 = 12;
 pub const BOOKS: u64 = 4;
-/// The one price of these symbols, in 10^-4 and as a tick says it.
+/// The fixed price of these symbols: in 10^-4 units, and as the text of a tick.
 pub const BOOK_PRICE_E4: i64 = 1_000_000;
-/// Of the house at the books, so that users meet one another between its prices.
+/// Half spread of the house in the books. Users can meet one another between the house's prices.
 pub const HALF_SPREAD_BPS: i64 = 200;
 pub const BOOK_PRICE: &str = "100.00";
 
@@ -96,9 +95,9 @@ pub fn is_book(symbol: &str) -> bool {
     symbol.starts_with('B')
 }
 
-/// Limit orders of every kind around the price, cancels, and now and then a mass cancel. First
-/// everybody buys shares from the house, and takes out so much cash that the rest is short now and
-/// then.
+/// Limit orders of every kind around the price, cancels, and now and then a mass cancel. First each
+/// user buys shares from the house and withdraws most of the cash. The remaining cash is sometimes
+/// too little.
 pub struct Books {
     cash: i64,
     next: u64,
@@ -107,7 +106,7 @@ pub struct Books {
 }
 
 impl Books {
-    /// `cash`: what accounts open with.
+    /// `cash`: opening cash of the accounts.
     pub fn new(cash: i64) -> Books {
         Books {
             cash,
@@ -117,7 +116,7 @@ impl Books {
     }
 }
 
-/// Newest orders that a cancel picks from.
+/// Number of newest orders that a cancel picks from.
 const PICKED: usize = 12;
 
 impl Source for Books {
@@ -149,7 +148,7 @@ impl Source for Books {
                 return Command::mass_cancel(&id, &user, (rng.below(2) == 0).then_some(&symbol));
             }
             3..22 if !self.open[u].is_empty() => {
-                // Mostly one's own and new; a few are nobody's.
+                // Mostly a new order of the same user; sometimes an unknown order.
                 let orig = &self.open[u][rng.below(self.open[u].len() as u64) as usize];
                 let orig = if rng.below(20) == 0 { "nobodys" } else { orig };
                 return Command::new(
@@ -169,7 +168,7 @@ impl Source for Books {
         let side = ["buy", "sell"][rng.below(2) as usize];
         let quantity = 1 + rng.below(20);
 
-        // 97.50 to 102.50, so that about half of them cross; a few far above, beyond the collar for
+        // 97.50 to 102.50, and about half of them cross; a few far above, beyond the collar for
         // buys.
         let price = if rng.below(50) == 0 {
             12_000
@@ -193,15 +192,15 @@ impl Source for Books {
     }
 }
 
-/// Ends whatever is open in the books: what the clients' last word is.
+/// The last commands of the clients, which end all open orders in the books.
 pub fn last_words() -> Vec<Command> {
     (0..BOOK_USERS)
         .map(|u| Command::mass_cancel("the-end", &format!("b{u}"), None))
         .collect()
 }
 
-/// Bursts by one user into one partition, whose symbols are of that partition, too: every fifth is
-/// an order, the others repeat it.
+/// Bursts of one user into one partition, with symbols of the same partition. Every fifth command
+/// is an order; the others repeat it.
 pub struct Flood {
     partitions: u32,
     symbols: u64,
@@ -212,7 +211,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Bursts of that size.
+    /// Bursts of `size` commands.
     pub fn new(partitions: u32, symbols: u64, size: u64) -> Flood {
         Flood {
             partitions,
@@ -224,7 +223,7 @@ impl Flood {
         }
     }
 
-    /// The partition of the burst of this number.
+    /// The partition of a burst.
     pub fn partition(burst: u64, partitions: u32) -> u32 {
         partitioner::partition(format!("f{burst}").as_bytes(), partitions)
     }
@@ -250,7 +249,7 @@ impl Source for Flood {
     }
 }
 
-/// A list, once.
+/// A list of commands, sent once.
 pub struct Listed(pub Vec<Command>);
 
 impl Source for Listed {

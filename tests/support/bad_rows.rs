@@ -2,15 +2,17 @@
 
 use serde_json::{Value, json};
 
-/// What a bad command ends as.
+/// Expected end of a bad command.
 #[derive(Clone, Debug)]
 pub enum Ends {
-    /// A dead letter with this reason, and nothing else.
+    /// Only a dead letter with this reason.
     Dead(&'static str),
-    /// A dead letter `MALFORMED` and an answer to whose order it was.
+    /// A dead letter `MALFORMED`, and an answer to the owner of the order.
     Answered,
-    /// A reject with this reason; and the first field in which the corrected command differs, by
-    /// which its burnt id is refused.
+    /// A reject with this reason.
+    ///
+    /// The second text names the first field in which the corrected command differs. The order id
+    /// is burnt, so the correction is refused by this field.
     Rejected(&'static str, &'static str),
 }
 
@@ -32,16 +34,16 @@ impl Ends {
     }
 }
 
-/// A bad command of a user of its own, with order id `x` where it has one.
+/// A bad command of a separate user. The order id is `x` if the command has an id.
 pub struct Row {
     pub name: String,
     pub user: String,
-    /// The command's fields, where it is a well-formed map.
+    /// Fields of the command, if the command is a well-formed map.
     pub fields: Option<Value>,
     pub value: Option<Vec<u8>>,
     pub ends: Ends,
     pub misplaced: bool,
-    /// The user cannot be one, so no command of it will ever do.
+    /// The user id is invalid, so no command of this user can ever be accepted.
     pub never: bool,
     keyless: bool,
     key: Option<Vec<u8>>,
@@ -63,7 +65,7 @@ pub fn packed(value: &Value) -> Vec<u8> {
     rmp_serde::to_vec_named(value).expect("MessagePack")
 }
 
-/// Collects rows; `USER` stands for the row's user.
+/// Collects rows. `USER` stands for the user of the row.
 #[derive(Default)]
 struct Rows(Vec<Row>);
 
@@ -76,8 +78,8 @@ impl Rows {
         let user = self.user();
         let mut bytes = value.to_vec();
 
-        // In MessagePack the length stands before the text, so users of one length are put in:
-        // `user0` to `u9999`.
+        // MessagePack writes the length before the text, so all users have the same length: `u0000`
+        // to `u9999`.
         let short = format!("u{:04}", self.0.len());
         while let Some(at) = bytes.windows(5).position(|w| w == b"USER!") {
             bytes.splice(at..at + 5, short.bytes());
@@ -100,7 +102,7 @@ impl Rows {
         self.0.last_mut().expect("just added")
     }
 
-    /// A JSON object, sent as it is and as MessagePack.
+    /// Adds a JSON object twice: as JSON text and as MessagePack.
     fn both(&mut self, json: &str, ends: Ends) {
         self.raw(&format!("JSON {json}"), json.as_bytes(), ends.clone());
         let value: Value = serde_json::from_str(json).unwrap_or_else(|e| panic!("{json}: {e}"));
@@ -111,7 +113,7 @@ impl Rows {
             .fields = Some(fields);
     }
 
-    /// An order with these fields instead of, or besides, the usual ones; null takes one away.
+    /// An order with these fields changed or added; null removes a field.
     fn order(&mut self, changes: Value, ends: Ends) {
         self.both(&changed(&changes), ends);
     }
@@ -366,7 +368,7 @@ fn numbers(r: &mut Rows) {
     );
 }
 
-/// What is wrong with the record, not with its value.
+/// Errors of the record, not of its value.
 fn records(r: &mut Rows) {
     let order = good().to_string();
     let order = order.as_bytes();
@@ -413,8 +415,8 @@ fn records(r: &mut Rows) {
     }
 }
 
-/// A record of `market-data` or `instruments`, and the reason of its dead letter; none if it is not
-/// bad.
+/// A record of `market-data` or `instruments` with the reason of its dead letter. The reason is
+/// none if the record is good.
 pub struct Bad {
     pub name: String,
     pub key: Option<Vec<u8>>,
@@ -442,7 +444,7 @@ fn both(list: &mut Vec<Bad>, value: &Value, reason: &'static str) {
     list.push(bad(&format!("MessagePack {value}"), &packed(value), reason));
 }
 
-/// All rows of the list for `market-data`; the last price before them has the present as its
+/// All rows of the list for `market-data`. The last price before them has the present time as its
 /// timestamp.
 pub fn ticks() -> Vec<Bad> {
     let mut all = Vec::new();
@@ -536,7 +538,7 @@ pub fn ticks() -> Vec<Bad> {
 
     all.push(bad("too large", &[b' '; 65_537], "OVERSIZE"));
 
-    // Late is not bad: it moves no price and is counted.
+    // A late tick is no bad record: the role counts the tick and moves no price.
     let late = br#"{"symbol":"AAPL","price":7,"timestamp":1625159076}"#;
     all.push(Bad {
         reason: None,
@@ -546,7 +548,7 @@ pub fn ticks() -> Vec<Bad> {
     all
 }
 
-/// Bad records of `instruments`, all about a stock that is listed.
+/// Bad records of `instruments`. All are about a listed stock.
 pub fn instruments() -> Vec<Bad> {
     let mut all = Vec::new();
     for value in [
@@ -578,7 +580,7 @@ pub fn instruments() -> Vec<Bad> {
         all.push(bad(name, value, "MALFORMED"));
     }
 
-    // A record without a key cannot even be sent: the log refuses it, the topic being compacted.
+    // The topic is compacted, so the log refuses a record without a key. No such row is possible.
     all.push(Bad {
         key: Some(b"A B".to_vec()),
         ..bad(

@@ -1,10 +1,11 @@
 //! A real Apache Kafka for tests and benches, without Docker: jars through Maven (once, into a
 //! cache directory), one node, free ports, a directory of its own.
 //!
-//! One broker per test binary ([`shared`]); tests keep apart by topic prefix and group. Tests that
-//! stop or kill a broker start their own. The broker dies with the thread that started it
-//! (`setpriv --pdeathsig`), so that also a killed test run leaves nothing behind; that thread lives
-//! as long as the process.
+//! One broker per test binary ([`shared`]). Topic prefixes and groups keep the tests apart. Tests
+//! that stop or kill a broker start their own.
+//!
+//! The broker dies with the thread that started it (`setpriv --pdeathsig`), so a killed test run
+//! leaves no broker behind. That thread lives as long as the process.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 const INSTALL: &str = "apt-get install -y openjdk-17-jre-headless maven";
 const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/kafka-pom.xml");
 
-/// One running (or stopped) broker.
+/// A broker, running or stopped.
 pub struct Broker {
     /// `127.0.0.1:port`.
     pub address: String,
@@ -28,7 +29,7 @@ pub struct Broker {
     child: Mutex<Option<Child>>,
     fast: bool,
     crashed: AtomicBool,
-    /// Environment of its process.
+    /// Environment variables of the broker process.
     env: Vec<(String, String)>,
 }
 
@@ -48,28 +49,28 @@ pub fn unique_prefix(test: &str) -> String {
     )
 }
 
-/// As a broker is out of the box: a transaction whose time is up may stay open for so much longer.
+/// The default interval of a broker. A timed-out transaction may stay open for this extra time.
 pub const DEFAULT_ABORTS: &str =
     "transaction.abort.timed.out.transaction.cleanup.interval.ms=10000";
 
 impl Broker {
-    /// Starts a new one with settings for tests: small, and quick to start and stop.
+    /// Starts a broker with settings for tests: small, quick to start and to stop.
     pub fn start() -> Broker {
         Broker::start_with(&[], true)
     }
 
-    /// Starts a new one that is compiled fully, for measuring.
+    /// Starts a broker with full JIT compilation, for measurements.
     pub fn start_for_measuring() -> Broker {
         Broker::start_with(&[], false)
     }
 
-    /// Starts a new one with further `key=value` lines in its `server.properties`; they count more
-    /// than those of the tests.
+    /// Starts a broker with further `key=value` lines in its `server.properties`. These lines
+    /// override the lines of the tests.
     pub fn start_with(extra: &[&str], fast: bool) -> Broker {
         Broker::start_under(extra, fast, Vec::new())
     }
 
-    /// The same with further variables in the environment of its process.
+    /// As [`Broker::start_with`], with further variables in the environment of the broker process.
     pub fn start_under(extra: &[&str], fast: bool, env: Vec<(String, String)>) -> Broker {
         sweep();
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -117,14 +118,13 @@ impl Broker {
         broker
     }
 
-    /// Sends a request that no client library of ours can send, in the old form of Kafka's
-    /// protocol: kind and version, then the fields. The answer must have one result without an
-    /// error.
+    /// Sends a request that our client libraries cannot send, in the old form of Kafka's protocol:
+    /// kind and version, then the fields. The answer must have one result without an error.
     pub fn ask(&self, (api, version): (u16, u16), fields: &[u8], what: &str) {
         let mut stream = TcpStream::connect(&self.address).expect("the broker takes connections");
         let answer = ask(&mut stream, (api, version), fields);
 
-        // Throttle time, number of results, and the first one's error.
+        // Bytes of the answer: throttle time, number of results, error of the first result.
         assert_eq!(
             answer[8..10],
             [0, 0],
@@ -132,8 +132,8 @@ impl Broker {
         );
     }
 
-    /// Starts it again after [`Broker::kill`] or [`Broker::stop`], on the same port with the same
-    /// data.
+    /// Restarts the broker after [`Broker::kill`] or [`Broker::stop`], on the same port with the
+    /// same data.
     pub fn restart(&self) {
         if self.crashed.swap(false, Ordering::Relaxed) {
             self.fence();
@@ -144,25 +144,26 @@ impl Broker {
         *child = Some(self.java("server.properties", "Kafka Server started"));
     }
 
-    /// Lets the controller alone notice that the broker is dead, as a controller on another machine
-    /// would have done meanwhile.
+    /// Runs only the controller until the controller fences the dead broker. A controller on
+    /// another machine would have fenced the broker in the meantime.
     ///
-    /// A single node that is killed and started at once takes up its old leaderships, is fenced in
-    /// the middle of that when the session of its former life runs out, and at that moment may
-    /// record transactions as finished whose markers it has skipped ("these partitions are likely
-    /// deleted already"): the log then shows aborted records, or never shows committed ones. No
-    /// client can do anything about that, and with controllers that survive it cannot happen.
+    /// A single node that is killed and restarted at once takes up its old leaderships. The session
+    /// of its former life then runs out, and the controller fences the broker in the middle of that
+    /// work. At that moment the broker may skip transaction markers and still record the
+    /// transactions as finished ("these partitions are likely deleted already"). The log then shows
+    /// aborted records, or never shows committed records. No client can prevent this. With
+    /// controllers that survive, this cannot happen.
     fn fence(&self) {
         let mut controller = self.java("controller.properties", "Fencing broker 1");
 
-        // It says so before it is on disk, and a stop at that moment would lose it; the log shows
-        // nothing of the latter.
+        // The controller logs the fencing before the fencing is on disk. A stop at that moment
+        // would lose the fencing, and the log does not show when the write is done.
         std::thread::sleep(Duration::from_millis(500));
         signal(&controller, "TERM");
         controller.wait().expect("the controller's end");
     }
 
-    /// Starts a node and waits until it logs `ready`.
+    /// Starts a node and waits until the node logs `ready`.
     fn java(&self, properties: &str, ready: &str) -> Child {
         let log = fs::File::options()
             .create(true)
@@ -199,7 +200,7 @@ impl Broker {
         }
     }
 
-    /// `kill -9`.
+    /// SIGKILL.
     pub fn kill(&self) {
         if let Some(mut child) = self.child.lock().expect("broker lock").take() {
             child.kill().expect("killing the broker");
@@ -208,7 +209,7 @@ impl Broker {
         }
     }
 
-    /// SIGTERM, and waits for its end.
+    /// SIGTERM; waits for the end of the broker.
     pub fn stop(&self) {
         self.signal("TERM");
         if let Some(mut child) = self.child.lock().expect("broker lock").take() {
@@ -216,23 +217,22 @@ impl Broker {
         }
     }
 
-    /// SIGSTOP: it keeps its connections and answers nothing.
+    /// SIGSTOP: the broker keeps its connections and answers no request.
     pub fn freeze(&self) {
         self.signal("STOP");
     }
 
-    /// SIGCONT.
+    /// SIGCONT: the broker continues.
     pub fn thaw(&self) {
         self.signal("CONT");
     }
 
-    /// Where it keeps its partitions, each in a directory of its topic's name, a dash and its
-    /// number.
+    /// The data directory. Each partition has a subdirectory: topic name, dash, partition number.
     pub fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// Changes its settings, for the next start. Of two lines for one setting the later one counts.
+    /// Changes settings for the next start. The later of two lines for one setting counts.
     pub fn set(&self, lines: &[&str]) {
         let path = self.dir.join("server.properties");
         let mut text = fs::read_to_string(&path).expect("server.properties");
@@ -240,7 +240,7 @@ impl Broker {
         fs::write(path, text).expect("server.properties");
     }
 
-    /// What it logged.
+    /// All log lines of the broker.
     pub fn log(&self) -> String {
         read_from(&self.dir.join("broker.log"), 0)
     }
@@ -259,7 +259,7 @@ impl Broker {
     }
 }
 
-/// Runs Kafka's tool that formats data directories; answers what it prints.
+/// Runs Kafka's tool that formats data directories; returns the output.
 pub fn storage_tool(args: &[&str]) -> String {
     let mut command = Command::new("java");
     command
@@ -345,7 +345,8 @@ log.cleaner.backoff.ms=500
     )
 }
 
-/// The controller without the broker, quick to notice that the latter is gone.
+/// Settings of a controller without a broker. Short timeouts let the controller notice a dead
+/// broker fast.
 fn controller_properties(controller: u16, data: &Path) -> String {
     format!(
         "process.roles=controller
@@ -403,7 +404,7 @@ pub fn classpath() -> String {
             "Maven could not fetch Apache Kafka (is there a network?):\n{said}"
         );
 
-        // Written last: an interrupted fetch is done again.
+        // This file is written last, so an interrupted fetch starts again.
         fs::write(root.join("complete"), "").expect("the cache directory");
         jars
     });
@@ -411,7 +412,7 @@ pub fn classpath() -> String {
     jars.join("*").display().to_string()
 }
 
-/// The version is pinned in the pom and nowhere else.
+/// Reads the version from the pom, the only place that pins it.
 fn pom_version() -> String {
     let pom = fs::read_to_string(POM).expect("the pom");
     let after = pom
@@ -429,8 +430,8 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
-/// Starts a process from a thread that never ends: `pdeathsig` is bound to the thread, and test
-/// threads come and go.
+/// Starts a process from a thread that never ends. `pdeathsig` is bound to the starting thread, and
+/// test threads end early.
 pub fn spawn_for_life(command: Command) -> Child {
     type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
     static KEEPER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
@@ -475,7 +476,8 @@ pub fn read_from(path: &Path, at: u64) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Removes directories of brokers whose test process is gone; a killed run cannot do it itself.
+/// Removes directories of brokers whose test process has ended. A killed test run cannot remove its
+/// own.
 pub fn sweep() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
         return;
@@ -491,13 +493,14 @@ pub fn sweep() {
         };
 
         if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
-            // Another process may be sweeping too.
+            // Another process may remove the same directory at the same time.
             drop(fs::remove_dir_all(entry.path()));
         }
     }
 }
 
-/// One request of Kafka's protocol, in its old form; the answer without its correlation number.
+/// Sends one request of Kafka's protocol in the old form. Returns the answer without its
+/// correlation id.
 pub fn ask(stream: &mut TcpStream, (api, version): (u16, u16), fields: &[u8]) -> Vec<u8> {
     let request = [
         &api.to_be_bytes()[..],
@@ -519,7 +522,7 @@ pub fn ask(stream: &mut TcpStream, (api, version): (u16, u16), fields: &[u8]) ->
     answer.split_off(4)
 }
 
-/// A text as Kafka's protocol has it: its length, then its bytes.
+/// A string in Kafka's protocol: length, then bytes.
 pub fn wire_text(s: &str) -> Vec<u8> {
     [
         &u16::try_from(s.len()).expect("short").to_be_bytes()[..],

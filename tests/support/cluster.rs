@@ -1,12 +1,14 @@
 //! A whole cluster of real brokers, each behind a [`proxy`](super::proxy): one broker, or three
-//! with replication 3 and at least two in sync. Each can be killed, stopped, frozen and restarted
-//! by its number.
+//! with replication 3 and at least two in sync. A test kills, stops, freezes and restarts each
+//! broker by its number.
 //!
-//! The controller is a process of its own that is left alone: what is put to the test are brokers
-//! that lead partitions and coordinate transactions. (Were every controller killed together with
-//! its broker and started at once, Kafka itself would record transactions as finished whose markers
-//! it has skipped; see `broker.rs`.) Brokers talk to each other past the proxies, and
-//! [`Cluster::direct`] is for a test's own eyes.
+//! The controller is a separate process, and no test disturbs it. The tests are about brokers that
+//! lead partitions and coordinate transactions. A controller that is killed together with its
+//! broker and restarted at once would add a fault of Kafka itself. Kafka would record transactions
+//! as finished without their markers; see `broker.rs`.
+//!
+//! Brokers talk to each other directly, without the proxies. [`Cluster::direct`] lets the test
+//! itself read without the proxies.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -25,10 +27,10 @@ use super::proxy::{Faults, Proxy};
 const CONTROLLER: u32 = 100;
 const STARTED: &str = "Kafka Server started";
 
-/// See the module.
+/// A controller and its brokers.
 pub struct Cluster {
     pub faults: Arc<Faults>,
-    /// By number, from 1.
+    /// Brokers by number, from 1.
     brokers: Vec<Node>,
     controller: Node,
     replicas: u32,
@@ -39,7 +41,7 @@ struct Node {
     id: u32,
     dir: PathBuf,
     heap: &'static str,
-    /// Past the proxy.
+    /// Address without the proxy.
     direct: String,
     proxied: String,
     child: Mutex<Option<Child>>,
@@ -52,14 +54,14 @@ impl Cluster {
         Cluster::start_with(count, count.min(3))
     }
 
-    /// The same with so many replicas of each partition.
+    /// As [`Cluster::start`], with `replicas` replicas of each partition.
     pub fn start_with(count: u32, replicas: u32) -> Cluster {
         Cluster::start_as(count, replicas, QUICK)
     }
 
-    /// Three brokers as Kafka ships them: only addresses, directories and what three replicas need
-    /// are set. What depends on timing in groups, transactions, elections and copies is as slow as
-    /// it is in the field.
+    /// Three brokers with Kafka's defaults. Only addresses, directories and the settings for three
+    /// replicas are set. Groups, transactions, elections and replication have the timing of a
+    /// production cluster.
     pub fn start_as_shipped() -> Cluster {
         Cluster::start_as(3, 3, AS_SHIPPED)
     }
@@ -133,13 +135,13 @@ impl Cluster {
         cluster
     }
 
-    /// Through the proxies: what clients under test are given.
+    /// Addresses of the proxies, for the clients under test.
     pub fn address(&self) -> String {
         let all: Vec<_> = self.brokers.iter().map(|b| b.proxied.as_str()).collect();
         all.join(",")
     }
 
-    /// Past the proxies.
+    /// Addresses of the brokers, without the proxies.
     pub fn direct(&self) -> String {
         let all: Vec<_> = self.brokers.iter().map(|b| b.direct.as_str()).collect();
         all.join(",")
@@ -149,7 +151,7 @@ impl Cluster {
         &self.brokers[id as usize - 1]
     }
 
-    /// `kill -9`.
+    /// SIGKILL.
     pub fn kill(&self, id: u32) {
         let node = self.node(id);
         if let Some(mut child) = node.child().take() {
@@ -160,8 +162,8 @@ impl Cluster {
         node.frozen.store(false, Ordering::Relaxed);
     }
 
-    /// SIGTERM: hands over what it leads, then ends. Killed if that takes too long, as an operator
-    /// would.
+    /// SIGTERM: the broker hands over its leaderships, then ends. If the broker takes too long, it
+    /// is killed, as an operator would do.
     pub fn stop(&self, id: u32) {
         let node = self.node(id);
         let Some(mut child) = node.child().take() else {
@@ -179,21 +181,22 @@ impl Cluster {
         }
     }
 
-    /// Starts it again, with its data and ports; does not wait until it serves.
+    /// Restarts a broker with its data and ports. Does not wait until the broker serves.
     pub fn restart(&self, id: u32) {
         self.node(id).start();
     }
 
-    /// Waits until it has said that it serves since its last start.
+    /// Waits until the broker logs, since its last start, the message of a complete start.
     pub fn wait_started(&self, id: u32) {
         self.node(id).wait_started();
     }
 
-    /// Waits until every partition of every topic has a leader and all its replicas in sync: only
-    /// then may the next broker fail. A partition that is left without a leader is one that Kafka
-    /// 4.4 forgets to end transactions on ("these partitions are likely deleted already and hence
-    /// can be skipped"): their records stay undecided, or share the fate of the next transaction,
-    /// while the offsets are committed.
+    /// Waits until every partition of every topic has a leader and all replicas in sync. Only then
+    /// may the next broker fail.
+    ///
+    /// Kafka 4.4 forgets to end transactions on a partition without a leader ("these partitions are
+    /// likely deleted already and hence can be skipped"). The records of such a transaction stay
+    /// undecided, or share the fate of the next transaction, while the offsets are committed.
     pub fn wait_in_sync(&self, within: Duration) {
         let asker: BaseConsumer = rdkafka::ClientConfig::new()
             .set("bootstrap.servers", self.direct())
@@ -232,14 +235,14 @@ impl Cluster {
         }
     }
 
-    /// SIGSTOP: it keeps its connections and answers nothing.
+    /// SIGSTOP: the broker keeps its connections and answers no request.
     pub fn freeze(&self, id: u32) {
         let node = self.node(id);
         signal(node.child().as_ref().expect("it runs"), "STOP");
         node.frozen.store(true, Ordering::Relaxed);
     }
 
-    /// SIGCONT.
+    /// SIGCONT: the broker continues.
     pub fn thaw(&self, id: u32) {
         let node = self.node(id);
         if node.frozen.swap(false, Ordering::Relaxed) {
@@ -247,7 +250,7 @@ impl Cluster {
         }
     }
 
-    /// Whether it runs, frozen or not.
+    /// True if the broker process runs, frozen or not.
     pub fn runs(&self, id: u32) -> bool {
         self.node(id)
             .child()
@@ -255,12 +258,12 @@ impl Cluster {
             .is_some_and(|c| c.try_wait().expect("a status").is_none())
     }
 
-    /// Where its log is, for a person to look at.
+    /// Path of the broker's log, for a person to read.
     pub fn log(&self, id: u32) -> PathBuf {
         self.node(id).dir.join("broker.log")
     }
 
-    /// Where everything of it is.
+    /// Directory of the whole cluster.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -316,8 +319,8 @@ impl Node {
         assert!(child.is_none(), "broker {} is running", self.id);
         let file = self.dir.join("broker.log");
 
-        // The log of this life begins the file, so that an older life's words are not taken for its
-        // own.
+        // Each life of the broker starts a new log file. Otherwise a search would find lines of an
+        // older life.
         if file.exists() {
             fs::rename(&file, self.dir.join("broker.log.before")).expect("broker.log");
         }
@@ -348,8 +351,7 @@ impl Node {
     }
 
     fn wait_started(&self) {
-        // After a `kill -9` a broker looks through a hundred partitions and more, on a machine that
-        // has other things to do.
+        // After SIGKILL a broker checks more than a hundred partitions, on a machine under load.
         let deadline = Instant::now() + Duration::from_secs(300);
         loop {
             let log = read_from(&self.dir.join("broker.log"), 0);
@@ -369,12 +371,12 @@ impl Node {
     }
 }
 
-/// More lines of the properties of the controller and of brokers.
+/// Further lines for the properties of the controller and of the brokers.
 type Settings = &'static [&'static str; 2];
 
-/// Leaders go back to where they belong soon after a broker has come back: one more move of leaders
-/// and coordinators each time. Groups, timeouts and elections are quick, and Kafka's own topics are
-/// small.
+/// Leaders move back to their preferred broker soon after a broker returns. Each return thus causes
+/// one more move of leaders and coordinators. Groups, timeouts and elections are quick, and Kafka's
+/// internal topics are small.
 const QUICK: Settings = &[
     "leader.imbalance.check.interval.seconds=5
 leader.imbalance.per.broker.percentage=0
@@ -394,8 +396,8 @@ log.cleaner.dedupe.buffer.size=8388608
 ",
 ];
 
-/// Three brokers in 400 MB of heap each have no room for the cleaner's 128 MB; the smaller buffer
-/// makes it clean in more rounds, and nothing else.
+/// Each of the three brokers has 400 MB of heap, too little for the cleaner's default of 128 MB.
+/// With the smaller buffer the cleaner only needs more rounds.
 const AS_SHIPPED: Settings = &["", "log.cleaner.dedupe.buffer.size=8388608\n"];
 
 fn controller_properties(quorum: u16, replicas: u32, data: &Path, settings: Settings) -> String {

@@ -1,12 +1,12 @@
-//! What every log must do, whatever it is made of. Each adapter's test binary brings a [`Cluster`]
-//! and runs the very same functions, so that the engine may be tested on one log and trusted on all
-//! of them.
+//! Promises of the log port that every adapter must keep. The test binary of each adapter brings a
+//! [`Cluster`] and runs the same functions. The engine can then be tested on one log and trusted on
+//! all logs.
 //!
 //! Use: `#[macro_use] #[path = "support/conformance.rs"] mod conformance;` at the root of the test,
 //! implement [`Cluster`], then `conformance!(|| MyCluster::start());`.
 //!
-//! Nothing here sleeps for a fixed time: every wait is a condition with a deadline. Nothing
-//! computes with offsets: they are compared only.
+//! No function here sleeps for a fixed time: every wait is a condition with a deadline. No function
+//! computes with offsets: the functions only compare offsets.
 #![allow(dead_code)] // Each test binary uses its own part of the suite.
 
 #[path = "conformance_cases.rs"]
@@ -24,34 +24,34 @@ use ports::{
     TransactionOutcome,
 };
 
-/// Somewhere to run the suite.
+/// The cluster under test.
 pub trait Cluster {
-    /// A new handle (as another process would have) to the same cluster for these topics.
+    /// A new handle to the same cluster for these topics, as another process would have.
     fn log(&self, table: &TopicTable) -> Box<dyn Log>;
-    /// How long something that must happen may take.
+    /// Deadline of every wait for an event that must happen.
     fn patience(&self) -> Duration {
         Duration::from_secs(60)
     }
 }
 
-/// Partitions of the topics that have many.
+/// Partition count of the topics with many partitions.
 pub const COUNT: u32 = 4;
-/// Clients write here; the log stamps.
+/// Clients write this topic; the log stamps the time.
 pub const INPUT: TopicId = TopicId(0);
 /// A second input of the same group.
 pub const SECOND: TopicId = TopicId(1);
-/// An input with one partition only.
+/// An input with only one partition.
 pub const SINGLE: TopicId = TopicId(2);
-/// Output with our own times.
+/// Output; the writer sets the times.
 pub const OUTPUT: TopicId = TopicId(3);
 /// Compacted, many partitions.
 pub const CHANGELOG: TopicId = TopicId(4);
 /// Compacted, one partition, broadcast.
 pub const TABLE: TopicId = TopicId(5);
-/// Not made by the suite's set-up.
+/// The set-up of the suite does not create this topic.
 pub const SPARE: TopicId = TopicId(6);
 
-/// The suite's topics under a prefix.
+/// The topics of the suite under a prefix.
 pub fn table(prefix: &str) -> TopicTable {
     let spec = |name, partitions, cleanup, append_time| TopicSpec {
         name,
@@ -75,19 +75,17 @@ pub fn table(prefix: &str) -> TopicTable {
     )
 }
 
-/// One run of one function: its own topics, its own group names.
+/// One run of one function, with separate topics and group names.
 pub struct World<'a> {
     cluster: &'a dyn Cluster,
-    /// The topics.
     pub table: TopicTable,
-    /// The first handle.
     pub log: Box<dyn Log>,
 }
 
 static RUN: AtomicU32 = AtomicU32::new(0);
 
 impl<'a> World<'a> {
-    /// Makes the topics under a prefix nobody else has.
+    /// Creates the topics under a unique prefix.
     pub fn new(cluster: &'a dyn Cluster) -> Self {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -124,7 +122,7 @@ impl<'a> World<'a> {
         self.cluster.log(&self.table)
     }
 
-    /// The group's name.
+    /// Name of the consumer group.
     pub fn group(&self) -> String {
         format!("{}processor-orders", self.table.prefix())
     }
@@ -152,7 +150,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Repeats until there is an answer.
+    /// Repeats `step` until `step` returns a value.
     pub fn until<T>(&self, what: &str, mut step: impl FnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + self.cluster.patience();
         loop {
@@ -176,8 +174,8 @@ impl<'a> World<'a> {
         })
     }
 
-    /// Polls all members until their assignments are as expected. Gives none for a member whose
-    /// partitions were revoked last.
+    /// Polls all members until the assignments satisfy `good`. The entry of a member is none if its
+    /// last event was a revocation.
     fn settle(
         &self,
         what: &str,
@@ -200,7 +198,7 @@ impl<'a> World<'a> {
         });
     }
 
-    /// The group's stable offsets.
+    /// Stable committed offsets of the group.
     pub fn committed(&self, partitions: &[TopicPartition]) -> Vec<Option<u64>> {
         self.until("the committed offsets are stable", || {
             match self
@@ -214,7 +212,7 @@ impl<'a> World<'a> {
         })
     }
 
-    /// Starts all partitions where the group left off, or at their beginning.
+    /// Resumes all partitions at the committed offset of the group, or at the beginning.
     pub fn resume(&self, member: &mut dyn Member, partitions: &[TopicPartition]) {
         let offsets = self.committed(partitions);
         let positions: Vec<_> = partitions
@@ -231,7 +229,7 @@ impl<'a> World<'a> {
         member.resume(&positions).expect("resuming works");
     }
 
-    /// Polls until at least `count` records came.
+    /// Polls until at least `count` records have arrived.
     pub fn take(&self, member: &mut dyn Member, count: usize) -> Vec<Owned> {
         let mut records = Records::new();
         let mut all = Vec::new();
@@ -248,7 +246,7 @@ impl<'a> World<'a> {
         all
     }
 
-    /// Appends `values` to a partition as a client does and waits until they are in the log.
+    /// Appends `values` to a partition as a client, and waits until the log has them.
     pub fn append(&self, at: TopicPartition, values: &[String]) {
         let mut appender = self.log.appender().expect("a client can write");
         for value in values {
@@ -261,7 +259,7 @@ impl<'a> World<'a> {
     }
 
     /// Reads partitions of a topic from the start until caught up. A commit is decided before it is
-    /// visible, so it first waits until nothing is pending there.
+    /// visible, so the function first waits until no transaction is pending.
     pub fn read_all(&self, topic: TopicId, partitions: &[u32]) -> Vec<Owned> {
         for partition in partitions {
             self.until("nothing is pending", || {
@@ -278,7 +276,7 @@ impl<'a> World<'a> {
         self.drain(&mut *reader)
     }
 
-    /// Polls a reader until it is caught up.
+    /// Polls a reader until the reader is caught up.
     pub fn drain(&self, reader: &mut dyn Reader) -> Vec<Owned> {
         let mut records = Records::new();
         let mut all = Vec::new();
@@ -294,7 +292,7 @@ impl<'a> World<'a> {
         all
     }
 
-    /// A member that owns everything and reads from where the group is.
+    /// A member that owns all partitions and resumes at the committed offsets.
     pub fn running(&self, instance: u32) -> Box<dyn Member> {
         let mut member = self.join(&*self.log, instance, &[INPUT]);
         let partitions = self.assigned(&mut *member);
@@ -311,25 +309,18 @@ pub const WIDE: Limits = Limits {
     age: Duration::from_secs(5),
 };
 
-/// A record that outlives its batch.
+/// A copy of a record that outlives the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owned {
-    /// Where.
     pub at: TopicPartition,
-    /// Offset.
     pub offset: u64,
-    /// Log time.
     pub timestamp_ms: i64,
-    /// Key.
     pub key: Option<Vec<u8>>,
-    /// Value.
     pub value: Option<Vec<u8>>,
-    /// Headers.
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
 impl Owned {
-    /// Copies a record.
     pub fn of(r: &Record<'_>) -> Self {
         Owned {
             at: r.at,
@@ -345,18 +336,16 @@ impl Owned {
         }
     }
 
-    /// The value as text.
     pub fn text(&self) -> String {
         String::from_utf8(self.value.clone().expect("a value")).expect("text")
     }
 }
 
-/// Shorthand.
 pub fn tp(topic: TopicId, partition: u32) -> TopicPartition {
     TopicPartition::new(topic, partition)
 }
 
-/// A record whose key and value are the same text.
+/// A record with the same text as key and value.
 pub fn plain(at: TopicPartition, value: &str) -> Record<'_> {
     let bytes = Some(value.as_bytes());
     Record {
@@ -403,7 +392,7 @@ fn end_of(records: &[Owned], at: TopicPartition) -> u64 {
         + 1
 }
 
-/// Makes one `#[test]` of each function of the suite; the argument is a closure that gives a
+/// Makes one `#[test]` of each function of the suite. The argument is a closure that returns a
 /// [`Cluster`].
 #[macro_export]
 macro_rules! conformance {
@@ -419,7 +408,7 @@ macro_rules! conformance {
     };
 }
 
-/// See [`conformance!`].
+/// Implementation of [`conformance!`].
 #[macro_export]
 macro_rules! conformance_tests {
     ($cluster:expr; $($name:ident,)*) => {

@@ -10,8 +10,8 @@ use ports::records::{HeaderBuf, Headers, Record, Records};
 use ports::topics::{Cleanup, TopicPartition, TopicSpec};
 use ports::{From, Limits, LogError, Polled, Transaction, TransactionOutcome};
 
-/// A transaction over several partitions and topics moves everything at once, and says where its
-/// records went.
+/// A transaction over several partitions and topics is atomic, and returns the offsets of its
+/// records.
 pub fn a_transaction_is_all_of_it(w: &World<'_>) {
     let a = tp(INPUT, 0);
     let b = tp(INPUT, 3);
@@ -61,7 +61,7 @@ pub fn a_transaction_is_all_of_it(w: &World<'_>) {
     assert!(!member.suspect(), "nothing odd happened");
 }
 
-/// What a fenced incarnation writes is never seen, and does not hold up what comes after it.
+/// Records of a fenced incarnation never become visible, and do not block later records.
 pub fn what_is_not_committed_is_never_seen(w: &World<'_>) {
     let a = tp(INPUT, 0);
     w.append(a, &numbered("a", 3));
@@ -98,7 +98,8 @@ pub fn what_is_not_committed_is_never_seen(w: &World<'_>) {
     drop(old);
 }
 
-/// The second of two incarnations with one instance name wins; the first can do nothing more.
+/// The second of two incarnations with the same instance name wins. The log refuses all later
+/// requests of the first.
 pub fn the_newer_incarnation_fences_the_older(w: &World<'_>) {
     let a = tp(INPUT, 0);
     w.append(a, &numbered("a", 1));
@@ -151,8 +152,8 @@ pub fn the_newer_incarnation_fences_the_older(w: &World<'_>) {
     assert_eq!(texts(&w.read_all(OUTPUT, &[0])), ["before", "after"]);
 }
 
-/// Records of a partition come in the order of their transactions, with rising offsets, whoever
-/// reads.
+/// Every reader gets the records of a partition in the order of their transactions, with rising
+/// offsets.
 pub fn a_partition_keeps_its_order(w: &World<'_>) {
     let a = tp(INPUT, 1);
     w.append(a, &numbered("a", 40));
@@ -181,8 +182,8 @@ pub fn a_partition_keeps_its_order(w: &World<'_>) {
     }
 }
 
-/// A new incarnation goes on exactly where the last transaction stopped reading, also in the middle
-/// of what was written at once.
+/// A new incarnation continues exactly at the position of the last transaction, also in the middle
+/// of a batch that was written at once.
 pub fn reading_resumes_in_the_middle(w: &World<'_>) {
     let a = tp(INPUT, 0);
     let b = tp(INPUT, 1);
@@ -211,7 +212,7 @@ pub fn reading_resumes_in_the_middle(w: &World<'_>) {
     assert!(records.is_empty(), "nothing else is due");
 }
 
-/// A transaction may move offsets without writing anything.
+/// A transaction may move offsets without any output.
 pub fn a_transaction_may_have_no_output(w: &World<'_>) {
     let a = tp(INPUT, 0);
     w.append(a, &numbered("a", 2));
@@ -226,7 +227,7 @@ pub fn a_transaction_may_have_no_output(w: &World<'_>) {
     assert_eq!(w.committed(&[a]), [Some(end_of(&seen, a))]);
 }
 
-/// Nothing is delivered between assignment and resume.
+/// A member receives no records between assignment and resume.
 pub fn assigned_partitions_stay_paused(w: &World<'_>) {
     w.append(tp(INPUT, 0), &numbered("a", 3));
     let mut member = w.join(&*w.log, 0, &[INPUT]);
@@ -247,8 +248,8 @@ pub fn assigned_partitions_stay_paused(w: &World<'_>) {
     assert_eq!(w.take(&mut *member, 3).len(), 3);
 }
 
-/// Partition i of every input goes to the same member, in order of the instance names, each exactly
-/// once; who leaves gives back.
+/// Partition i of every input goes to the same member, in the order of the instance names, each
+/// exactly once. A member that leaves gives its partitions back.
 pub fn members_share_co_partitioned_inputs(w: &World<'_>) {
     let inputs = [INPUT, SECOND, SINGLE];
     let all = |range: std::ops::Range<u32>| {
@@ -269,7 +270,7 @@ pub fn members_share_co_partitioned_inputs(w: &World<'_>) {
         })
     };
 
-    // Instance 10 comes first but stands after instance 2: numbers count as numbers.
+    // Instance 10 joins first but sorts after instance 2: the order is numeric.
     let mut ten = w.join(&*w.log, 10, &inputs);
     w.settle("the first has everything", &mut [&mut ten], |now| {
         is(&now[0], all(0..COUNT))
@@ -289,7 +290,7 @@ pub fn members_share_co_partitioned_inputs(w: &World<'_>) {
     );
 }
 
-/// Once its partitions were revoked, a member cannot commit what it read before.
+/// After its partitions were revoked, a member cannot commit its earlier reads.
 pub fn a_stale_generation_cannot_commit(w: &World<'_>) {
     let a = tp(INPUT, 0);
     w.append(a, &numbered("a", 3));
@@ -323,8 +324,8 @@ pub fn a_stale_generation_cannot_commit(w: &World<'_>) {
     assert!(w.read_all(OUTPUT, &[0]).is_empty());
 }
 
-/// A changelog is read from an offset until everything that was stable has come; empty partitions
-/// and dead tails do not hold it up.
+/// A changelog is read from an offset up to the stable end at that time. Empty partitions and
+/// aborted tails do not block the reader.
 pub fn a_changelog_is_restored_from_an_offset(w: &World<'_>) {
     assert!(
         w.read_all(CHANGELOG, &[0, 1]).is_empty(),
@@ -381,7 +382,7 @@ pub fn a_changelog_is_restored_from_an_offset(w: &World<'_>) {
     drop(newer);
 }
 
-/// A one-partition table is read from its start, then followed live by the same reader.
+/// A reader reads a one-partition table from the start, then follows it live.
 pub fn a_broadcast_table_is_read_and_followed(w: &World<'_>) {
     let at = tp(TABLE, 0);
     w.append(at, &numbered("row", 20));
@@ -409,7 +410,7 @@ pub fn a_broadcast_table_is_read_and_followed(w: &World<'_>) {
     assert!(reader.caught_up());
 }
 
-/// A reader from the end sees only what comes later.
+/// A reader from the end sees only later records.
 pub fn a_reader_can_begin_at_the_end(w: &World<'_>) {
     let at = tp(INPUT, 2);
     w.append(at, &numbered("old", 3));
@@ -433,7 +434,7 @@ pub fn a_reader_can_begin_at_the_end(w: &World<'_>) {
     assert_eq!(texts(&got), ["new-0", "new-1"]);
 }
 
-/// Bounds enclose the records, and a time finds the first record at or after it.
+/// Bounds enclose the records. A time finds the first record at or after this time.
 pub fn bounds_and_times_find_records(w: &World<'_>) {
     let a = tp(INPUT, 0);
     let at = tp(OUTPUT, 1);
@@ -470,8 +471,8 @@ pub fn bounds_and_times_find_records(w: &World<'_>) {
         (1_001_000, 1),
         (1_002_000, 2),
     ] {
-        // A log may have entries of its own between the records; what matters is which record is
-        // read first from there.
+        // A log may have internal entries between the records. The test compares the first record
+        // read from the offset, not the offset.
         let found = w.log.offset_at(at, time).expect("offset");
         assert_eq!(
             read.iter().position(|r| r.offset >= found),
@@ -483,7 +484,7 @@ pub fn bounds_and_times_find_records(w: &World<'_>) {
     assert!(w.log.offset_at(at, 1_002_001).expect("offset") > read[2].offset);
 }
 
-/// Keys, values and headers come back as they went in; absent and empty are not the same.
+/// Keys, values and headers are read back unchanged. Absent and empty are different.
 pub fn every_part_of_a_record_comes_back(w: &World<'_>) {
     let a = tp(INPUT, 0);
     let at = tp(OUTPUT, 0);
@@ -545,8 +546,7 @@ pub fn every_part_of_a_record_comes_back(w: &World<'_>) {
     }
 }
 
-/// A poll takes no more than it was told to, and loses nothing by it; every partition gets its
-/// turn.
+/// A poll respects its limits and loses no records. Every partition gets its turn.
 pub fn a_poll_respects_its_limits(w: &World<'_>) {
     for partition in 0..COUNT {
         w.append(
@@ -596,7 +596,7 @@ pub fn a_poll_respects_its_limits(w: &World<'_>) {
     }
 }
 
-/// The log stamps what clients write, and leaves our own times alone.
+/// The log stamps records of clients, and keeps the times of our own records.
 pub fn times_are_stamped_or_kept(w: &World<'_>) {
     let a = tp(INPUT, 0);
     let before = SystemTime::now()
@@ -643,7 +643,8 @@ pub fn times_are_stamped_or_kept(w: &World<'_>) {
     assert_eq!(times, [7_000, 5_000, 9_000]);
 }
 
-/// Making a topic twice is fine if it is the same topic; another count is refused, naming both.
+/// Creating a topic again is accepted if the partition count is the same. Another count is refused,
+/// and the error names both counts.
 pub fn topics_are_made_once(w: &World<'_>) {
     assert_eq!(w.log.partitions(SPARE).expect("an answer"), None);
     let spec = w.table.spec(SPARE).clone();
@@ -682,14 +683,14 @@ pub fn topics_are_made_once(w: &World<'_>) {
     assert!(!state.mismatches.is_empty(), "the clean-up differs");
 }
 
-/// All handles speak of one cluster.
+/// All handles return the same cluster id.
 pub fn the_cluster_has_one_identity(w: &World<'_>) {
     let id = w.log.cluster_id().expect("an identity");
     assert!(!id.is_empty());
     assert_eq!(w.second_handle().cluster_id().expect("an identity"), id);
 }
 
-/// A group cannot read what is not there; the message names the topic.
+/// A group cannot join without its topics; the error names the missing topic.
 pub fn joining_needs_the_topics(w: &World<'_>) {
     let refused = w
         .log

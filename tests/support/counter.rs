@@ -1,5 +1,5 @@
-//! The loop over a log in memory, with a role that only counts: its log and stores fail when told
-//! to.
+//! The engine loop over an in-memory log, with a role that only counts. Tests make the log and the
+//! stores fail.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -60,13 +60,13 @@ impl Clock for SystemClock {
 }
 
 thread_local! {
-    /// So many times a record looks impossible, though it is not.
+    /// Number of records that look like a broken invariant, although they are correct.
     pub static LOOKS_WRONG: Cell<u32> = const { Cell::new(0) };
-    /// So many polls find their position gone.
+    /// Number of polls that find their position gone.
     pub static POSITION_GONE: Cell<u32> = const { Cell::new(0) };
-    /// So much time has passed besides, for instances of this thread.
+    /// Extra time in microseconds on the clock of this thread's instances.
     pub static LATER_US: Cell<u64> = const { Cell::new(0) };
-    /// So many polls are refused.
+    /// Number of polls that are refused.
     pub static REFUSED: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -76,7 +76,7 @@ pub fn once_less(left: &'static std::thread::LocalKey<Cell<u32>>) -> bool {
     n > 0
 }
 
-/// Counts records per key and says the count.
+/// Counts records per key and writes the count.
 pub struct Counter;
 
 impl RoleLogic for Counter {
@@ -134,15 +134,15 @@ pub fn factory() -> Box<dyn RoleFactory> {
     }))
 }
 
-/// Stores that outlive an instance, and fail when told to.
+/// Stores that outlive an instance and fail on demand.
 #[derive(Clone, Default)]
 pub struct Disk {
     pub tasks: Arc<Mutex<BTreeMap<u32, Files>>>,
     pub writes_left: Arc<AtomicUsize>,
     pub quarantined: Arc<AtomicUsize>,
-    /// This many reads find a damaged block.
+    /// Number of reads that find a damaged block.
     pub damaged_reads: Arc<AtomicUsize>,
-    /// So many attempts to open a store find that somebody else has it.
+    /// Number of attempts to open a store that find the store locked by another owner.
     pub held: Arc<AtomicUsize>,
 }
 
@@ -239,21 +239,21 @@ impl Stores for Disk {
     }
 }
 
-/// A log whose commits end as told: in this order, then well.
+/// A log whose commits end as planned: the plan in order, afterwards success.
 #[derive(Clone)]
 pub struct Faulty {
     pub inner: LocalLog,
     pub plan: Arc<Mutex<Vec<Fault>>>,
-    /// What the group says instead of its offsets, until something is committed.
+    /// Offsets that the group reports until the first commit, in place of the real offsets.
     pub offsets: Arc<Mutex<BTreeMap<TopicPartition, Option<u64>>>>,
     /// Changelog partitions without a leader.
     pub headless: Arc<Mutex<Vec<u32>>>,
-    /// Changelog partitions whose records cannot be read.
+    /// Changelog partitions with unreadable records.
     pub unreadable: Arc<Mutex<Vec<u32>>>,
-    /// Changelog partitions that come one record a millisecond, and how many came so.
+    /// Changelog partitions that deliver one record per millisecond, and the number of such polls.
     pub slow: Arc<Mutex<Vec<u32>>>,
     pub slowly: Arc<AtomicUsize>,
-    /// Transactions without any output.
+    /// Number of transactions without any output.
     pub bare: Arc<AtomicUsize>,
 }
 
@@ -275,12 +275,12 @@ impl Faulty {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// Decided, but nobody heard of it.
+    /// Committed, but the answer is lost.
     CommittedUnknown,
-    /// Not written, and nobody knows.
+    /// Not written, and the answer is lost.
     LostUnknown,
     NotCommitted,
-    /// Committed after something odd.
+    /// Committed, after a suspicious event.
     Suspect,
     Fine,
 }
@@ -340,7 +340,7 @@ impl Member for FaultyMember {
     }
 }
 
-/// Reads a partition whose copy on the leading broker is damaged.
+/// Reads a partition with a damaged copy on its leader.
 struct UnreadableReader(u32);
 
 impl Reader for UnreadableReader {
@@ -363,7 +363,7 @@ impl Reader for UnreadableReader {
     }
 }
 
-/// Reads one record in each poll, which takes a millisecond.
+/// Reads one record per poll; each poll takes a millisecond.
 struct SlowReader {
     inner: Box<dyn Reader>,
     polls: Arc<AtomicUsize>,
@@ -541,7 +541,7 @@ impl World {
         )
     }
 
-    /// Steps until everything sent is committed.
+    /// Steps until all input records are committed.
     pub fn drain(&self, instance: &mut Instance) -> Result<(), FatalError> {
         for _ in 0..20_000 {
             instance.step()?;
@@ -562,7 +562,7 @@ impl World {
         panic!("no progress");
     }
 
-    /// Steps until something holds.
+    /// Steps until `good` holds.
     pub fn run_until(&self, instance: &mut Instance, mut good: impl FnMut(&Instance) -> bool) {
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         while !good(instance) {
@@ -576,7 +576,7 @@ impl World {
         }
     }
 
-    /// Steps until the instance stops for good.
+    /// Steps until the instance stops with a fatal error.
     pub fn run_into(&self, instance: &mut Instance) -> FatalError {
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         loop {
@@ -592,7 +592,7 @@ impl World {
         }
     }
 
-    /// The group's offset of an input partition.
+    /// Committed offset of an input partition.
     pub fn committed(&self, partition: u32) -> u64 {
         self.log
             .group_offsets("counter", &[TopicPartition::new(IN, partition)])
@@ -607,7 +607,7 @@ impl World {
             .collect()
     }
 
-    /// Every record counted once, in order, and the stores right.
+    /// Checks that every record was counted once, in order, and that the stores are right.
     pub fn check(&self, n: u64, instance: &Instance) {
         let mut last = BTreeMap::<String, u64>::new();
         for line in self.outputs() {

@@ -1,11 +1,12 @@
-//! The address that a broker gives for itself, and that leads nowhere from some moment on.
+//! The advertised address of a broker. After the test closes the address, no connection reaches the
+//! broker.
 
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use super::broker::Broker;
 
-/// Carries connections to a broker, until it is closed.
+/// Forwards connections to a broker until the close.
 pub struct Door {
     /// `127.0.0.1:port`.
     pub address: String,
@@ -13,7 +14,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// Starts a broker that names the door as its address; its own address leads to it, too.
+    /// Starts a broker with the door as its advertised address. The broker's own address works too.
     pub fn before(fast: bool) -> (Door, Broker) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address").to_string();
@@ -36,14 +37,14 @@ impl Door {
         (door, broker)
     }
 
-    /// Cuts all connections; nobody gets in any more.
+    /// Cuts all connections and refuses new connections.
     pub fn close(&self) {
         let open = self.open.lock().expect("the connections").take();
         open.into_iter()
             .flatten()
             .for_each(|c| drop(c.shutdown(Shutdown::Both)));
 
-        // The listener ends with the connection that finds it closed.
+        // The listener ends at the next connection after the close, so make one connection.
         drop(TcpStream::connect(&self.address));
     }
 }

@@ -1,5 +1,5 @@
-//! All instances of one installation: who runs, who was killed, how long starts took, and what
-//! their logs say afterwards. Whoever ends without being told to fails the test.
+//! All instances of one installation: running and killed instances, start times, and the contents
+//! of their logs. An instance that ends without a stop request fails the test.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -14,15 +14,14 @@ use super::process::{Installation, Process, tail};
 /// Role and instance number.
 pub type Name = (&'static str, u32);
 
-/// See the module.
+/// Runs the instances and counts their starts and kills.
 pub struct Fleet {
     installation: Installation,
     running: BTreeMap<Name, Member>,
     ended: Vec<Start>,
-    /// `kill -9`s so far, by role.
+    /// Number of SIGKILLs per role.
     pub kills: BTreeMap<&'static str, u32>,
-    /// What instances counted before they ended: recoveries, and repeats that the sequence guard
-    /// dropped.
+    /// Counters of ended instances: recoveries, and repeats that the sequence guard dropped.
     recoveries: u64,
     repeats: u64,
 }
@@ -37,7 +36,7 @@ pub struct Start {
     name: Name,
     at: SystemTime,
     log: PathBuf,
-    /// Where its part of the log begins, and where it ended, if it did.
+    /// Range of this start in the log file. The end is none while the instance runs.
     from: usize,
     to: Option<usize>,
 }
@@ -49,13 +48,13 @@ impl Start {
         String::from_utf8_lossy(&bytes[self.from.min(to)..to]).into_owned()
     }
 
-    /// What comes later in the log is of the next process.
+    /// Marks the end in the log. Later lines belong to the next process.
     fn ended(mut self) -> Start {
         self.to = std::fs::metadata(&self.log).ok().map(|m| m.len() as usize);
         self
     }
 
-    /// How long it took until the first task ran.
+    /// Time from the start to the first running task.
     fn until_running(&self) -> Option<Duration> {
         let text = self.text();
         let line = text.lines().find(|l| l.contains(": running "))?;
@@ -82,15 +81,15 @@ impl Fleet {
         self.running.insert(name, member);
     }
 
-    /// Starts an instance that is to abort at a crash point.
+    /// Starts an instance that will abort at a crash point.
     pub fn start_armed(&mut self, name: Name, plan: &str) {
         assert!(!self.running.contains_key(&name), "{name:?} runs already");
         let member = self.spawn(name, &[("PROCESSOR_CRASH", plan)]);
         self.running.insert(name, member);
     }
 
-    /// Whether an armed instance has died of it. Whoever else ends, or ends otherwise, fails the
-    /// test.
+    /// True if an armed instance has died at its crash point. Any other end, and the end of any
+    /// other instance, fails the test.
     pub fn aborted(&mut self, name: Name, point: &str) -> bool {
         let mut armed = self.running.remove(&name).expect("it was started");
         self.check();
@@ -111,7 +110,7 @@ impl Fleet {
         true
     }
 
-    /// Takes an instance that has aborted out of the books; answers what it logged.
+    /// Removes an aborted instance from the running instances; returns its log.
     pub fn bury(&mut self, name: Name) -> String {
         self.count(name);
         let dead = self.running.remove(&name).expect("it was started");
@@ -139,8 +138,8 @@ impl Fleet {
         }
     }
 
-    /// Starts a second process under a running one's name; the older one is handed out and is not
-    /// watched any more.
+    /// Starts a second process with the name of a running instance. Returns the older process,
+    /// which the fleet no longer watches.
     pub fn start_again(&mut self, name: Name) -> Process {
         let newer = self.spawn(name, &[]);
         let older = self
@@ -172,7 +171,7 @@ impl Fleet {
         self.ended.push(member.start.ended());
     }
 
-    /// Ends all, gracefully.
+    /// Stops all instances gracefully.
     pub fn stop_all(&mut self) {
         let names: Vec<Name> = self.running.keys().copied().collect();
         for name in names {
@@ -184,7 +183,7 @@ impl Fleet {
         self.running[&name].process.signal(signal);
     }
 
-    /// Fails the test if anybody ended who was not told to.
+    /// Fails the test if an instance ended without a stop request.
     pub fn check(&mut self) {
         for (name, member) in &mut self.running {
             if let Some(code) = member.process.exit_code(Duration::from_millis(1)) {
@@ -196,7 +195,7 @@ impl Fleet {
         }
     }
 
-    /// What an instance says of itself, if it wrote that since its start.
+    /// Status file of an instance, if the present process has written one since its start.
     pub fn status(&self, name: Name) -> Option<InstanceStatus> {
         let bytes = std::fs::read(InstanceStatus::path(
             &self.installation.state,
@@ -209,7 +208,7 @@ impl Fleet {
         (status.pid == pid).then_some(status)
     }
 
-    /// Tasks of an instance that run, by what it said at or after some time.
+    /// Running tasks of an instance, from a status written at or after `since_ms`.
     fn tasks(&self, name: Name, since_ms: i64) -> Vec<u32> {
         let status = self.status(name).filter(|s| s.updated_ms >= since_ms);
         let tasks = status.map(|s| s.tasks).unwrap_or_default();
@@ -220,13 +219,12 @@ impl Fleet {
             .collect()
     }
 
-    /// Whether the present process of an instance has begun to work.
+    /// True if the present process of an instance has run a task.
     pub fn works(&self, name: Name) -> bool {
         self.running[&name].start.until_running().is_some()
     }
 
-    /// Waits until each of these instances runs something and together they run all of a role's
-    /// tasks.
+    /// Waits until each of these instances runs a task and together they run all tasks of a role.
     pub fn wait_shared(
         &mut self,
         role: &'static str,
@@ -272,18 +270,17 @@ impl Fleet {
         self.repeats += status.counters.repeats_dropped;
     }
 
-    /// Incarnations that were given up and begun anew without a new process, as far as status files
-    /// told.
+    /// Incarnations that were dropped and restarted within one process, from the status files.
     pub fn recoveries(&self) -> u64 {
         self.recoveries
     }
 
-    /// Records that a sequence guard had to drop, as far as status files told.
+    /// Records that a sequence guard dropped, from the status files.
     pub fn repeats(&self) -> u64 {
         self.repeats
     }
 
-    /// Prints how long starts took, of those that got to work before they were ended.
+    /// Prints the start times of all instances that ran a task before they ended.
     pub fn print_starts(&self) {
         let mut by_role = BTreeMap::<&str, Vec<u128>>::new();
         let mut slow = Vec::new();
@@ -319,8 +316,8 @@ impl Fleet {
         }
     }
 
-    /// All that instances logged as a warning or worse, once per wording, with counts; `recovering`
-    /// lines among them. What the client library says is counted by its kind alone.
+    /// All log lines of level warning or above, grouped by wording and counted, together with
+    /// `recovering` lines. Lines of the client library are grouped only by kind.
     pub fn complaints(&self) -> BTreeMap<String, u32> {
         let mut found = BTreeMap::new();
         for file in std::fs::read_dir(&self.installation.logs)
@@ -343,7 +340,7 @@ impl Fleet {
     }
 }
 
-/// A test that fails says where each instance stood: afterwards its directory is gone.
+/// A failed test prints the state of each instance, because the directory is deleted afterwards.
 impl Drop for Fleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -358,7 +355,7 @@ impl Drop for Fleet {
     }
 }
 
-/// A log line without its time and with its numbers replaced, so that like lines can be counted.
+/// A log line without its time and with placeholders for numbers, so that similar lines are equal.
 fn wording(line: &str) -> String {
     let line = if line.starts_with("20") {
         line.split_once(' ').map_or(line, |(_, rest)| rest)

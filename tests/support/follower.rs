@@ -1,5 +1,5 @@
-//! A reader that follows `order-events` from the start, as any stranger might: what it was shown
-//! can never be taken back.
+//! A reader that follows `order-events` from the start, like any client. A record that was once
+//! visible must never disappear.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
@@ -12,10 +12,10 @@ use ports::records::Records;
 use ports::topics::TopicId;
 use ports::{From, Limits, Log, Reader};
 
-/// What was read of each partition: offset and a hash of everything else.
+/// Records of each partition: offset, and a hash of all other fields.
 pub type Story = BTreeMap<u32, Vec<(u64, u64)>>;
 
-/// See the module.
+/// Reads in a thread until stopped.
 pub struct Follower {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
@@ -30,7 +30,7 @@ impl Follower {
         let seen = count.clone();
         let mut reader = from_start(&*log, topic);
         let thread = std::thread::spawn(move || {
-            // The reader needs its log's clients no more, but they may as well live as long.
+            // The reader does not need the log's clients any more, but the thread keeps them alive.
             let _log = log;
             let mut story = Story::new();
             while !until.load(Ordering::Relaxed) {
@@ -47,7 +47,7 @@ impl Follower {
         }
     }
 
-    /// Records seen so far.
+    /// Number of records so far.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
@@ -58,7 +58,7 @@ impl Follower {
     }
 }
 
-/// The same, read afresh to the present end.
+/// Reads the topic again from the start to its present end.
 pub fn read_afresh(log: &dyn Log, topic: TopicId) -> Story {
     let mut reader = from_start(log, topic);
     let mut story = Story::new();

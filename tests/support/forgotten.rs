@@ -1,8 +1,9 @@
-//! A group whose offsets the log has forgotten, as a cluster does after an idle week.
+//! A group with expired offsets, as in a Kafka cluster after an idle week
+//! (offsets.retention.minutes).
 
 use std::path::Path;
 
-/// Deletes what an embedded log, which nobody has open, knows of a group.
+/// Deletes the offsets of a group from an embedded log. No process may have the log open.
 pub fn forget(log: &Path, group: &str) {
     let dir = log.join("log");
     let options = rocksdb::Options::default();

@@ -1,6 +1,6 @@
-//! Loads whose every answer the oracle can work out: market buys of accounts with ample cash, one
-//! price per symbol, and what real clients do besides: orders sent twice, ids used again for
-//! something else, symbols that do not exist.
+//! Loads with answers that the oracle can compute: market buys of accounts with ample cash, one
+//! price per symbol. The load also repeats orders, reuses ids for other commands and names unknown
+//! symbols, as real clients do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use wire::topics as t;
 pub struct Sender {
     appender: Box<dyn Appender>,
     topics: TopicTable,
-    /// Of the topics that have many.
+    /// Partition count of the topics with many partitions.
     partitions: u32,
 }
 
@@ -87,7 +87,7 @@ pub fn reference(sender: &mut Sender, symbols: u64) {
     sender.flush();
 }
 
-/// A tick at the one price that a symbol has.
+/// Sends a tick at the fixed price of a symbol.
 pub fn tick(sender: &mut Sender, i: u64, timestamp: u64) {
     let symbol = format!("S{i}");
     let price = 10 + i % 90;
@@ -98,7 +98,6 @@ pub fn tick(sender: &mut Sender, i: u64, timestamp: u64) {
     );
 }
 
-/// A stream of commands.
 pub struct Orders {
     rng: Rng,
     users: u64,
@@ -158,7 +157,7 @@ impl Orders {
     }
 }
 
-/// A load in a thread of its own, in bursts, until it is told to stop.
+/// A load in a separate thread, in bursts, until stopped.
 pub struct Stream {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
@@ -166,7 +165,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// About `rate` commands a second, and now and then a tick that repeats its symbol's price.
+    /// Sends about `rate` commands a second, and sometimes a tick that repeats the price of its
+    /// symbol.
     pub fn start(log: Arc<dyn Log>, mut orders: Orders, rate: u64) -> Stream {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
@@ -195,12 +195,12 @@ impl Stream {
         Stream { stop, sent, thread }
     }
 
-    /// Commands handed over so far.
+    /// Number of commands handed over to the log client.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Stops it when all it has sent is in the log; answers how many commands that were.
+    /// Stops the load after all commands are in the log; returns their number.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the load was sent");
@@ -208,7 +208,7 @@ impl Stream {
     }
 }
 
-/// Waits until a condition holds, asking every 20 ms; fails the test when it takes too long.
+/// Waits until `done` holds, with a check every 20 ms. Panics after `within`.
 pub fn wait_for(what: &str, within: Duration, mut done: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !done() {

@@ -1,4 +1,4 @@
-//! What several test binaries share. Each uses a part of it.
+//! Code shared by several test binaries. Each binary uses a part.
 #![allow(dead_code, reason = "every test binary uses another part")]
 
 pub mod bad_rows;

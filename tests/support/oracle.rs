@@ -1,6 +1,7 @@
-//! What must be true of a system at rest, worked out from its inputs alone: a plain, slow reading
-//! of the contract that shares no code with the roles. It knows the loads of `load.rs` (market
-//! orders of accounts with ample cash, one price per symbol), for which every answer is determined.
+//! Computes the right state of a system at rest from the inputs alone: a plain, slow implementation
+//! of the contract without any code of the roles. The oracle knows the loads of `load.rs` (market
+//! orders of accounts with ample cash, one price per symbol). Every answer to these loads is
+//! determined.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,20 +13,20 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use wire::topics as t;
 
-/// One record, decoded as far as it can be.
+/// One record, decoded as far as possible.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub partition: u32,
     pub offset: u64,
     pub time_ms: i64,
     pub key: Vec<u8>,
-    /// No key, or no value: not the same as empty ones.
+    /// The key, or the value, is absent. Absent is not the same as empty.
     pub keyless: bool,
     pub tombstone: bool,
     pub raw: Vec<u8>,
     pub value: Value,
     pub headers: BTreeMap<String, String>,
-    /// The headers as an audit link binds them: each name and value with its length before it.
+    /// The headers in the form that the audit chain hashes: each name and value after its length.
     pub bound: Vec<u8>,
 }
 
@@ -46,7 +47,7 @@ impl Seen {
     }
 }
 
-/// MessagePack or JSON to a JSON value; binary becomes hexadecimal text.
+/// Decodes MessagePack or JSON to a JSON value; binary becomes hexadecimal text.
 pub fn decode(bytes: &[u8]) -> Value {
     if bytes.first() == Some(&b'{') {
         return serde_json::from_slice(bytes).unwrap_or(Value::Null);
@@ -111,7 +112,7 @@ pub fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
-/// Everything committed in a topic, partition by partition.
+/// All committed records of a topic, partition by partition.
 pub fn read_all(log: &dyn Log, topic: TopicId) -> Vec<Seen> {
     let count = log
         .partitions(topic)
@@ -130,7 +131,7 @@ pub fn read_all(log: &dyn Log, topic: TopicId) -> Vec<Seen> {
     loop {
         chunk.clear();
 
-        // Looked at first: what came after that is in the chunk.
+        // This check comes before the poll: the poll then returns all records up to that moment.
         let last = reader.caught_up();
         let wait = if last {
             Duration::ZERO
@@ -170,7 +171,7 @@ pub fn read_all(log: &dyn Log, topic: TopicId) -> Vec<Seen> {
     }
 }
 
-/// What was found, for the printed summary.
+/// Counts and findings, for the printed summary.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub commands: usize,
@@ -182,7 +183,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Fails the test if anything is wrong, with the first findings.
+    /// Fails the test if any check failed; prints the first findings.
     pub fn assert_clean(&self) {
         assert!(
             self.wrong.is_empty(),
@@ -193,7 +194,7 @@ impl Verdict {
     }
 }
 
-/// Price of each symbol of the load, in 10^-4 units: its last tick.
+/// Price of each symbol of the load, in 10^-4 units: the last tick.
 fn prices(log: &dyn Log) -> BTreeMap<String, i64> {
     let mut prices = BTreeMap::new();
     for tick in read_all(log, t::MARKET_DATA) {
@@ -222,13 +223,13 @@ struct User {
     expected: Vec<(String, String)>,
 }
 
-/// Checks every public topic against the inputs. Call it at rest.
+/// Checks every public topic against the inputs. Call only at rest.
 pub fn check(log: &dyn Log, topics: &TopicTable, opening_cash_e4: i64) -> Verdict {
     check_of(log, topics, opening_cash_e4, &|_| true)
 }
 
-/// The same where some users send what this oracle does not know: their orders and money are for
-/// somebody else to judge.
+/// As [`check`], for loads with users whose commands this oracle does not know. Other checks must
+/// judge the orders and money of these users.
 pub fn check_of(
     log: &dyn Log,
     topics: &TopicTable,
@@ -253,12 +254,12 @@ pub fn check_of(
     v
 }
 
-/// What a reader says of the time of a record that its client stamped, in a topic that the broker
-/// should stamp.
+/// Time that a reader reports for a record with the client's timestamp in a topic with broker
+/// timestamps.
 pub const UNSTAMPED: i64 = -1;
 
-/// What came while the topic took its clients' time is nobody's order: one dead letter each, and no
-/// other.
+/// Commands that arrived while the topic kept the clients' timestamps are never executed. Each such
+/// command gets exactly one dead letter, and all other commands get none.
 fn check_unstamped(v: &mut Verdict, log: &dyn Log, topics: &TopicTable, commands: &[Seen]) {
     let due: BTreeSet<String> = commands
         .iter()
@@ -280,8 +281,8 @@ fn check_unstamped(v: &mut Verdict, log: &dyn Log, topics: &TopicTable, commands
     }
 }
 
-/// For each user the answers to its commands, in order: `(order id, first answer)`; and where it
-/// must end.
+/// For each user: the answers to its commands in order, `(order id, first answer)`, and the final
+/// account.
 fn expect(
     commands: &[Seen],
     prices: &BTreeMap<String, i64>,
@@ -418,8 +419,7 @@ fn check_trades(
 ) {
     let mut trades = read_all(log, t::TRADES);
 
-    // Users whose orders are worked out here only buy; where the house buys, somebody else's order
-    // met it.
+    // The users of this oracle only buy. If the house is the buyer, the seller is another user.
     trades.retain(|trade| known(trade.text("buyer")) && !trade.text("buyer").starts_with("house:"));
     v.trades = trades.len();
     let filled: usize = users
@@ -448,7 +448,7 @@ fn check_trades(
     }
 }
 
-/// Every event has told its notification, in the same order.
+/// Every event has one notification, in the same order.
 pub fn check_notifications(v: &mut Verdict, log: &dyn Log, events: &[Seen]) {
     let notifications = read_all(log, t::NOTIFICATIONS);
     v.notifications = notifications.len();
@@ -528,8 +528,8 @@ fn check_portfolios(
     }
 }
 
-/// Every record of the public topics has one entry, in order, and the chains are right to the last
-/// byte.
+/// Every record of the public topics has one audit entry, in order, and every byte of the chains is
+/// right.
 pub fn check_audit(v: &mut Verdict, log: &dyn Log, topics: &TopicTable) {
     let mut chains = BTreeMap::<(String, i64), Vec<Seen>>::new();
     for e in read_all(log, t::AUDIT_LOG) {

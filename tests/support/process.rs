@@ -1,5 +1,5 @@
-//! The real binary in a process of its own: started, killed, frozen, thawed; always ended with the
-//! test.
+//! The real binary in a separate process: started, killed, frozen, thawed. The process always ends
+//! with the test.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -23,13 +23,13 @@ pub struct Installation {
     pub prefix: String,
     pub state: PathBuf,
     pub logs: PathBuf,
-    /// More flags for every command.
+    /// Further flags for every command.
     pub flags: Vec<String>,
 }
 
 impl Installation {
-    /// One that keeps all in `dir`: ample accounts, no rate limit, prices that do not age, and a
-    /// short session.
+    /// An installation with all files in `dir`: ample accounts, no rate limit, prices that never
+    /// become stale, and a short session.
     pub fn ample(brokers: &str, prefix: &str, dir: &Path, cash: i64) -> Installation {
         let cash = cash.to_string();
         let flags = [
@@ -55,7 +55,7 @@ impl Installation {
         }
     }
 
-    /// Its log, as any client sees it.
+    /// The log of the installation, as a client sees it.
     #[cfg(feature = "kafka")]
     pub fn log(&self) -> Arc<dyn Log> {
         Arc::new(KafkaLog::new(
@@ -65,7 +65,8 @@ impl Installation {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        // A long run names a copy, which a build beside it does not replace.
+        // A long run names a copy of the binary, because a build at the same time replaces the
+        // original.
         let binary = std::env::var_os("PROCESSOR_UNDER_TEST")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_processor").into());
         let mut c = Command::new(binary);
@@ -78,7 +79,7 @@ impl Installation {
         c
     }
 
-    /// Runs a command to its end; answers stdout. Fails the test on another exit code than 0.
+    /// Runs a command to its end; returns stdout. Any exit code other than 0 fails the test.
     pub fn run(&self, args: &[&str]) -> String {
         let out = self.command(args).output().expect("the binary starts");
         let stdout = String::from_utf8_lossy(&out.stdout);
@@ -91,23 +92,23 @@ impl Installation {
         stdout.into_owned()
     }
 
-    /// Where the output of an instance goes, of all its processes one after the other.
+    /// Log file of an instance, for all its processes one after the other.
     pub fn log_of(&self, role: &str, instance: u32) -> PathBuf {
         self.logs.join(format!("{role}-{instance}.log"))
     }
 
-    /// Starts an instance of a role in the background; its output goes to a log file. It ends with
-    /// the thread that called this.
+    /// Starts an instance of a role in the background, with its output in a log file. The instance
+    /// ends with the calling thread.
     pub fn start(&self, role: &str, instance: u32) -> Process {
         self.start_with(role, instance, &[])
     }
 
-    /// The same with variables in its environment.
+    /// As [`Installation::start`], with further environment variables.
     pub fn start_with(&self, role: &str, instance: u32, variables: &[(&str, &str)]) -> Process {
         self.spawn(role, instance, &["--role", role], variables)
     }
 
-    /// The same with another place for what it says.
+    /// As [`Installation::start_with`], with another target for stderr.
     pub fn start_into(
         &self,
         role: &str,
@@ -118,7 +119,7 @@ impl Installation {
         self.spawn_into(role, instance, &["--role", role], variables, Some(err))
     }
 
-    /// The same of what is typed differently: the gateway.
+    /// Starts a process with another command line: the gateway.
     pub fn spawn(
         &self,
         role: &str,
@@ -152,8 +153,8 @@ impl Installation {
             .stderr(err)
             .envs(variables.iter().copied());
 
-        // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end
-        // when the test does, even by kill -9.
+        // SAFETY: prctl is async-signal-safe and touches no memory of ours. The child then ends
+        // with the test, even by kill -9.
         unsafe {
             command.pre_exec(|| {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -199,7 +200,7 @@ impl Process {
         self.child.try_wait().expect("a status").is_none()
     }
 
-    /// The exit code, once it has ended by itself.
+    /// Exit code of a process that ends by itself within `within`.
     pub fn exit_code(&mut self, within: Duration) -> Option<i32> {
         let began = Instant::now();
         while began.elapsed() < within {
@@ -213,7 +214,7 @@ impl Process {
         None
     }
 
-    /// How it ended, if it did.
+    /// Exit status, if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a status")
     }
@@ -241,15 +242,15 @@ impl Drop for Process {
     }
 }
 
-/// The end of a log file, for messages.
+/// The last lines of a log file, for messages.
 pub fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(25)..].join("\n")
 }
 
-/// The rows of a `replay` that two runs must agree in: all but the number of transactions, which
-/// without a journal depends on how records came.
+/// The rows of a `replay`, without the number of transactions. Two runs must agree in these rows.
+/// Without a journal the number of transactions depends on the arrival of the records.
 pub fn replayed(table: &str) -> Vec<String> {
     let columns = |line: &str| {
         line.split_whitespace()

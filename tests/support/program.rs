@@ -1,5 +1,5 @@
-//! The program as a person runs it: typed commands with what they answered, and roles in the
-//! background with what they logged.
+//! The program as a person runs it: typed commands with their answers, and roles in the background
+//! with their logs.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -9,15 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::load::wait_for;
 
-/// A directory to work in and the log to work on.
+/// A working directory and a log.
 #[derive(Clone)]
 pub struct Program {
     pub dir: PathBuf,
-    /// `--embedded DIR` or `--brokers ...`, and what else goes with every command.
+    /// `--embedded DIR` or `--brokers ...`, and the other flags of every command.
     pub flags: Vec<String>,
 }
 
-/// How a command ended.
 #[derive(Debug)]
 pub struct Answer {
     pub code: Option<i32>,
@@ -26,7 +25,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// It must have failed with this code, and said each of these things.
+    /// The command must have failed with this code, and stderr must contain each part.
     pub fn fails(&self, code: i32, parts: &[&str]) {
         let said = self.err.replace("\u{1b}", "");
         assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
@@ -49,7 +48,7 @@ impl Answer {
         );
     }
 
-    /// The code and the last lines of both outputs, for the report of a test that failed.
+    /// Exit code and last lines of stdout and stderr, for the report of a failed test.
     fn last_lines(&self, count: usize) -> String {
         let last = |text: &str| {
             text.lines()
@@ -83,7 +82,7 @@ impl Program {
         }
     }
 
-    /// With more flags.
+    /// A copy with further flags.
     pub fn with(&self, more: &[&str]) -> Program {
         let flags = self
             .flags
@@ -97,7 +96,7 @@ impl Program {
         }
     }
 
-    /// The command, to be started in another way than usual.
+    /// The command, for a caller that starts it in another way.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(env!("CARGO_BIN_EXE_processor"));
         c.args(args)
@@ -112,12 +111,11 @@ impl Program {
             c.env_remove(name);
         }
 
-        // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end
-        // when the test does, even by kill -9.
+        // SAFETY: prctl is async-signal-safe and touches no memory of ours. The child then ends
+        // with the test, even by kill -9.
         unsafe {
             c.pre_exec(|| {
-                // Whoever runs the tests under nohup has set this one aside, and children inherit
-                // that.
+                // A test run under nohup ignores SIGHUP, and children inherit the setting.
                 libc::signal(libc::SIGHUP, libc::SIG_DFL);
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 Ok(())
@@ -145,7 +143,7 @@ impl Program {
         answer.out
     }
 
-    /// Starts a command and collects what it says.
+    /// Starts a command and collects its output.
     pub fn start(&self, args: &[&str]) -> Background {
         Program::collect(self.command(args))
     }
@@ -171,7 +169,7 @@ impl Program {
             std::thread::spawn(move || {
                 let mut all = Vec::new();
 
-                // What was read before an error is what there is.
+                // Output that was read before an error is still used.
                 from.read_to_end(&mut all).unwrap_or_default();
                 String::from_utf8_lossy(&all).into_owned()
             })
@@ -210,7 +208,7 @@ impl Program {
         running
     }
 
-    /// How many status files this process has written.
+    /// Number of status files written by this process.
     fn statuses(&self, pid: u32) -> usize {
         let mut found = 0;
         let state = self
@@ -271,7 +269,7 @@ impl Background {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the command.
     pub fn ends(mut self, within: Duration) -> Answer {
         let began = Instant::now();
         while self.is_running() {
@@ -302,7 +300,7 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         if self.said.is_some() {
-            // It may have ended by itself.
+            // The process may already have ended by itself.
             self.child.kill().unwrap_or_default();
             let end = self.take_end();
             if std::thread::panicking() {
@@ -315,7 +313,7 @@ impl Drop for Background {
     }
 }
 
-/// A small disk of its own; none if we may not mount one.
+/// A small separate disk; none without the right to mount.
 pub struct SmallDisk {
     pub path: PathBuf,
     _dir: tempfile::TempDir,
@@ -347,14 +345,14 @@ impl SmallDisk {
         }
     }
 
-    /// Takes all room that is left.
+    /// Fills all free space.
     pub fn fill(&self) {
         let mut file = std::fs::File::create(self.path.join("filler")).expect("a file");
         let block = [7_u8; 4096];
         while std::io::Write::write_all(&mut file, &block).is_ok() {}
     }
 
-    /// Gives it back, unless somebody has deleted everything meanwhile.
+    /// Frees the space, unless all files were deleted in the meantime.
     pub fn free(&self) {
         match std::fs::remove_file(self.path.join("filler")) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -364,7 +362,7 @@ impl SmallDisk {
         }
     }
 
-    /// Mounts it anew, read-only (`ro`) or writable (`rw`).
+    /// Remounts the disk read-only (`ro`) or writable (`rw`).
     pub fn remount(&self, how: &str) {
         let done = Command::new("mount")
             .args(["-o", &format!("remount,{how}")])
@@ -381,7 +379,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // A lazy unmount: files may still be open in a process that is being killed.
+        // A lazy unmount: a dying process may still have open files.
         let done = Command::new("umount").arg("-l").arg(&self.path).status();
         if !done.is_ok_and(|s| s.success()) {
             eprintln!("{} is still mounted", self.path.display());

@@ -1,12 +1,12 @@
-//! A proxy between Kafka clients and brokers that understands frames: it can hold one request and
-//! deliver it later, also when the client that sent it has long given up and gone; drop an answer;
-//! delay requests; cut one direction; lose connections.
+//! A proxy between Kafka clients and brokers that understands frames. The proxy can hold a request
+//! and deliver it later, even after its client has given up and gone. The proxy can also drop an
+//! answer, delay requests, cut one direction and lose connections.
 //!
-//! Brokers advertise the proxy's ports, so every client goes through it. A frame is four bytes of
-//! length, then api, version, correlation id and the client's name; nothing more is understood but
-//! the transactional id in front of an EndTxn and its relatives. A held frame holds up what comes
-//! after it on the same connection, as a network would. Two threads carry each connection, one for
-//! each direction.
+//! Brokers advertise the ports of the proxy, so every client goes through the proxy. A frame is
+//! four bytes of length, then api, version, correlation id and client name. Of the body the proxy
+//! reads only the transactional id in front of an EndTxn and its relatives. A held frame holds up
+//! later frames on the same connection, as a network would. Two threads carry each connection, one
+//! for each direction.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -23,7 +23,8 @@ pub const ADD_OFFSETS_TO_TXN: i16 = 25;
 pub const END_TXN: i16 = 26;
 pub const TXN_OFFSET_COMMIT: i16 = 28;
 
-/// How long a connection whose client has gone waits for the answer to a frame that was held.
+/// Time for the answer to a held frame after the client has gone. The connection to the broker
+/// stays open until then.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 const STACK: usize = 128 << 10;
 
@@ -31,29 +32,29 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is done to a request.
+/// Action on a request.
 #[derive(Clone)]
 pub enum Act {
-    /// It stays in the proxy until the ticket is released, or for this long.
+    /// The request stays in the proxy until the ticket is released, or for this time.
     Hold(Arc<Ticket>, Duration),
-    /// It is passed on this much later.
+    /// The request is forwarded after this delay.
     Delay(Duration),
-    /// It is passed on, its answer is not.
+    /// The request is forwarded; the answer is dropped.
     DropAnswer,
 }
 
-/// What to do with which requests.
+/// An action and the requests that it applies to.
 #[derive(Clone)]
 pub struct Rule {
     pub api: i16,
-    /// Only those whose first text (for EndTxn: the transactional id) contains this.
+    /// Selects requests whose first text (for EndTxn: the transactional id) contains this.
     pub of: String,
     pub act: Act,
-    /// For so many requests, then the rule is gone.
+    /// Number of requests; afterwards the rule is removed.
     pub times: u32,
 }
 
-/// One held request, seen from the test.
+/// One held request, for use by the test.
 #[derive(Default)]
 pub struct Ticket {
     state: Mutex<Held>,
@@ -86,7 +87,7 @@ impl Ticket {
         self.changed.notify_all();
     }
 
-    /// Waits until a request is being held.
+    /// Waits until the proxy holds a request.
     pub fn wait_held(&self, within: Duration) {
         assert!(
             self.wait(within, |s| s.held),
@@ -94,12 +95,12 @@ impl Ticket {
         );
     }
 
-    /// Lets it go.
+    /// Releases the request.
     pub fn release(&self) {
         self.set(|s| s.released = true);
     }
 
-    /// The error code that the broker answered the request with, once it was let go.
+    /// Error code in the broker's answer to the released request.
     pub fn answer(&self, within: Duration) -> i16 {
         assert!(
             self.wait(within, |s| s.answer.is_some()),
@@ -109,33 +110,33 @@ impl Ticket {
     }
 }
 
-/// What was done so far.
+/// Counters of all actions.
 #[derive(Default)]
 pub struct Counts {
     pub connections: AtomicU64,
     pub connections_dropped: AtomicU64,
     pub end_txn: AtomicU64,
     pub held: AtomicU64,
-    /// Of the held, those that were delivered after their client had gone.
+    /// Held requests that were delivered after their client had gone.
     pub orphans_delivered: AtomicU64,
-    /// Of the held, those that the broker refused when they came at last.
+    /// Held requests that the broker refused on late delivery.
     pub stale_refused: AtomicU64,
     pub answers_dropped: AtomicU64,
     pub delayed: AtomicU64,
     pub cuts: AtomicU64,
 }
 
-/// The state of the line to one broker.
+/// State of the connection path to one broker.
 #[derive(Default)]
 struct Link {
-    /// Nothing passes in this direction: to the broker, to the client.
+    /// No frame passes in this direction (to the broker, to the client) until this time.
     cut: [Option<Instant>; 2],
-    /// Added to every frame, both ways.
+    /// Delay of every frame in both directions.
     latency: Duration,
     open: BTreeMap<u64, Arc<Conn>>,
 }
 
-/// What goes wrong, for all brokers of a cluster; driven by the test.
+/// The faults of all brokers of a cluster; the test drives them.
 #[derive(Default)]
 pub struct Faults {
     rules: Mutex<Vec<Rule>>,
@@ -156,8 +157,8 @@ impl Faults {
         lock(&self.rules).push(rule);
     }
 
-    /// Holds the next EndTxn (or another request), or the next few, of a transactional id until the
-    /// ticket is released.
+    /// Holds the next `times` requests of kind `api` (EndTxn or another) of a transactional id
+    /// until the ticket is released.
     pub fn hold(&self, api: i16, of: &str, times: u32) -> Arc<Ticket> {
         let ticket = Ticket::new();
         self.add(Rule {
@@ -170,13 +171,13 @@ impl Faults {
         ticket
     }
 
-    /// Holds no more for this ticket; what it holds is let go.
+    /// Stops holding for this ticket and releases its held requests.
     pub fn forget(&self, ticket: &Arc<Ticket>) {
         lock(&self.rules).retain(|r| !matches!(&r.act, Act::Hold(t, _) if Arc::ptr_eq(t, ticket)));
         ticket.release();
     }
 
-    /// Nothing passes to or from a broker for a while.
+    /// Cuts one direction of a broker for a while.
     pub fn cut(&self, broker: u32, way: Way, time: Duration) {
         lock(&self.links).entry(broker).or_default().cut[way as usize] =
             Some(Instant::now() + time);
@@ -184,12 +185,12 @@ impl Faults {
         self.changed.notify_all();
     }
 
-    /// Every frame to and from a broker takes so much longer.
+    /// Delays every frame to and from a broker.
     pub fn set_latency(&self, broker: u32, latency: Duration) {
         lock(&self.links).entry(broker).or_default().latency = latency;
     }
 
-    /// Ends each `nth` connection to a broker.
+    /// Closes each `nth` connection to a broker.
     pub fn drop_connections(&self, broker: u32, nth: usize) {
         let links = lock(&self.links);
         let Some(link) = links.get(&broker) else {
@@ -204,7 +205,7 @@ impl Faults {
         }
     }
 
-    /// No more faults: what is held is let go, what is cut is joined.
+    /// Ends all faults: releases held requests and restores cut directions.
     pub fn heal(&self) {
         for rule in lock(&self.rules).drain(..) {
             if let Act::Hold(ticket, _) = rule.act {
@@ -241,7 +242,7 @@ impl Faults {
         Some(act)
     }
 
-    /// Waits while the way is cut, then for its latency.
+    /// Waits while the direction is cut, then for its latency.
     fn pass(&self, broker: u32, way: Way) {
         let mut links = lock(&self.links);
         loop {
@@ -264,11 +265,11 @@ impl Faults {
     }
 }
 
-/// What is understood of a request.
+/// The fields that the proxy reads from a request.
 struct Frame<'a> {
     api: i16,
     correlation: i32,
-    /// The first text of the body, where the api has one in front: the transactional id.
+    /// First text of the body, for an api with the transactional id in front.
     text: &'a str,
 }
 
@@ -299,27 +300,27 @@ struct Conn {
     broker: TcpStream,
     client_gone: AtomicBool,
     no_answer: Mutex<BTreeSet<i32>>,
-    /// Held requests that the broker has not answered yet.
+    /// Held requests without an answer from the broker so far.
     tickets: Mutex<BTreeMap<i32, Arc<Ticket>>>,
 }
 
 impl Conn {
     fn close_client(&self) {
-        // Already closed is as good.
+        // An already closed connection is fine.
         drop(self.client.shutdown(Shutdown::Both));
     }
 }
 
 /// The proxy of one broker.
 pub struct Proxy {
-    /// `127.0.0.1:port`, what clients connect to.
+    /// `127.0.0.1:port`, the address for clients.
     pub address: String,
     target: Arc<Mutex<Option<SocketAddr>>>,
 }
 
 impl Proxy {
-    /// Listens at once; connections are refused until there is a target. Its threads live as long
-    /// as the process.
+    /// Listens at once, and refuses connections until a target is set. Its threads live as long as
+    /// the process.
     pub fn start(broker: u32, faults: Arc<Faults>) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the proxy");
         let address = listener.local_addr().expect("its address").to_string();
@@ -330,7 +331,8 @@ impl Proxy {
                 let Some(address) = *lock(&to) else { continue };
                 let faults = faults.clone();
 
-                // Connecting may take long when the broker is frozen; others must not wait for it.
+                // A connect to a frozen broker may take long, and other clients must not wait for
+                // it.
                 thread("proxy-connect", move || {
                     carry(client, address, broker, faults)
                 });
@@ -395,8 +397,8 @@ fn carry(client: TcpStream, address: SocketAddr, broker: u32, faults: Arc<Faults
     requests(&conn, client_in, broker, &faults);
     conn.client_gone.store(true, Ordering::Relaxed);
 
-    // What was held must be answered before the line to the broker is closed, or the broker might
-    // never look at it.
+    // The broker must answer the held request before its connection closes. Otherwise the broker
+    // might never read the request.
     let since = Instant::now();
     while !lock(&conn.tickets).is_empty() && since.elapsed() < LAST_ANSWER {
         std::thread::sleep(Duration::from_millis(5));
@@ -450,7 +452,7 @@ fn requests(conn: &Conn, mut from: TcpStream, broker: u32, faults: &Faults) {
     }
 }
 
-/// Whether the client has closed, also when not all that it sent before was read yet.
+/// True if the client has closed, even with unread data.
 fn gone(client: &TcpStream) -> bool {
     let mut ask = libc::pollfd {
         fd: client.as_raw_fd(),
@@ -458,7 +460,7 @@ fn gone(client: &TcpStream) -> bool {
         revents: 0,
     };
 
-    // SAFETY: asks about one descriptor that the reference keeps open, without waiting.
+    // SAFETY: polls one descriptor, without waiting. The reference keeps the descriptor open.
     unsafe { libc::poll(&mut ask, 1, 0) > 0 }
 }
 
@@ -475,7 +477,7 @@ fn answers(conn: &Conn, mut from: TcpStream, broker: u32, faults: &Faults) {
         };
 
         if let Some(ticket) = lock(&conn.tickets).remove(&correlation) {
-            // After the correlation id: how long to hold back, then the error.
+            // After the correlation id: throttle time, then the error code.
             let code = bytes
                 .get(12..14)
                 .and_then(|b| b.try_into().ok())
@@ -497,12 +499,12 @@ fn answers(conn: &Conn, mut from: TcpStream, broker: u32, faults: &Faults) {
         }
     }
 
-    // A connection that the broker has closed answers nothing any more.
+    // A connection closed by the broker gives no more answers.
     lock(&conn.tickets).clear();
     conn.close_client();
 }
 
-/// Reads a whole frame, with its length; false at the end of the stream.
+/// Reads a whole frame with its length; false at the end of the stream.
 fn read_frame(from: &mut TcpStream, into: &mut Vec<u8>) -> bool {
     into.resize(4, 0);
     if from.read_exact(into).is_err() {

@@ -1,5 +1,5 @@
-//! When a system is at rest: every role has read all of its inputs and nothing was written while we
-//! looked.
+//! A system is at rest if every role has read all inputs and no record was written during the
+//! check.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use ports::topics::TopicPartition;
 use ports::{From, Limits, Log, LogError};
 use roles::Role;
 
-/// Waits until it is so. The committed offset of a partition may stay below its end by transaction
-/// markers, so what lies between is read.
+/// Waits until the system is at rest. Transaction markers may keep a committed offset below the end
+/// of a partition, so the check reads the records in between.
 pub fn wait_at_rest(log: &dyn Log, prefix: &str, within: Duration, mut meanwhile: impl FnMut()) {
     let began = Instant::now();
     loop {
         meanwhile();
 
-        // A broker that has come back a moment ago does not know its own end yet: asked again.
+        // A restarted broker may not know its end offsets yet, so ask again.
         let why = match unrest(log, prefix) {
             Ok(None) => return,
             Ok(Some(why)) => why,
@@ -36,7 +36,7 @@ fn unrest(log: &dyn Log, prefix: &str) -> Result<Option<String>, LogError> {
         return Ok(Some(why));
     }
 
-    // Whoever wrote since then has given somebody something to read.
+    // A record written since then is unread input of some role.
     Ok((ends(log)? != before).then(|| "records are still being written".into()))
 }
 
@@ -57,7 +57,7 @@ fn ends(log: &dyn Log) -> Result<Vec<(TopicPartition, u64)>, LogError> {
         .collect()
 }
 
-/// The first input found that a role has not read to its end.
+/// Returns the first input that a role has not read to its end.
 pub fn unread(log: &dyn Log, prefix: &str) -> Result<Option<String>, LogError> {
     for role in Role::all() {
         let group = format!("{prefix}processor-{role}");

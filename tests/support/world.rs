@@ -1,5 +1,5 @@
-//! A whole system in this process, on a real broker or on the embedded log: topics made, all roles
-//! running, and readings of what came out.
+//! A whole system in this process, on a real broker or on the embedded log: topics, all roles
+//! running, and readers of the outputs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use super::load::{Sender, wait_for};
 use super::oracle::{self, Seen, read_all};
 use super::rest::wait_at_rest;
 
-/// Partitions of the topics that may have many.
+/// Partition count of the topics that may have many partitions.
 pub const PARTITIONS: u32 = 3;
-/// How long anything may take.
+/// Deadline of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running system.
@@ -34,7 +34,7 @@ pub struct World {
     pub topics: Arc<TopicTable>,
     pub settings: RoleSettings,
     pub sender: Sender,
-    /// What the roles run on.
+    /// The installation of the roles.
     pub system: Installation,
     running: Option<Running>,
     dir: tempfile::TempDir,
@@ -45,7 +45,7 @@ struct Running {
     thread: std::thread::JoinHandle<Result<(), FatalError>>,
 }
 
-/// Runs a test on the embedded log and, if this build has it, on a real broker.
+/// Runs a test on the embedded log and, if this build has Kafka, on a real broker.
 pub fn on_both(test: &str, settings: RoleSettings, body: fn(&mut World)) {
     let run = |mut world: World| {
         println!("{test} on {}", world.name);
@@ -124,7 +124,7 @@ impl World {
                     Ends::Together,
                 );
 
-                // A sender that went away (a test that failed) is a stop too.
+                // A dropped sender (of a failed test) is a stop too.
                 let until = async { stopped.await.unwrap_or_default() };
                 supervisor.run(until, Duration::from_secs(30)).await
             })
@@ -143,7 +143,7 @@ impl World {
         }
     }
 
-    /// Lists a symbol and gives it a price, and waits until orders can know both.
+    /// Lists a symbol, sets its price, and waits until the orders role can know both.
     pub fn list(&mut self, symbol: &str, price: &str) {
         self.sender.send(
             t::INSTRUMENTS,
@@ -152,7 +152,7 @@ impl World {
         );
         self.sender.flush();
 
-        // Listing and prices have no common clock: a price that came too early would be a dead
+        // Listings and prices have no common clock. A price before its listing would become a dead
         // letter.
         self.rest();
         let mut prices = MarketDataPublisher::new(self.log.clone()).expect("a publisher");
@@ -170,14 +170,14 @@ impl World {
         self.rest();
     }
 
-    /// Waits until every role has read all there is.
+    /// Waits until every role has read all its inputs.
     pub fn rest(&self) {
         if let Some(running) = &self.running {
             wait_at_rest(&*self.log, self.topics.prefix(), PATIENCE, || {
                 assert!(!running.thread.is_finished(), "the roles have stopped")
             });
 
-            // Broadcast rows are not committed anywhere; an idle instance has seen them after one
+            // No offset is committed for broadcast rows. An idle instance sees these rows after one
             // turn of its loop.
             std::thread::sleep(Duration::from_millis(300));
         }
@@ -200,13 +200,13 @@ impl World {
         record.src(&self.topics, topic)
     }
 
-    /// Ends the roles gracefully; they must not have stopped before.
+    /// Stops the roles gracefully. The roles must still run before the stop.
     pub fn stop(self) {
         drop(self.stop_and_keep());
     }
 
-    /// The same, with all files left for as long as the directory is held, and nobody working on
-    /// them.
+    /// As [`World::stop`]. All files stay as long as the returned directory is held, and no process
+    /// uses them.
     pub fn stop_and_keep(mut self) -> tempfile::TempDir {
         let running = self.running.take().expect("it was started");
         running.stop.send(()).expect("the roles still run");
@@ -218,8 +218,8 @@ impl World {
         self.dir
     }
 
-    /// What the contract says of every record that we write, whatever it is about: headers, their
-    /// values, keys, partitions, times, audit chains.
+    /// Checks the rules of the contract for every output record: headers and their values, keys,
+    /// partitions, times, audit chains.
     pub fn check_form(&self) {
         let mut named = BTreeMap::<(TopicId, String), Vec<u32>>::new();
         let mut inputs = BTreeMap::new();
@@ -298,8 +298,8 @@ impl World {
                 );
             }
 
-            // Several roles read one record; each counts its own output. Which role wrote follows
-            // from the topic, but for dead letters from their cause.
+            // Several roles read one record, and each counts its own outputs. The topic determines
+            // the writing role. For dead letters, the topic of the cause determines the role.
             let writer = match *topic {
                 t::DEAD_LETTERS if *cause_topic == t::INSTRUMENTS => t::AUDIT_LOG,
                 t::DEAD_LETTERS if *cause_topic == t::MARKET_DATA => t::TRADES,
@@ -336,7 +336,7 @@ fn name_of(src: &str) -> &str {
     src.rsplit_once('/').map_or(src, |(source, _)| source)
 }
 
-/// The fields of events that a test wants to compare.
+/// The `event` fields of events, for comparison.
 pub fn names(events: &[Seen]) -> Vec<&str> {
     events.iter().map(|e| e.text("event")).collect()
 }

@@ -1,5 +1,5 @@
-//! What a client does beside the thread that polls it: joining, heartbeats, rebalances, losing its
-//! session. It stands still with its process.
+//! Background work of a client, beside the thread that polls: joining, heartbeats, rebalances,
+//! session loss. A frozen process stops this work too.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,7 @@ use super::number;
 enum State {
     Joining,
     Member,
-    /// The application has to serve a revocation before it goes on.
+    /// The application must serve a revocation before the consumer continues.
     Revoking,
 }
 
@@ -28,20 +28,20 @@ pub struct Consumer {
     pub group: usize,
     pub instance: u32,
     pub alive: bool,
-    /// 0: none yet, or forgotten.
+    /// Member id; 0 if none yet, or forgotten.
     pub member: u64,
-    /// -1: not in the group.
+    /// Generation; -1 outside the group.
     pub generation: i64,
     state: State,
-    /// What the application has not been told of.
+    /// Events that the application has not polled yet.
     pub changes: VecDeque<Polled>,
-    /// Its place was taken.
+    /// Another member has taken this instance id.
     pub fenced: bool,
-    /// When the coordinator last answered well.
+    /// Time of the coordinator's last good answer.
     heard: u64,
-    /// The request that is under way.
+    /// Token of the request in flight.
     asked: Option<u64>,
-    /// What was heard while the process stood still.
+    /// Answers that arrived while the process was frozen.
     while_frozen: Vec<(u64, Result<Response, Cut>)>,
     timer: u64,
 }
@@ -57,7 +57,7 @@ impl Consumer {
 }
 
 impl World {
-    /// Starts a consumer; it joins at once.
+    /// Starts a consumer; the consumer joins at once.
     pub fn add_consumer(&mut self, process: usize, group: usize, instance: u32) -> usize {
         self.consumers.push(Consumer {
             process,
@@ -86,7 +86,7 @@ impl World {
         self.schedule(at, Event::Consumer(c));
     }
 
-    /// Time for the next request: join, or heartbeat.
+    /// The time for the next request (join or heartbeat) has come.
     pub fn consumer_timer(&mut self, c: usize) {
         let k = &self.consumers[c];
         if !k.alive || k.fenced || k.timer != self.now || self.processes[k.process].frozen {
@@ -94,14 +94,14 @@ impl World {
         }
 
         if k.asked.is_some() {
-            // No answer in time: a new connection, and again.
+            // No answer in time: reconnect and try again.
             self.consumers[c].asked = None;
             self.drop_connections(c);
         }
 
         let k = &self.consumers[c];
         if k.state == State::Member && self.now > k.heard + SESSION {
-            // Nobody has heard of us for so long that our partitions are somebody else's.
+            // The session has expired without an answer: another member now has our partitions.
             return self.lose(c, true);
         }
 
@@ -145,7 +145,7 @@ impl World {
             .for_each(|i| self.connections[i].open = false);
     }
 
-    /// An answer, or news that there will be none.
+    /// Handles an answer, or a cut connection without an answer.
     pub fn consumer_hears(&mut self, c: usize, token: u64, result: Result<Response, Cut>) {
         let k = &mut self.consumers[c];
         if !k.alive || k.asked != Some(token) {
@@ -203,12 +203,12 @@ impl World {
             (Code::UnknownMember | Code::IllegalGeneration, _) => {
                 self.lose(c, code == Code::UnknownMember)
             }
-            // A coordinator on the move.
+            // The coordinator moves at the moment.
             _ => self.consumer_in(c, 30 * MS),
         }
     }
 
-    /// The assignment is gone without our consent.
+    /// The consumer loses its assignment without a revocation.
     fn lose(&mut self, c: usize, forget_member: bool) {
         self.cover(Kind::Lost);
         let k = &mut self.consumers[c];
@@ -230,7 +230,7 @@ impl World {
         self.wake(process, 0);
     }
 
-    /// The application has let go of its partitions: join again.
+    /// The application has given up its partitions: join again.
     pub fn consumer_revoked(&mut self, c: usize) {
         let k = &mut self.consumers[c];
         k.state = State::Joining;
@@ -238,14 +238,14 @@ impl World {
         self.consumer_in(c, 0);
     }
 
-    /// A process goes on: its consumers see what time it is.
+    /// A process continues after a freeze; its consumers read the clock again.
     pub fn consumers_thaw(&mut self, process: usize) {
         for c in 0..self.consumers.len() {
             if self.consumers[c].process != process || !self.consumers[c].alive {
                 continue;
             }
 
-            // The application's thread may run first, or this one.
+            // Either thread may run first: the application, or the background thread.
             let delay = self.rng.skewed(10, 20 * MS);
             let heard = std::mem::take(&mut self.consumers[c].while_frozen);
             if self.consumers[c].asked.is_none() || heard.is_empty() {
@@ -258,17 +258,17 @@ impl World {
         }
     }
 
-    /// Something on a producer's connections may have left a request behind.
+    /// An event on a producer's connections may have left a request in flight.
     pub fn suspicion(&mut self, producer: usize) {
-        // Between transactions nothing of ours is on any wire: what was sent twice was noticed when
-        // it was.
+        // Between transactions no request of ours is in flight. A request that was sent twice was
+        // noticed at that time.
         if !mutants::on(Mutant::ProducerKept) && self.producers[producer].busy {
             self.producers[producer].suspect = true;
         }
     }
 
-    /// Somebody is given partitions: what an instance that is gone left open there is ended. Who
-    /// committed last stands beside the offsets.
+    /// An instance gets partitions. Open transactions of a dead former owner on these partitions
+    /// are then ended. The group stores the last committer's transactional id beside the offsets.
     pub fn look_after(&mut self, group: usize, own: usize, partitions: &[TopicPartition]) {
         let g = &self.cluster.groups[group];
         let mut owners: Vec<usize> = partitions
@@ -279,7 +279,7 @@ impl World {
         owners.sort_unstable();
         owners.dedup();
         for txn in owners {
-            // Mostly quick; sometimes so late that the other one is back.
+            // Mostly quick; sometimes so late that the former owner is back.
             let delay = if self.rng.permille(800) {
                 self.rng.between(MS, 20 * MS)
             } else {
@@ -295,15 +295,15 @@ impl World {
         }
     }
 
-    /// Whether the owner of a transactional id is in its group.
+    /// True if the owner of a transactional id is a member of its group.
     fn is_seated(&self, group: usize, txn: usize) -> bool {
         self.cluster.groups[group]
             .seats
             .contains_key(&number(self.cluster.txn_name(txn)))
     }
 
-    /// Initialises the id of one that is gone. `sure`: that was seen some time ago, and is not
-    /// looked at again.
+    /// Initialises the transactional id of a dead instance. `sure`: the caller saw its absence some
+    /// time ago, so the membership is not checked again.
     pub fn take_over(&mut self, group: usize, txn: usize, sure: bool) {
         if !sure && self.is_seated(group, txn) {
             return;
@@ -322,7 +322,7 @@ impl World {
         }
     }
 
-    /// All clients of a process are gone, with their connections; what they sent is not.
+    /// All clients of a process end with their connections. Requests that they sent stay in flight.
     pub fn process_ended(&mut self, process: usize) {
         for c in 0..self.consumers.len() {
             if self.consumers[c].process == process {

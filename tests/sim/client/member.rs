@@ -1,5 +1,5 @@
-//! A member of a group, as `log_kafka::member` is one: it delivers what it was told to resume,
-//! under a generation that it remembers.
+//! A group member, like `log_kafka::member`. The member delivers records of the resumed partitions
+//! only, and remembers its generation.
 
 use std::time::Duration;
 
@@ -26,18 +26,18 @@ pub struct SimMember {
     wants_headers: Vec<(ports::topics::TopicId, bool)>,
     sender: Sender,
     consumer: usize,
-    /// Sorted. `None` while paused.
+    /// Next offsets, sorted by partition. `None` while paused.
     positions: Vec<(TopicPartition, Option<u64>)>,
-    /// Taken from the queue, but too much for the poll that took it.
+    /// Records taken from the queue beyond the limit of that poll.
     held: Records,
-    /// Their records wait: the engine still has some of them.
+    /// Partitions whose records wait, because the engine still has earlier records of them.
     passed_over: Vec<TopicPartition>,
-    /// Who we were in the group when the partitions were given to us.
+    /// Our membership at the time of the assignment.
     claim: Option<Claim>,
     ended: Option<String>,
     first: usize,
-    /// What is delivered: how far it is committed, and how many transactions in a row have passed
-    /// it over.
+    /// For each delivered partition: the committed offset, and the number of consecutive
+    /// transactions that passed the partition over.
     lanes: Vec<Lane>,
 }
 
@@ -81,7 +81,7 @@ impl SimMember {
         ))
     }
 
-    /// Serves the consumer's own queue.
+    /// Serves the consumer's control queue.
     fn control(&mut self) -> Result<Option<Polled>, LogError> {
         let (fenced, change) = with(|w| {
             let c = &mut w.consumers[self.consumer];
@@ -125,8 +125,8 @@ impl SimMember {
         Ok(Some(change))
     }
 
-    /// Takes what can be read, fairly; false if there is nothing. Sometimes more than there is room
-    /// for.
+    /// Takes readable records fairly from all partitions. Sometimes takes more than the limits
+    /// allow; the extra records stay in `held`.
     fn take(&mut self, limits: Limits, into: &mut Records) -> Result<(), LogError> {
         let records = into.len() + limits.records;
         let bytes = into.size_bytes().saturating_add(limits.bytes);
@@ -159,9 +159,9 @@ impl SimMember {
 
             let now = w.now;
 
-            // The next poll begins behind the last partition that had its turn. Counting polls
-            // instead would give a partition no turn at all where a transaction takes as many polls
-            // as there are partitions.
+            // The next poll begins after the last partition that was served. A count of polls would
+            // starve partitions: one gets no turn if each transaction takes as many polls as there
+            // are partitions.
             let begin = *first;
             for i in (0..count).map(|i| (begin + i) % count) {
                 let (at, position) = &mut positions[i];
@@ -231,8 +231,8 @@ impl SimMember {
         })
     }
 
-    /// For a mistake: one queue for all partitions, first come, first served; while it is long,
-    /// nothing is fetched for anybody.
+    /// For a mutant: one queue for all partitions, first come, first served. While the queue is
+    /// long, the member fetches no partition.
     fn take_in_one_queue(
         &mut self,
         full: &dyn Fn(&Records) -> bool,
@@ -302,7 +302,8 @@ impl SimMember {
         });
     }
 
-    /// A partition that has something to read gets its turn, whatever waits in the others.
+    /// Every partition with readable records must get its turn, regardless of backlogs in other
+    /// partitions.
     fn look_who_waits(&mut self, tx: &Transaction<'_>) {
         let most = PASSED_OVER_MAX * self.lanes.len();
         for lane in &mut self.lanes {
@@ -337,7 +338,8 @@ impl SimMember {
         }
     }
 
-    /// Whether somebody has our place in the group, or the broker merely gave our transaction up.
+    /// Tells two causes apart: another member has our instance id, or the broker only timed out our
+    /// transaction.
     fn fenced_or_expired(&mut self, why: &str) -> TransactionOutcome {
         let until = with(|w| w.now) + FENCE_WAIT;
         loop {
@@ -349,7 +351,8 @@ impl SimMember {
                 return TransactionOutcome::Unknown(format!("{why}; no other instance has joined"));
             }
 
-            // Rebalances are served meanwhile; what they say is void with this incarnation.
+            // Serve rebalances in the meantime. Their events are void, because this incarnation
+            // ends.
             with(|w| {
                 let changes = std::mem::take(&mut w.consumers[self.consumer].changes);
                 if changes.iter().any(|c| matches!(c, Polled::Revoked { .. })) {
@@ -395,7 +398,7 @@ impl Member for SimMember {
             a_moment(20, 200);
         }
 
-        // Once more: records of an assignment that has just ended would be processed in vain.
+        // Check again: records of an assignment that has just ended would be processed in vain.
         if let Some(change) = self.control()? {
             into.clear();
             return Ok(change);

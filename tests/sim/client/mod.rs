@@ -1,5 +1,5 @@
-//! The model client: the third adapter of the log port. It takes the same steps and decisions as
-//! the one on librdkafka (`log_kafka`), on the model of the cluster.
+//! The model client, the third adapter of the log port. The model client takes the same steps and
+//! decisions as the adapter on librdkafka (`log_kafka`), on the model of the cluster.
 
 pub mod background;
 mod member;
@@ -23,14 +23,14 @@ use super::process;
 use super::timing::*;
 use super::world::{self, with};
 
-/// Waits until a time, or until something wakes the process.
+/// Waits until a time, or until the process is woken.
 pub fn wait_until(until: u64) {
     let me = process::current();
     with(|w| w.sleep_until(me, until));
     process::suspend();
 }
 
-/// Waits that long, whatever happens.
+/// Waits for the full time; an early wake-up does not end the wait.
 pub fn pause(us: u64) {
     let until = world::with(|w| w.now) + us;
     while with(|w| w.now) < until {
@@ -38,15 +38,14 @@ pub fn pause(us: u64) {
     }
 }
 
-/// A little time passes, as drawn.
+/// Waits for a short random time.
 pub fn a_moment(low: u64, high: u64) {
     pause(with(|w| w.rng.between(low, high)));
 }
 
-/// The cluster as a process sees it.
+/// The cluster from the view of a process.
 pub struct SimLog;
 
-/// The clock of a process.
 pub struct SimClock;
 
 impl Clock for SimClock {
@@ -59,7 +58,7 @@ impl Clock for SimClock {
     }
 }
 
-/// The number at the end of an instance's name.
+/// The number at the end of an instance name.
 fn number(instance: &str) -> u32 {
     instance
         .rsplit('-')
@@ -75,7 +74,7 @@ fn missing(topic: TopicId) -> LogError {
     ))
 }
 
-/// Waits until the leader of a partition is there.
+/// Waits for a leader of the partition.
 fn reach_leader(at: TopicPartition) -> Result<(), LogError> {
     a_moment(60, 500);
     let until = with(|w| w.now) + SECOND;
@@ -101,7 +100,7 @@ impl Log for SimLog {
         Ok(with(|w| w.cluster.made(topic).map(|(_, count)| count)))
     }
 
-    /// Fences first, subscribes then.
+    /// Fences first, then subscribes.
     fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
         if let Some(input) = spec
             .inputs
@@ -198,7 +197,7 @@ impl Log for SimLog {
         true
     }
 
-    /// Asked over the connections of the process's own consumer.
+    /// The question uses the connections of the process's own consumer.
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
         let me = process::current();
         let group = with(|w| w.cluster.group(group, &[]));
@@ -291,7 +290,7 @@ impl Log for SimLog {
     }
 }
 
-/// Appends as a client does.
+/// Appends like a client.
 struct SimAppender;
 
 impl Appender for SimAppender {
@@ -310,7 +309,7 @@ impl Appender for SimAppender {
     }
 }
 
-/// What a refusal is for a transaction, as `log_kafka::classify` has it.
+/// Meaning of a broker error for a transaction, as in `log_kafka::classify`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     Again,

@@ -1,5 +1,5 @@
-//! Reads one topic's committed records outside any group, as `log_kafka::reader` does: "caught up"
-//! goes by the stable ends of the moment in which the reader was made.
+//! Reads the committed records of one topic outside any group, like `log_kafka::reader`. The target
+//! of "caught up" is the stable ends at the creation of the reader.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub struct SimReader {
     topic: TopicId,
     headers: bool,
     goals: Vec<Goal>,
-    /// The last look found the end of what the leader shows.
+    /// The last poll reached the end of the leader's readable records.
     at_end: bool,
 }
 
@@ -124,7 +124,7 @@ impl Reader for SimReader {
     fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<(), LogError> {
         let before = into.len();
         if wait.is_zero() {
-            // Only looks at what was fetched in the background.
+            // Take only records that the background has fetched already.
             return self.take(limits, into);
         }
 

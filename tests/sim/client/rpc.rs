@@ -1,5 +1,5 @@
-//! Calls of a client: sent to the broker in charge, tried again on a new connection after a
-//! time-out or a lost one, as librdkafka does inside.
+//! Calls of a client to the responsible broker. After a timeout or a lost connection a call is sent
+//! again on a new connection, as librdkafka does internally.
 
 use super::super::cluster::net::{Cut, Owner, Target};
 use super::super::cluster::{Code, Request, Response};
@@ -8,15 +8,14 @@ use super::super::timing::*;
 use super::super::world::with;
 use super::{Verdict, classify, wait_until};
 
-/// Why a call has no good end.
+/// Reason of a failed call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failed {
     Refused(Code),
-    /// Nothing was heard before the deadline.
+    /// No answer came before the deadline.
     TimedOut,
 }
 
-/// A client's calls.
 pub struct Calls {
     process: usize,
     owner: Owner,
@@ -50,8 +49,8 @@ impl Calls {
             .expect("one call has one end")
     }
 
-    /// All at once; returns when each has its end. The first hard refusal ends what is not answered
-    /// yet.
+    /// Sends all requests at once; returns when each has ended. The first hard refusal ends all
+    /// calls without an answer.
     pub fn many(&mut self, requests: Vec<Request>, deadline: u64) -> Vec<Result<Response, Failed>> {
         debug_assert_eq!(process::current(), self.process);
         let fresh = |request| Call {
@@ -110,8 +109,8 @@ impl Calls {
                     if let Some((_, connection, at)) = call.sent
                         && w.now >= at + REQUEST_TIMEOUT
                     {
-                        // librdkafka closes the connection on which a request timed out, and tries
-                        // again on another.
+                        // librdkafka closes the connection of a timed-out request, and tries again
+                        // on another connection.
                         w.cut(connection);
                         call.sent = None;
                     }

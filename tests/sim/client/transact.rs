@@ -1,5 +1,5 @@
-//! The one transaction, step by step as `log_kafka::transact` does it: outputs, offsets last,
-//! commit; and what its end means.
+//! The transaction, in the same steps as `log_kafka::transact`: outputs, then offsets, then commit;
+//! and the meaning of each result.
 
 use std::rc::Rc;
 
@@ -16,17 +16,17 @@ use super::super::world::with;
 use super::rpc::{Calls, Failed};
 use super::{Verdict, a_moment, classify, pause};
 
-/// How a transaction ended that did not go well.
+/// The failure of a transaction.
 #[derive(Debug)]
 pub enum Stop {
     Not(String),
-    /// Out of time: so many of the records were taken.
+    /// The deadline has passed; `done` of the records were accepted.
     Late {
         why: String,
         done: usize,
         of: usize,
     },
-    /// A record is refused for what it is: the rule, and which record.
+    /// The broker refuses a record for its content: the rule, and the record.
     Rejected {
         reason: String,
         text: String,
@@ -36,16 +36,17 @@ pub enum Stop {
     InstanceFenced(String),
 }
 
-/// A producer: its epoch, and the sequence of its next batch for each partition.
+/// A producer: its epoch, and the next sequence number for each partition.
 pub struct Sender {
     txn: usize,
     pub producer: usize,
     pid: u64,
     epoch: u32,
     sequences: Vec<(TopicPartition, u32)>,
-    /// When the last commit returned.
+    /// Time at which the last commit returned.
     committed_at: Option<u64>,
-    /// Transactions begun, only to recognise stale requests in the coverage.
+    /// Number of transactions begun. Only the coverage uses the number, to recognise stale
+    /// requests.
     serial: u64,
 }
 
@@ -66,7 +67,7 @@ impl Sender {
         with(|w| w.producers[self.producer].suspect)
     }
 
-    /// For a mistake: a new epoch for the same producer.
+    /// For a mutant: a new epoch for the same producer.
     pub fn begin_again(&mut self) -> bool {
         let deadline = with(|w| w.now) + TXN_TIMEOUT * 3;
         let answer = Calls::of_producer(process::current(), self.producer)
@@ -81,7 +82,7 @@ impl Sender {
         true
     }
 
-    /// Runs the transaction. On success, the last offset written per partition.
+    /// Runs the transaction. Returns the last offset written in each partition.
     pub fn run(
         &mut self,
         tx: &Transaction<'_>,
@@ -93,7 +94,7 @@ impl Sender {
         with(|w| w.producers[producer].busy = true);
         let end = self.steps(tx, claim, group, consumer);
 
-        // After anything but a commit this producer is not used again.
+        // After any result other than a commit, this producer is not used again.
         with(|w| w.producers[producer].busy = end.is_err());
         end
     }
@@ -121,10 +122,11 @@ impl Sender {
             ));
         }
 
-        // Between the poll and this lies the work on the batch.
+        // Time for the work on the batch between poll and transaction.
         a_moment(20, 300);
 
-        // A commit returns before its markers are written; what comes in that moment is refused.
+        // A commit returns before its markers are written, and the broker refuses requests in the
+        // meantime.
         let rest = self
             .committed_at
             .map_or(0, |at| (at + GAP).saturating_sub(with(|w| w.now)));
@@ -142,8 +144,8 @@ impl Sender {
         let epoch = self.epoch;
         let serial = self.serial;
 
-        // The partitions become known one by one as records are queued: mostly they go in one
-        // request, sometimes the first alone.
+        // The producer learns the partitions one by one while records are queued. Mostly one
+        // AddPartitions request carries all of them; sometimes the first goes alone.
         let parts: Vec<TopicPartition> = by_partition.iter().map(|(at, _)| *at).collect();
         let first = if parts.len() > 1 && with(|w| w.rng.permille(250)) {
             1
@@ -266,7 +268,8 @@ impl Sender {
         }
     }
 
-    /// The same without a transaction: what the sequence guard is there for.
+    /// As [`Sender::run`], but without a transaction. The sequence guard must then drop the
+    /// repeats.
     pub fn run_untransacted(
         &mut self,
         tx: &Transaction<'_>,
@@ -338,7 +341,7 @@ impl Sender {
         }
     }
 
-    /// Before the commit was asked for, a failure is certain.
+    /// Until the commit request is sent, a failure certainly means no commit.
     fn step(&self, end: Result<Response, Failed>) -> Result<Response, Stop> {
         end.map_err(|failed| match failed {
             Failed::Refused(code) if classify(code) == Verdict::ProducerFenced => {
@@ -352,7 +355,7 @@ impl Sender {
     }
 }
 
-/// Which records go where, partition by partition in the order of their first record.
+/// Record indexes by partition, with the partitions in the order of their first record.
 fn picks(records: &Records) -> Vec<(TopicPartition, Vec<u32>)> {
     let mut all: Vec<(TopicPartition, Vec<u32>)> = Vec::new();
     for (i, r) in records.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! The coordinator of transactions, old protocol: what `TransactionCoordinator` does with requests
-//! of clients that do not know the new one.
+//! The transaction coordinator with the old protocol: the behaviour of Kafka's
+//! `TransactionCoordinator` towards clients without the new protocol.
 
 use ports::topics::TopicPartition;
 
@@ -15,24 +15,24 @@ pub enum TxnState {
     CompleteAbort,
 }
 
-/// One transactional id.
 pub struct Txn {
     pub pid: u64,
     pub epoch: u32,
     pub state: TxnState,
     pub partitions: Vec<TopicPartition>,
     pub groups: Vec<usize>,
-    /// When it became `Ongoing`.
+    /// Time at which the state became `Ongoing`.
     pub since: u64,
-    /// Markers not written yet.
+    /// Number of markers still to write.
     pub left: usize,
-    /// Counts transactions that were begun; tells stale requests apart, for the coverage alone.
+    /// Number of transactions begun. Only the coverage uses the number, to recognise stale
+    /// requests.
     pub serial: u64,
     pub broker: usize,
     pub loading_until: u64,
 }
 
-/// What a decision means for the rest of the cluster: markers to write.
+/// Markers that a decision makes the cluster write.
 pub struct Decided {
     pub commit: bool,
     pub pid: u64,
@@ -55,8 +55,8 @@ impl Txn {
         }
     }
 
-    /// A new producer. With a transaction still open, that one is aborted under a new epoch, and
-    /// the producer asks again.
+    /// Initialises a producer. An open transaction is first aborted under a new epoch, and the
+    /// producer must ask again.
     pub fn init(&mut self) -> (Result<u32, Code>, Option<Decided>) {
         match self.state {
             TxnState::PrepareAbort | TxnState::PrepareCommit => (Err(Code::Concurrent), None),
@@ -71,7 +71,7 @@ impl Txn {
         }
     }
 
-    /// Aborts an open transaction under a new epoch, so that whoever opened it is refused from now
+    /// Aborts an open transaction under a new epoch. The broker refuses the old producer from then
     /// on.
     pub fn fence(&mut self) -> Decided {
         self.epoch += 1;
@@ -105,8 +105,7 @@ impl Txn {
         }
     }
 
-    /// Adds partitions or a group. True if this began a new transaction on what a finished one had
-    /// left.
+    /// Adds partitions or a group. True if this call began a new transaction after a finished one.
     pub fn add(
         &mut self,
         pid: u64,
@@ -155,7 +154,7 @@ impl Txn {
         }
     }
 
-    /// A marker was written. True if it was the last one.
+    /// A marker was written. True for the last marker.
     pub fn marked(&mut self) -> bool {
         self.left -= 1;
         if self.left == 0 {
@@ -169,7 +168,8 @@ impl Txn {
         self.left == 0
     }
 
-    /// What partition leaders and group coordinators ask before the first write of a transaction.
+    /// Check that partition leaders and group coordinators request before the first write of a
+    /// transaction.
     pub fn verify(
         &self,
         pid: u64,

@@ -1,7 +1,7 @@
-//! A consumer group of the classic protocol with static members: who is in it, under which
-//! generation, and its offsets, stable and pending.
+//! A consumer group of the classic protocol with static members (KIP-345): members, generation, and
+//! offsets, stable and pending.
 //!
-//! Joining and syncing are one step here: the coordinator deals out the partitions itself, by the
+//! The model joins and syncs in one step: the coordinator itself assigns the partitions, by the
 //! `range` rule in the order of the instances.
 
 use std::collections::BTreeMap;
@@ -17,21 +17,21 @@ pub struct Membership {
     pub partitions: Vec<TopicPartition>,
 }
 
-/// A static member's place.
+/// The membership of a static member.
 pub struct Seat {
     pub member: u64,
     pub seen: u64,
     pub partitions: Vec<TopicPartition>,
-    /// Waits for the rebalance to end; what to answer to.
+    /// Ticket of a join that waits for the end of the rebalance.
     pub waiting: Option<u64>,
-    /// Takes part in the present generation.
+    /// True if the member belongs to the present generation.
     current: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GroupState {
     Empty,
-    /// Members are expected to rejoin until then.
+    /// Members have until this time to rejoin.
     Preparing(u64),
     Stable,
 }
@@ -43,30 +43,30 @@ pub struct Group {
     /// By instance number.
     pub seats: BTreeMap<u32, Seat>,
     pub offsets: BTreeMap<TopicPartition, u64>,
-    /// Who committed an offset last: its transactional id.
+    /// Transactional id of the last committer of each offset.
     pub signed: BTreeMap<TopicPartition, usize>,
-    /// Of open transactions, by producer.
+    /// Offsets of open transactions, by producer.
     pub pending: BTreeMap<u64, BTreeMap<TopicPartition, u64>>,
-    /// Epochs of producers, as far as this partition of the offsets' topic knows.
+    /// Producer epochs known to this partition of the offsets topic.
     epochs: BTreeMap<u64, u32>,
     pub broker: usize,
     pub loading_until: u64,
     members: u64,
-    /// Counts rebalances.
+    /// Number of rebalances.
     pub round: u64,
-    /// The rebalance whose end is on the schedule.
+    /// Number of the rebalance whose end is scheduled.
     pub timer: u64,
 }
 
-/// What a join led to.
+/// Result of a join.
 pub enum Join {
-    /// A static member came back: nobody else is disturbed.
+    /// A static member has returned; no other member is disturbed.
     Back(Membership),
-    /// Answered when the rebalance ends.
+    /// The answer comes at the end of the rebalance.
     Wait,
 }
 
-/// A member's claim, as offset commits and heartbeats carry it.
+/// A member's identity, as sent in offset commits and heartbeats.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     pub instance: u32,
@@ -93,7 +93,8 @@ impl Group {
         }
     }
 
-    /// A member asks to join; `member` is 0 if it has no id yet. `ticket` finds the request again.
+    /// A member asks to join. `member` is 0 without a member id. `ticket` identifies the request
+    /// for a later answer.
     pub fn join(
         &mut self,
         instance: u32,
@@ -107,8 +108,8 @@ impl Group {
             self.members += 1;
             let id = self.members;
             if let Some(seat) = self.seats.get_mut(&instance) {
-                // The newer incarnation has the place; the older one learns of it at its next
-                // heartbeat.
+                // The newer incarnation takes the membership. The older one gets the fencing error
+                // at its next heartbeat.
                 (seat.member, seat.seen) = (id, now);
                 if stable {
                     let partitions = seat.partitions.clone();
@@ -166,7 +167,7 @@ impl Group {
         }
     }
 
-    /// Whether the rebalance can end: everybody is here, or the time is up.
+    /// True if the rebalance can end: all members have joined, or the time is over.
     pub fn ready(&self, now: u64) -> bool {
         match self.state {
             GroupState::Preparing(until) => {
@@ -176,8 +177,7 @@ impl Group {
         }
     }
 
-    /// Ends the rebalance: a new generation, partitions dealt out anew. Returns whom to answer
-    /// what.
+    /// Ends the rebalance: a new generation and a new assignment. Returns the answers by ticket.
     pub fn complete(&mut self, now: u64) -> Vec<(u64, Membership)> {
         if self.seats.is_empty() {
             self.state = GroupState::Empty;
@@ -250,8 +250,8 @@ impl Group {
         }
     }
 
-    /// Puts a member out that was silent for too long; not while it waits for an answer to its
-    /// join.
+    /// Removes a member after its session timeout. A member that waits for the answer to its join
+    /// is never removed.
     pub fn expire(&mut self, instance: u32, now: u64, session: u64, wait: u64) -> bool {
         let silent = self
             .seats
@@ -265,8 +265,8 @@ impl Group {
         silent
     }
 
-    /// Offsets of a transaction, not valid before its marker. A negative generation is not checked:
-    /// that is how the broker does it.
+    /// Offsets of a transaction, valid only after its marker. A negative generation is not checked;
+    /// the broker does the same.
     pub fn txn_offsets(
         &mut self,
         pid: u64,
@@ -311,8 +311,8 @@ impl Group {
         }
     }
 
-    /// What will be committed once all that is decided is marked: a producer's pending offsets over
-    /// the stable ones.
+    /// The committed offset after all decided transactions are marked: the producer's pending
+    /// offset, or else the stable offset.
     pub fn after(&self, pid: u64, at: TopicPartition) -> Option<u64> {
         self.pending
             .get(&pid)
@@ -321,7 +321,7 @@ impl Group {
             .copied()
     }
 
-    /// Stable offsets; none while one of the partitions has a pending one.
+    /// Stable offsets; none while any of the partitions has a pending offset.
     pub fn fetch(&self, parts: &[TopicPartition]) -> Option<Vec<Option<u64>>> {
         let pending = self
             .pending

@@ -1,6 +1,6 @@
-//! A model of a Kafka cluster: partition logs, the coordinator of transactions (old protocol),
-//! groups, brokers, and connections on which requests can be delayed, lost, or delivered after
-//! their client has given up on them.
+//! A model of a Kafka cluster: partition logs, the transaction coordinator (old protocol), groups,
+//! brokers and connections. Requests can be delayed, lost, or delivered after their client has
+//! given up.
 
 pub mod coordinator;
 pub mod group;
@@ -20,7 +20,7 @@ use self::group::{Claim, Group, Membership};
 use self::partition::Partition;
 use super::timing::EPOCH_MS;
 
-/// What a broker refuses a request with.
+/// Error code of a broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Code {
     NotHere,
@@ -50,11 +50,10 @@ pub struct Produce {
     pub transactional: bool,
     pub at: TopicPartition,
     pub records: Rc<RecordsBox>,
-    /// Which of the records.
+    /// Indexes of the records in this batch.
     pub picks: Vec<u32>,
 }
 
-/// Records that are part of a request.
 pub struct RecordsBox(pub Records);
 
 impl std::fmt::Debug for RecordsBox {
@@ -80,7 +79,6 @@ pub struct OffsetCommit {
     pub offsets: Vec<(TopicPartition, u64)>,
 }
 
-/// A request of a client.
 #[derive(Clone, Debug)]
 pub enum Request {
     Init {
@@ -137,32 +135,32 @@ pub enum Response {
 
 pub struct Broker {
     pub up: bool,
-    /// Frozen: takes requests, and answers when it goes on.
+    /// A frozen broker accepts requests and answers them after this time.
     pub frozen_until: u64,
-    /// How far its clock is off.
+    /// Error of the broker's clock.
     pub skew_ms: i64,
 }
 
-/// Which place a marker goes to.
+/// Target of a transaction marker.
 #[derive(Clone, Copy, Debug)]
 pub enum Place {
     Partition(TopicPartition),
     Group(usize),
 }
 
-/// Instances of a role that can have a name.
+/// Number of instance names of a role.
 pub const INSTANCES: usize = 8;
 pub const BROKERS: usize = 3;
 
 pub struct Cluster {
     pub table: TopicTable,
-    /// Partition counts by topic; 0 where a topic was not made.
+    /// Partition counts by topic; 0 for a topic that does not exist.
     pub counts: Vec<u32>,
-    /// What each topic was made as.
+    /// Specification of each topic at its creation.
     specs: Vec<Option<TopicSpec>>,
-    /// Names of groups and of transactional ids, each at its place in `groups` and `txns`.
+    /// Names of groups and of transactional ids, at the same index as in `groups` and `txns`.
     names: (Vec<String>, Vec<String>),
-    /// Whether the brokers' clocks show the real time: for tests that look at it.
+    /// True if the brokers' clocks show the real time, for tests of times.
     pub real_time: bool,
     partitions: Vec<Partition>,
     first: Vec<usize>,
@@ -199,7 +197,7 @@ impl Cluster {
         }
     }
 
-    /// A cluster with all topics, and the names that the roles go by.
+    /// A cluster with all topics, and with the names of the roles' groups and transactional ids.
     pub fn new(table: &TopicTable, many: u32) -> Cluster {
         let mut c = Cluster::empty(table);
         for t in table.iter() {
@@ -226,7 +224,7 @@ impl Cluster {
         c
     }
 
-    /// Makes a topic. An error names the count that it has already.
+    /// Creates a topic. If the topic exists with another partition count, returns its count.
     pub fn make(&mut self, topic: TopicId, spec: &TopicSpec, count: u32) -> Option<u32> {
         let i = topic.0 as usize;
         if self.specs[i].is_some() {
@@ -251,13 +249,13 @@ impl Cluster {
         None
     }
 
-    /// What a topic was made as.
+    /// Specification and partition count of a topic, if it exists.
     pub fn made(&self, topic: TopicId) -> Option<(&TopicSpec, u32)> {
         let i = topic.0 as usize;
         self.specs[i].as_ref().map(|spec| (spec, self.counts[i]))
     }
 
-    /// The place of a group, made if nobody knew it.
+    /// Index of a group; an unknown group is created.
     pub fn group(&mut self, name: &str, inputs: &[TopicId]) -> usize {
         let inputs: Vec<_> = inputs
             .iter()
@@ -277,7 +275,7 @@ impl Cluster {
         self.groups.len() - 1
     }
 
-    /// The place of a transactional id, made if nobody knew it.
+    /// Index of a transactional id; an unknown id is created.
     pub fn txn(&mut self, name: &str) -> usize {
         if let Some(i) = self.names.1.iter().position(|n| n == name) {
             return i;
@@ -315,7 +313,7 @@ impl Cluster {
         (0..self.counts[topic.0 as usize]).map(move |p| self.part(TopicPartition::new(topic, p)))
     }
 
-    /// What a broker's clock says.
+    /// Time of a broker's clock.
     pub fn wall_ms(&self, broker: usize, now: u64) -> i64 {
         if self.real_time {
             let since = SystemTime::now()
@@ -327,13 +325,13 @@ impl Cluster {
         EPOCH_MS + (now / 1_000) as i64 + self.brokers[broker].skew_ms
     }
 
-    /// Whether a partition can be read and written now.
+    /// True if clients can read and write a partition now.
     pub fn has_leader(&self, at: TopicPartition, now: u64) -> bool {
         let p = self.part(at);
         self.brokers[p.leader].up && now >= p.no_leader_until
     }
 
-    /// The broker that a request has to go to.
+    /// The broker that must receive a request.
     pub fn home(&self, request: &Request) -> usize {
         match request {
             Request::Init { txn }

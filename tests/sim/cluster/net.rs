@@ -1,19 +1,19 @@
-//! Connections: queues in both directions. What was sent on one arrives in order, some time later,
-//! also when its client has long closed it.
+//! Connections: queues in both directions. Requests on one connection arrive in order after some
+//! time, even if the client closed the connection long ago.
 
 use super::super::coverage::Kind;
 use super::super::timing::{MS, SECOND};
 use super::super::world::{Event, World};
 use super::{Request, Response};
 
-/// Who waits for an answer.
+/// Receiver of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
     Process(usize),
     Consumer(usize),
 }
 
-/// Which client a connection belongs to.
+/// Client that owns a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
     Producer(usize),
@@ -24,30 +24,29 @@ pub struct Connection {
     pub open: bool,
     pub broker: usize,
     pub owner: Owner,
-    /// When the last request arrives, and the last answer.
+    /// Arrival times of the last request and of the last answer.
     last: (u64, u64),
     /// Requests without an answer so far.
     waiting: Vec<(Target, u64)>,
 }
 
-/// A request on its way.
 #[derive(Debug)]
 pub struct Frame {
     pub connection: usize,
     pub to: Target,
     pub token: u64,
     pub request: Request,
-    /// Whether its delay was drawn to outlive its client's patience.
+    /// True if the drawn delay exceeds the client's timeout.
     pub held: bool,
 }
 
-/// Why there is no answer.
+/// The connection was cut, so no answer will come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cut;
 
 impl World {
-    /// The open connection of a client to a broker, or a new one. None if the broker cannot be
-    /// reached.
+    /// Returns the open connection of a client to a broker, or opens one. None if the broker is
+    /// unreachable.
     pub fn connect(&mut self, owner: Owner, broker: usize) -> Option<usize> {
         if !self.cluster.brokers[broker].up {
             return None;
@@ -72,7 +71,7 @@ impl World {
         Some(self.connections.len() - 1)
     }
 
-    /// Sends a request; its answer comes to `to` under the token that is returned.
+    /// Sends a request. The answer goes to `to` under the returned token.
     pub fn send(&mut self, connection: usize, to: Target, request: Request) -> u64 {
         self.tokens += 1;
         let token = self.tokens;
@@ -141,7 +140,6 @@ impl World {
         token
     }
 
-    /// Sends an answer back.
     pub fn answer(&mut self, connection: usize, to: Target, token: u64, response: Response) {
         let f = self.plan.faults;
         if self.rng.ppm(f.answer_lost_ppm) {
@@ -180,8 +178,8 @@ impl World {
         self.hand_over(to, token, Ok(response));
     }
 
-    /// Ends a connection at the client's end. What was sent stays under way; what waits for an
-    /// answer learns that there will be none.
+    /// Closes a connection at the client. Sent requests stay in flight. Each call that waits for an
+    /// answer gets an error.
     pub fn cut(&mut self, connection: usize) {
         let c = &mut self.connections[connection];
         if !c.open {

@@ -1,8 +1,8 @@
-//! One partition's log: data and markers at dense offsets, the last stable offset, what the leader
-//! knows of producers, compaction, retention.
+//! The log of one partition: records and markers at dense offsets, the last stable offset, the
+//! producer state of the leader, compaction, retention.
 //!
-//! Records that compaction or retention takes away stay in memory, marked as gone: the oracle knows
-//! all that ever was.
+//! Compaction and retention only mark records as gone and keep them in memory, because the oracle
+//! needs all records.
 
 use ports::records::{Record, Records};
 use ports::topics::TopicPartition;
@@ -11,12 +11,12 @@ use super::{Code, Produce};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// Of a transaction whose marker is not here yet.
+    /// Part of a transaction without its marker so far.
     Open,
-    /// Can be read: outside transactions, or its commit marker is here.
+    /// Readable: written outside transactions, or the commit marker is present.
     Committed,
     Aborted,
-    /// A marker itself.
+    /// A transaction marker.
     Marker,
 }
 
@@ -25,18 +25,18 @@ pub struct Entry {
     pub state: State,
     pub gone: bool,
     pub pid: u64,
-    /// Place in the partition's arena.
+    /// Index in the partition's arena.
     slot: u32,
 }
 
-/// What a leader remembers of a producer.
+/// Producer state of a leader.
 struct Producer {
     pid: u64,
     epoch: u32,
     next: u32,
     /// Base sequence and last offset of the last five batches.
     recent: Vec<(u32, u64)>,
-    /// First offset of its open transaction.
+    /// First offset of the open transaction.
     open: Option<u64>,
 }
 
@@ -44,20 +44,20 @@ pub struct Partition {
     pub at: TopicPartition,
     pub compacted: bool,
     pub append_time: bool,
-    /// Largest record that it takes.
+    /// Size limit of a record.
     pub record_bytes_max: u32,
-    /// How far ahead of the broker's clock a record's time may be, where producers set it.
+    /// Limit for record times ahead of the broker's clock, in topics with producer timestamps.
     pub ahead_ms_max: Option<i64>,
     pub start: u64,
     pub leader: usize,
-    /// No broker leads it until then.
+    /// No broker leads the partition until this time.
     pub no_leader_until: u64,
-    /// A new leader does not know at once how far the log is replicated: until then, fetches end
-    /// here.
+    /// A new leader does not know the high watermark at once. Until this time, fetches end at this
+    /// offset.
     pub short: Option<(u64, u64)>,
-    /// Processes that wait for something to read.
+    /// Processes that wait for readable records.
     pub waiters: Vec<usize>,
-    /// When tombstones were first seen by compaction.
+    /// Tombstones with the time of their first compaction.
     pub tombstones: Vec<(u64, u64)>,
     entries: Vec<Entry>,
     records: Records,
@@ -104,7 +104,7 @@ impl Partition {
             .unwrap_or(self.end())
     }
 
-    /// How far a committed reader gets now.
+    /// End of the range that a read_committed reader can read now.
     pub fn readable_end(&self, now: u64) -> u64 {
         let stable = self.stable_end();
         self.short
@@ -116,7 +116,7 @@ impl Partition {
         self.entries[offset as usize]
     }
 
-    /// The record at an offset that is not a marker.
+    /// The record at an offset; the offset must not be a marker's.
     pub fn record(&self, offset: u64) -> Record<'_> {
         Record {
             offset,
@@ -126,12 +126,12 @@ impl Partition {
         }
     }
 
-    /// Offsets of committed records from one offset to another, also of those that are gone.
+    /// Offsets of committed records in a range, including removed records.
     pub fn committed(&self, from: u64, to: u64) -> impl Iterator<Item = u64> + '_ {
         (from..to.min(self.end())).filter(|o| self.entries[*o as usize].state == State::Committed)
     }
 
-    /// Offsets that a transaction in progress has written.
+    /// Offsets written by the open transaction of a producer.
     pub fn written_by(&self, pid: u64) -> impl Iterator<Item = u64> + '_ {
         let first = self
             .producers
@@ -146,7 +146,7 @@ impl Partition {
         })
     }
 
-    /// Whether a record is still to come for a committed reader at this offset.
+    /// True if a read_committed reader at this offset still has records to read.
     pub fn anything_from(&self, from: u64) -> bool {
         self.committed(from, self.end())
             .any(|o| !self.entries[o as usize].gone)
@@ -197,8 +197,8 @@ impl Partition {
         &mut self.producers[i]
     }
 
-    /// Appends a batch of a producer. `verified`: the coordinator says that this partition is in
-    /// the producer's transaction.
+    /// Appends a batch of a producer. `verified`: the coordinator confirms that the producer's
+    /// transaction contains this partition.
     pub fn produce(&mut self, b: &Produce, verified: bool, wall_ms: i64) -> Result<u64, Code> {
         let p = self.producer(b.pid);
         if b.epoch < p.epoch {
@@ -273,7 +273,7 @@ impl Partition {
         Ok(last)
     }
 
-    /// Ends a producer's transaction here.
+    /// Writes a marker, which ends a producer's transaction in this partition.
     pub fn marker(&mut self, pid: u64, epoch: u32, commit: bool) {
         let state = if commit {
             State::Committed
@@ -304,8 +304,8 @@ impl Partition {
         });
     }
 
-    /// Removes what later records of the same key replace, below `limit`; and tombstones that were
-    /// clean for long enough. Returns how many records and how many tombstones went.
+    /// Removes records below `limit` that a later record of the same key replaces, and tombstones
+    /// that are old enough. Returns the numbers of removed records and tombstones.
     pub fn compact(&mut self, limit: u64, now: u64, tombstones_live: u64) -> (u64, u64) {
         let limit = limit.min(self.stable_end()).min(self.end());
         let mut newest = std::collections::BTreeMap::<Box<[u8]>, u64>::new();
@@ -342,7 +342,7 @@ impl Partition {
         (records, tombstones)
     }
 
-    /// Deletes everything below an offset.
+    /// Deletes all records below an offset.
     pub fn truncate_start(&mut self, to: u64) -> bool {
         let moved = to > self.start;
         for offset in self.start..to.max(self.start) {

@@ -1,4 +1,4 @@
-//! What brokers do with requests that arrive, and with time that passes.
+//! The brokers: handling of requests, and of timers.
 
 use ports::topics::TopicPartition;
 
@@ -34,8 +34,8 @@ impl World {
         }
     }
 
-    /// Counts requests that come when their transaction is over, and another one or another epoch
-    /// has begun.
+    /// Counts requests that arrive after the end of their transaction, when another transaction or
+    /// epoch has begun.
     fn notice_stale(&mut self, request: &Request) {
         if let Request::AddPartitions {
             txn, epoch, serial, ..
@@ -155,7 +155,7 @@ impl World {
                     self.cover(Kind::NoMember);
                 }
                 Code::FencedInstance => self.cover(Kind::FencedInstance),
-                // The engine looks at all sizes before anything is sent.
+                // The engine checks all sizes before it sends records.
                 Code::TooLarge if !self.roles.is_empty() => {
                     self.violated("sizes: a record was sent that its topic cannot take".into())
                 }
@@ -202,7 +202,8 @@ impl World {
         Ok(Response::Done)
     }
 
-    /// A transaction's fate is in the coordinator's log. The markers follow, each in its own time.
+    /// The decision about a transaction is in the coordinator's log. The markers follow, each after
+    /// its own delay.
     pub fn decided(&mut self, txn: usize, d: Decided) {
         self.cover(if d.commit { Kind::Commit } else { Kind::Abort });
         let t = &self.cluster.txns[txn];
@@ -272,7 +273,7 @@ impl World {
         self.cluster.txns[txn].marked();
     }
 
-    /// Somebody may be waiting for what can now be read.
+    /// Wakes the processes that wait for readable records.
     pub fn readable(&mut self, at: TopicPartition) {
         let waiters = std::mem::take(&mut self.cluster.part_mut(at).waiters);
         for p in waiters {
@@ -353,7 +354,7 @@ impl World {
         g.heartbeat(claim, now).map(|()| Response::Done)
     }
 
-    /// Looks whether a member was silent for too long.
+    /// Checks the session of a member.
     pub fn session(&mut self, group: usize, instance: u32) {
         let now = self.now;
         let g = &mut self.cluster.groups[group];
@@ -370,7 +371,7 @@ impl World {
         }
     }
 
-    /// Aborts transactions that were open for too long.
+    /// Aborts transactions that have exceeded their timeout.
     pub fn expire_transactions(&mut self) {
         for txn in 0..self.cluster.txns.len() {
             let t = &mut self.cluster.txns[txn];

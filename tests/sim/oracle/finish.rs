@@ -1,5 +1,4 @@
-//! What must hold when everything has come to rest: every store equal to the oracle's, and the
-//! invariants of the domain.
+//! Checks at rest: every store equals the oracle's store, and the invariants of the domain hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +22,7 @@ use super::super::store::Files;
 use super::super::world::{Life, World};
 
 impl World {
-    /// Everything that can be looked at in the end.
+    /// Runs all final checks.
     pub fn finish(&mut self) {
         self.follow();
         let untransacted = self.plan.untransacted;
@@ -50,8 +49,8 @@ impl World {
         self.roles.contains(&role)
     }
 
-    /// The stores of running processes that are at this transaction of a task. A damaged one
-    /// counts: nobody has read it since, and whoever does will rebuild it.
+    /// The stores of running processes at this transaction of a task. A damaged store counts: no
+    /// process has read it since the damage, and the next reader will rebuild it.
     fn holders(&self, role: Role, task: u32, transactions: u64) -> impl Iterator<Item = &Files> {
         let at = move |files: &&Files| {
             let meta = files.meta.as_ref().and_then(|m| StoreMeta::decode(m).ok());
@@ -67,8 +66,8 @@ impl World {
             .filter(at)
     }
 
-    /// The first task whose last transaction no running process has in its store yet, of those that
-    /// have any.
+    /// The first task with transactions whose last transaction is in no running process's store
+    /// yet.
     pub fn unstored(&self) -> Option<(Role, u32)> {
         let roles = if self.plan.untransacted {
             &[][..]
@@ -87,8 +86,8 @@ impl World {
         })
     }
 
-    /// Stores at the last transaction hold what the oracle's do; that each task has one was waited
-    /// for ([`World::unstored`]).
+    /// Stores at the last transaction must equal the oracle's stores. The run has waited until each
+    /// task has such a store ([`World::unstored`]).
     fn check_states(&self) -> Result<(), String> {
         for role in &self.roles {
             if self.plan.untransacted {
@@ -141,7 +140,7 @@ impl World {
         Ok(())
     }
 
-    /// One for each id that was forgotten.
+    /// One entry for each forgotten id.
     fn forgotten(&self) -> Vec<Kind> {
         let stores = self
             .oracle
@@ -158,8 +157,8 @@ impl World {
         vec![Kind::Forgotten; count as usize]
     }
 
-    /// I4: at rest nothing is on its way, and what is open in `orders` is what is in a book. Then
-    /// the events, which must end all others.
+    /// I4: at rest no command is in flight, and the open orders of `orders` are exactly the orders
+    /// in the books. Then the events: each must end every other order.
     fn check_market(&self) -> Result<(), String> {
         let (Some(accounts), Some(books)) = (
             self.oracle.role(Role::Orders),
@@ -189,7 +188,7 @@ impl World {
         )
     }
 
-    /// What follows `order-events` has followed to the end.
+    /// The followers of `order-events` have read it to the end.
     fn check_followups(&self) -> Result<(), String> {
         let mut last = BTreeMap::new();
         let mut events = 0;
@@ -305,7 +304,7 @@ impl World {
     }
 }
 
-/// What came of the commands, counted by kinds that a campaign must have seen.
+/// Results of the commands, as kinds that a campaign must contain.
 fn seen(cluster: &Cluster) -> Vec<Kind> {
     let mut kinds = Vec::new();
     let mut taken = BTreeSet::new();
@@ -340,7 +339,7 @@ fn seen(cluster: &Cluster) -> Vec<Kind> {
         Ok(())
     });
 
-    // What cannot be read is a violation, and told as one above.
+    // The checks above report an undecodable record as a violation.
     if all.is_ok() { kinds } else { Vec::new() }
 }
 
@@ -359,8 +358,8 @@ fn each(
     Ok(())
 }
 
-/// I2, I7, I10: sequences without gap or repeat, no negative balance, one end for each order that
-/// is not in a book (nobody knows if there are none).
+/// I2, I7, I10: sequences without gap or repeat, no negative balance, exactly one end for each
+/// order outside the books. Without books the last check is skipped.
 fn check_events(
     cluster: &Cluster,
     in_books: Option<&BTreeSet<(String, String)>>,
@@ -384,8 +383,8 @@ fn check_events(
 
         *last = e.user_seq;
 
-        // Less than nothing is available since a trade was taken back, until that is covered;
-        // orders and withdrawals never lead to it.
+        // A busted trade can make available cash negative until the debt is covered. Orders and
+        // withdrawals never make it negative.
         let owes = owing.entry(e.user_id.to_string()).or_insert(0);
         let deeper = e.cash_available_e4 < (*owes).min(0) && e.event != Event::TradeBusted;
         *owes = e.cash_available_e4;
@@ -399,7 +398,7 @@ fn check_events(
         let Some(id) = e.order_id else { return Ok(()) };
         let order = (e.user_id.to_string(), id.to_string());
         match e.event {
-            // An id may come again when it was forgotten, which open ones never are.
+            // A forgotten id may be used again. Ids of open orders are never forgotten.
             Event::OrderPending
                 if open
                     .insert(order.clone(), true)
@@ -414,9 +413,12 @@ fn check_events(
             | Event::OrderRejected
                 if e.status.is_some_and(Status::is_terminal) && open.contains_key(&order) =>
             {
-                // A refusal of a repeated command says how the order stands, and ends nothing. So
-                // does one of an id that was forgotten, and was never taken again; one by a topic
-                // that may not carry the command; and one too many.
+                // These rejects end no order:
+                //
+                // * the reject of a repeated command, which reports the state of the order;
+                // * the reject of a command whose id was forgotten and not accepted again;
+                // * the reject of a command in a topic that may not carry the command;
+                // * the reject of the rate limit.
                 let anew = forgets && open.get(&order) == Some(&false);
                 let astray = matches!(e.reason, Some(Reason::NotAuthorized | Reason::RateLimited));
                 let refusal = e.event == Event::OrderRejected
@@ -444,13 +446,13 @@ fn check_events(
     }
 }
 
-/// I5: each leg of each trade is settled once, at its quantity and price. The house's have no
-/// order.
+/// I5: each leg of each trade is settled once, at the trade's quantity and price. The legs of the
+/// house have no order.
 fn check_settled(cluster: &Cluster, traded: bool) -> Result<(), String> {
     let mut legs = BTreeMap::new();
     let mut fills = BTreeMap::new();
 
-    // What was taken back, by the trades and by the users' events: order and trade, quantity,
+    // Busted quantities, from the trades and from the users' events: order and trade, quantity,
     // price.
     let mut backs = BTreeMap::new();
     let mut told = BTreeMap::new();

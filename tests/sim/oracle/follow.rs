@@ -1,5 +1,5 @@
-//! A reader that is there all the time: what it has seen must still be there in the end, in the
-//! same order, and nothing in between.
+//! A reader that follows all topics during the run. At the end, the same records must be there in
+//! the same order, with no record in between.
 
 use engine::digest;
 use ports::records::Record;
@@ -7,7 +7,7 @@ use ports::records::Record;
 use super::super::coverage::Kind;
 use super::super::world::World;
 
-/// How far a partition was read, and what.
+/// Read position, number of records and their hash.
 #[derive(Default)]
 pub struct Follower {
     next: u64,
@@ -24,7 +24,7 @@ fn fold(sum: u128, r: &Record<'_>) -> u128 {
 }
 
 impl World {
-    /// Reads on, everywhere.
+    /// Reads all partitions up to their present end.
     pub fn follow(&mut self) {
         let World {
             cluster,
@@ -48,7 +48,7 @@ impl World {
         self.cover(Kind::ReaderChecked);
     }
 
-    /// The same from the beginning.
+    /// Reads again from the beginning, and compares.
     pub fn check_followers(&self) -> Result<(), String> {
         for (part, f) in self.cluster.all().iter().zip(&self.oracle.followers) {
             let mut sum = 0;

@@ -1,9 +1,12 @@
-//! What must come out. Beside the system runs the same role code, alone, in one thread, over one
-//! store per task that never fails. Whenever the cluster decides to commit a transaction, the
-//! oracle takes the inputs between the last positions and the new ones *from the log*, processes
-//! them, and compares everything that the transaction wrote, byte for byte: outputs, state changes,
-//! journal, digest, position. So each output is a prefix of the oracle's at every commit, every
-//! input counts exactly once and in order, and what a journal claims is checked, not believed.
+//! The expected outputs. Beside the system the oracle runs the same role code, in one thread, over
+//! stores that never fail.
+//!
+//! The oracle acts whenever the cluster decides to commit a transaction. It takes the inputs
+//! between the last positions and the new ones *from the log* and processes them. The oracle then
+//! compares every record of the transaction, byte for byte: outputs, state changes, journal,
+//! digest, position. At every commit each output is therefore a prefix of the oracle's output, and
+//! every input counts exactly once and in order. The oracle checks the claims of a journal and does
+//! not trust them.
 
 mod finish;
 mod follow;
@@ -31,11 +34,11 @@ use super::cluster::coordinator::Txn;
 use super::cluster::{Cluster, INSTANCES};
 use super::world::World;
 
-/// One task, as it must be.
+/// One task in its expected state.
 pub struct Expected {
     task: Task,
     tables: Tables,
-    /// Where it began.
+    /// Positions at the start.
     first: Vec<(TopicPartition, u64)>,
     /// Digest and position after each transaction.
     done: Vec<(Digest, Vec<(TopicPartition, u64)>)>,
@@ -82,8 +85,8 @@ impl Oracle {
         self.roles[role as usize].as_ref()
     }
 
-    /// In how large parts the rows of a journal's entries are written; for all roles, before
-    /// anything runs.
+    /// Sets the part size for the rows of journal entries, for all roles. Call before the run
+    /// starts.
     pub fn set_journal_part(&mut self, bytes: usize) {
         self.roles
             .iter_mut()
@@ -92,7 +95,7 @@ impl Oracle {
             .for_each(|t| t.task.journal_part = bytes);
     }
 
-    /// A transaction is committed: is it the one that had to come?
+    /// A transaction is committed: compare it with the expected transaction.
     fn commit(&mut self, role: usize, cluster: &Cluster, txn: &Txn) -> Result<Vec<u32>, String> {
         let Oracle {
             roles, out, batch, ..
@@ -177,7 +180,7 @@ impl Oracle {
         Ok(touched.into_iter().map(|(task, _)| task).collect())
     }
 
-    /// What a store is told to hold must be in the log.
+    /// The log must contain every transaction that a store claims to hold.
     fn store(&self, role: Role, task: u32, record: &StoreMeta) -> Result<(), String> {
         let Some(oracle) = self.role(role) else {
             return Ok(());
@@ -257,7 +260,7 @@ impl RoleOracle {
 }
 
 impl RoleOracle {
-    /// How far a partition was read by the role.
+    /// Position of the role in a partition.
     pub fn read_to(&self, at: TopicPartition) -> u64 {
         let task = self.tasks.get(at.partition as usize);
         task.and_then(|t| t.position().iter().find(|(a, _)| *a == at))
@@ -270,12 +273,12 @@ impl Expected {
         self.task.meta().transaction
     }
 
-    /// Next offsets after its last transaction.
+    /// Next offsets after the last transaction.
     pub fn position(&self) -> &[(TopicPartition, u64)] {
         &self.task.meta().offsets
     }
 
-    /// Next offsets after a transaction; before the first, where it began.
+    /// Next offsets after a transaction; before the first transaction, the start positions.
     pub fn offsets_after(
         &self,
         transaction: u64,
@@ -368,7 +371,7 @@ impl Expected {
             inputs.push(records.into_iter());
         }
 
-        // The oldest of the inputs' next records; of several, that of the first input.
+        // The oldest of the inputs' next records; at equal times, the record of the first input.
         batch.clear();
         let time = |input: &std::vec::IntoIter<Record<'_>>| {
             input.as_slice().first().map(|r| r.timestamp_ms)
@@ -393,7 +396,7 @@ impl Expected {
     }
 
     /// Takes the broadcast rows that the transaction claims to have used, and checks each against
-    /// its topic; and the settings of a new incarnation.
+    /// its topic. Also takes the settings of a new incarnation.
     fn journal(
         &mut self,
         name: &str,
@@ -441,12 +444,12 @@ impl Expected {
     }
 }
 
-/// A row that was used must be one that was there.
+/// A used row must exist in its topic.
 fn check_row(row: &UsedBroadcastRow, cluster: &Cluster) -> Result<(), &'static str> {
     let part = cluster.part(TopicPartition::new(row.table, 0));
     match row.version {
         engine::broadcast::ABSENT => Ok(()),
-        // Read ahead from ticks; the tick must exist.
+        // Version 0 is a price that was read ahead from a tick; the tick must exist.
         0 => {
             let price =
                 wire::trade::ReferencePrice::decode(&row.value).map_err(|_| "it cannot be read")?;
@@ -481,8 +484,8 @@ fn check_row(row: &UsedBroadcastRow, cluster: &Cluster) -> Result<(), &'static s
     }
 }
 
-/// The task that wrote a record: its output names the record of its inputs that it follows from,
-/// and all else is in its own partition.
+/// The task that wrote a record. An output names its input record in `src`; any other record is in
+/// the partition of its task.
 fn task_of(r: &Record<'_>) -> u32 {
     r.headers
         .text("src")
@@ -490,8 +493,8 @@ fn task_of(r: &Record<'_>) -> u32 {
         .unwrap_or(r.at.partition)
 }
 
-/// Byte by byte, partition by partition and in each task's order. In which order an instance takes
-/// its tasks is its own affair.
+/// Compares byte by byte, by partition and in each task's order. An instance may process its tasks
+/// in any order.
 fn compare(out: &Records, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
     let show = |r: &Record<'_>| {
         let text =
@@ -517,7 +520,7 @@ fn compare(out: &Records, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
             let is = part.record(offset);
             let must = due.get_mut(&task_of(&is)).and_then(VecDeque::pop_front);
             let same = must.is_some_and(|m| {
-                // What the broker stamps has the broker's time.
+                // A topic with broker timestamps has the broker's time.
                 let time = part.append_time || m.timestamp_ms == is.timestamp_ms;
                 m.key == is.key
                     && m.value == is.value
@@ -562,7 +565,7 @@ impl World {
             return;
         }
 
-        // The oracle makes no mistakes.
+        // The oracle runs without mutants.
         let mutant = mutants::switch(None);
         let result = self
             .oracle
