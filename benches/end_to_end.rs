@@ -26,16 +26,17 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use log_kafka::{KafkaLog, KafkaSettings};
 use log_local::{LocalLog, LocalOptions};
-use place::LIMITS;
 use ports::records::Records;
 use ports::topics::TopicId;
 use ports::{From, Log};
 use processor::runtime::demo;
 use processor::runtime::system::Installation;
 use roles::Role;
-use running::Running;
 use serde::Deserialize;
 use wire::topics;
+
+use place::LIMITS;
+use running::Running;
 
 const BATCH: usize = 5_000;
 

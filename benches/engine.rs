@@ -17,7 +17,6 @@ use engine::instance::{Instance, InstanceSettings};
 use engine::role::{RoleFactory, RoleLogic as Logic, RoleSpec};
 use log_local::LocalLog;
 use os::clock::SystemClock;
-use place::LIMITS;
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicPartition};
 use ports::{Clock, From, Limits, Log, LogError, Stores};
@@ -25,6 +24,8 @@ use processor::runtime::system::Installation;
 use roles::Role;
 use store::memory::MemoryStores;
 use wire::topics;
+
+use place::LIMITS;
 
 const ORDERS: u64 = 5_000;
 

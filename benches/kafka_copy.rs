@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use copy::{INPUT, OUTPUT, PARTITIONS, VALUE, bare, fill, topic};
 use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{HeaderBuf, Record, Records};
 use ports::topics::{Cleanup, TopicPartition, TopicTable};
@@ -22,6 +21,8 @@ use ports::{
     Committed, Limits, Log, Member, MemberInput, MemberSpec, Polled, Transaction,
     TransactionOutcome,
 };
+
+use copy::{INPUT, OUTPUT, PARTITIONS, VALUE, bare, fill, topic};
 
 fn main() {
     let records: u64 = std::env::var("COPY_RECORDS")

@@ -29,7 +29,6 @@ use client::KeyedAppender;
 use domain::status::Side;
 use log_kafka::{KafkaLog, KafkaSettings};
 use log_local::{LocalLog, LocalOptions};
-use place::LIMITS;
 use ports::partitioner;
 use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
@@ -38,6 +37,8 @@ use processor::runtime::system::Installation;
 use roles::{Role, RoleSettings};
 use wire::encode::{Encoding, MarketOrder};
 use wire::topics;
+
+use place::LIMITS;
 
 /// Partitions of the backlog's topics, for one role on one machine.
 const PARTITIONS: u32 = 6;

@@ -13,10 +13,11 @@ use audit::export_verifier;
 use audit::find::{Proof, Query, find};
 use roles::RoleSettings;
 use serde_json::Value;
+use wire::topics as t;
+
 use support::load::{Orders, Stream};
 use support::program::Program;
 use support::world::on_both;
-use wire::topics as t;
 
 /// An embedded log with one filled order of user 501.
 fn traded(dir: &Path) -> Program {

@@ -12,11 +12,12 @@ use client::OrderSide::Buy;
 use ports::topics::{TopicId, TopicPartition};
 use roles::RoleSettings;
 use serde_json::{Value, json};
+use wire::topics as t;
+
 use support::bad_rows::{Ends, Row, commands, instruments, packed, ticks};
 use support::load::Sender;
 use support::oracle::Seen;
 use support::world::{World, names, on_both};
-use wire::topics as t;
 
 #[test]
 fn every_row_of_bad_input() {

@@ -15,10 +15,11 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use serde_json::Value;
+use wire::topics as t;
+
 use support::broker::{self, Broker};
 use support::load::wait_for;
 use support::program::{Program, SmallDisk};
-use wire::topics as t;
 
 fn temp() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
 use support::program::{Program, SmallDisk};
 
 const AAPL: [&str; 12] = [

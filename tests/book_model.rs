@@ -12,11 +12,12 @@ mod model;
 mod riskless;
 
 use client::simulate::Rng;
+use roles::RoleSettings;
+
 use model::limits::{Limit, flooded};
 use model::roles::{Pair, limited, settings};
 use model::script::{Command, Kind, START_MS, SYMBOLS, Status, script, settled, shrink};
 use model::{Model, Symbol};
-use roles::RoleSettings;
 
 /// Commands of one script. The model scans all orders, so long scripts are slow.
 const LENGTH: usize = 400;

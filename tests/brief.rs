@@ -10,10 +10,11 @@ use client::{ClientError, MarketDataPublisher, OrderCommandProducer, OrderSide};
 use ports::partitioner::partition;
 use roles::RoleSettings;
 use serde_json::{Value, json};
+use wire::topics as t;
+
 use support::load::wait_for;
 use support::oracle::{Seen, check};
 use support::world::{PARTITIONS, PATIENCE, World, names, on_both};
-use wire::topics as t;
 
 /// 1 000 000.00, the opening cash of an account.
 const OPENING: i64 = 10_000_000_000;

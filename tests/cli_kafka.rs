@@ -7,6 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
 use support::broker;
 use support::program::Program;
 

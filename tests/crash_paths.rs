@@ -14,12 +14,13 @@ use log_local::{LocalLog, LocalOptions};
 use ports::Log;
 use ports::topics::{TopicId, TopicPartition};
 use serde_json::{Value, json};
+use wire::topics as t;
+
 use support::forgotten::forget;
 use support::load::Sender;
 use support::oracle::{self, Seen, Verdict};
 use support::program::Program;
 use support::rest;
-use wire::topics as t;
 
 const ORDERS: &str = "processor-orders";
 /// Sizes of a part, as in the product, and numbers of orders that make some parts.

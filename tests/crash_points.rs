@@ -15,12 +15,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use faults::crash::Point::{self, *};
+use wire::topics as t;
+
 use support::fleet::{Fleet, Name};
 use support::follower::{self, Follower};
 use support::load::{Orders, Sender, Stream, reference, wait_for};
 use support::process::{Installation, replayed};
 use support::{broker, oracle, rest};
-use wire::topics as t;
 
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
 const PARTITIONS: u32 = 4;

@@ -16,10 +16,11 @@ use client::simulate::Rng;
 use faults::crash::Point::{self, *};
 use log_local::{LocalLog, LocalOptions};
 use ports::Log;
+use wire::topics as t;
+
 use support::load::{Orders, Sender, reference, wait_for};
 use support::process::replayed;
 use support::{oracle, rest};
-use wire::topics as t;
 
 const PARTITIONS: u32 = 3;
 const SYMBOLS: u64 = 10;

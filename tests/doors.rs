@@ -7,6 +7,7 @@ mod support;
 use std::path::Path;
 
 use serde_json::Value;
+
 use support::program::{Answer, Program};
 
 fn embedded(dir: &Path) -> Program {

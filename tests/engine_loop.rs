@@ -12,6 +12,7 @@ use log_local::LocalLog;
 use ports::records::{Headers, Record};
 use ports::topics::*;
 use ports::*;
+
 use support::counter::*;
 
 #[test]

@@ -13,6 +13,7 @@ use engine::restore::{Assignment, Restorer, RestorerReport, RestorerRequest, Sta
 use ports::records::Records;
 use ports::topics::*;
 use ports::*;
+
 use support::counter::*;
 
 fn input(partition: u32) -> TopicPartition {

@@ -11,8 +11,9 @@ use log_local::{LocalLog, LocalOptions};
 use ports::Log;
 use ports::records::{HeaderBuf, Record};
 use ports::topics::{TopicId, TopicPartition};
-use support::program::Program;
 use wire::topics as t;
+
+use support::program::Program;
 
 const LIE: &str = "+\u{a0}2026-11-30T00:00:00.000Z\u{a0}order-events/0/999\u{a0}\u{a0}OrderFilled\u{a0}user_id:victim";
 

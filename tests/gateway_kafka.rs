@@ -17,16 +17,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use endpoint::Endpoint;
-use gateway::{Sse, try_request};
 use hyper::Method;
 use serde_json::json;
+use wire::topics as t;
+
+use endpoint::Endpoint;
+use gateway::{Sse, try_request};
 use support::load::{Orders, Sender, Stream, reference};
 use support::oracle::read_all;
 use support::process::{Installation, Process, tail};
 use support::rest::wait_at_rest;
 use support::{broker, load};
-use wire::topics as t;
 
 const USERS: u64 = 6;
 const SYMBOLS: u64 = 3;

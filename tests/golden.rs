@@ -27,9 +27,6 @@ use roles::{Role, RoleSettings, show};
 use serde_json::{Value, json};
 use store::dir::read_identity;
 use store::rocks::{RocksStore, SharedMemory};
-use support::oracle::{hex, read_all};
-use support::program::Program;
-use support::world::World;
 use wire::audit::AuditEntry;
 use wire::book::{BookCommand, Execution};
 use wire::event::OrderEvent;
@@ -37,6 +34,10 @@ use wire::notification::Notification;
 use wire::portfolio::{PortfolioRecord, PositionRecord};
 use wire::topics as t;
 use wire::trade::{ReferencePrice, Trade, TradeBusted};
+
+use support::oracle::{hex, read_all};
+use support::program::Program;
+use support::world::World;
 
 fn dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")

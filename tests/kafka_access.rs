@@ -9,10 +9,11 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
+use wire::topics;
+
 use support::broker::{Broker, ask, wire_text};
 use support::load::wait_for;
 use support::program::Program;
-use wire::topics;
 
 const PAGE: &str = include_str!("../docs/operating/security.md");
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];

@@ -7,10 +7,11 @@ mod support;
 use std::time::Duration;
 
 use log_kafka::{KafkaLog, KafkaSettings};
+use wire::topics as t;
+
 use support::broker::{Broker, wire_text};
 use support::load::{Sender, wait_for};
 use support::program::Program;
-use wire::topics as t;
 
 /// Sets or removes the quota of every client with our client id. Our client libraries cannot send
 /// the request.

@@ -14,11 +14,12 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use serde_json::Value;
+use wire::topics as t;
+
 use support::broker::Broker;
 use support::load::{Sender, wait_for};
 use support::program::Program;
 use support::rest::wait_at_rest;
-use wire::topics as t;
 
 const LONG: Duration = Duration::from_secs(120);
 

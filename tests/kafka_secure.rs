@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+
 use support::broker::Broker;
 use support::load::wait_for;
 use support::program::Program;

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use faults::crash::Point;
 use processor::runtime::status::{InstanceStatus, Phase, TaskStatus};
+use wire::topics as t;
+
 use support::follower::Follower;
 use support::load::{Orders, Sender, reference, wait_for};
 use support::process::{Installation, Process, tail};
 use support::{broker, oracle, rest};
-use wire::topics as t;
 
 const PARTITIONS: u32 = 4;
 const SYMBOLS: u64 = 20;

@@ -9,12 +9,13 @@ mod support;
 use std::time::{Duration, Instant};
 
 use client::simulate::Rng;
+use wire::topics as t;
+
 use support::fleet::{Fleet, Name};
 use support::follower::{self, Follower};
 use support::load::{Orders, Sender, Stream, reference, wait_for};
 use support::process::{Installation, replayed, tail};
 use support::{broker, oracle, rest};
-use wire::topics as t;
 
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
 const PARTITIONS: u32 = 4;

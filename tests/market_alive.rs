@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use client::now_ms;
 use roles::RoleSettings;
+use wire::topics as t;
+
 use support::load::wait_for;
 use support::world::{PATIENCE, World, names, on_both};
-use wire::topics as t;
 
 fn send(w: &mut World, user: &str, fields: &str) {
     w.sender.send(

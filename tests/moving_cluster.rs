@@ -12,8 +12,9 @@ use std::time::Duration;
 use log_kafka::{KafkaLog, KafkaSettings};
 use ports::topics::TopicPartition;
 use ports::{Log, LogError};
-use support::cluster::Cluster;
 use wire::topics as t;
+
+use support::cluster::Cluster;
 
 const PARTITIONS: u32 = 6;
 const IN_SYNC: Duration = Duration::from_secs(120);

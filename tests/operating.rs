@@ -15,10 +15,11 @@ use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{Limits, Log, MemberInput, MemberSpec, Polled, Transaction, TransactionOutcome};
 use serde_json::Value;
+use wire::topics as t;
+
 use support::forgotten;
 use support::load::wait_for;
 use support::program::Program;
-use wire::topics as t;
 
 const BUG: i32 = 70;
 const CONFIG: i32 = 78;

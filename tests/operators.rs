@@ -18,10 +18,11 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
+use wire::topics as t;
+
 use support::broker::{self, Broker};
 use support::load::wait_for;
 use support::program::Program;
-use wire::topics as t;
 
 const BUG: i32 = 70;
 const CONFIG: i32 = 78;

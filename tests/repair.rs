@@ -17,10 +17,11 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
+use wire::topics as t;
+
 use support::broker;
 use support::load::wait_for;
 use support::program::Program;
-use wire::topics as t;
 
 const BUG: i32 = 70;
 const CONFIG: i32 = 78;

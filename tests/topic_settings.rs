@@ -13,12 +13,13 @@ use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicId, TopicPartition};
 use ports::{From, Limits, Log};
 use serde_json::Value;
+use wire::topics as t;
+
 use support::broker::{self, Broker};
 use support::cluster::Cluster;
 use support::door::Door;
 use support::load::wait_for;
 use support::program::{Answer, Background, Program};
-use wire::topics as t;
 
 const CONFIG: i32 = 78;
 const FAILED: i32 = 1;

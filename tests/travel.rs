@@ -14,8 +14,9 @@ use ports::topics::TopicPartition;
 use processor::runtime::replay::newest_store;
 use processor::runtime::travel::{kept_store, travel_task};
 use roles::{Role, RoleSettings, show};
-use support::world::{PARTITIONS, World, on_both};
 use wire::topics as t;
+
+use support::world::{PARTITIONS, World, on_both};
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 

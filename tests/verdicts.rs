@@ -16,10 +16,11 @@ use log_local::{LocalLog, LocalOptions};
 use ports::Log;
 use ports::records::{Headers, Record};
 use ports::topics::{TopicId, TopicPartition};
-use support::load::wait_for;
-use support::program::Program;
 use wire::audit::AuditEntry;
 use wire::topics as t;
+
+use support::load::wait_for;
+use support::program::Program;
 
 const OK: i32 = 0;
 const FAILED: i32 = 1;

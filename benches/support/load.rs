@@ -3,13 +3,14 @@
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+use std::time::Duration;
+
 use client::KeyedAppender;
 use client::simulate::Rng;
 use domain::status::Side;
 use ports::Log;
 use processor::runtime::system::Installation;
 use serde_json::{Value, json};
-use std::time::Duration;
 use wire::encode::{self, Encoding, MarketOrder};
 use wire::topics;
 

@@ -2,13 +2,14 @@
 //! decides by the settings in the installation's journals. A flag, the environment or a file
 //! overrides them.
 
+use client::decimal;
+use ports::LogError;
+use roles::{Role, RoleSettings};
+
 use super::config::{Config, Origin};
 use super::output;
 use crate::runtime::settings;
 use crate::runtime::system::Installation;
-use client::decimal;
-use ports::LogError;
-use roles::{Role, RoleSettings};
 
 /// One setting: its name in the configuration, how to copy the value, and how to show the value.
 struct KeptSetting {

@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::args::{self, Common};
-use super::exit::{Code, Failure};
-use super::output::OutputFormat;
-use super::properties as allowed;
-use crate::runtime::supervisor::Ends;
 use client::decimal;
 use domain::decimal::{Num, WHOLE, parse};
 use engine::restore::Standby;
 use log_local::Durability;
 use roles::Role;
+
+use super::args::{self, Common};
+use super::exit::{Code, Failure};
+use super::output::OutputFormat;
+use super::properties as allowed;
+use crate::runtime::supervisor::Ends;
 
 /// Origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]

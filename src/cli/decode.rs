@@ -1,17 +1,17 @@
 //! Decodes any record for people: MessagePack and JSON values as they were sent, other bytes as
 //! hexadecimal. No record is refused.
 
-use data_encoding::HEXLOWER;
 use std::borrow::Cow;
 
+use data_encoding::HEXLOWER;
+use ports::records::Record;
+use ports::topics::TopicId;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
+use wire::topics as t;
 
 use super::shown::{self, Fields, SentValue, word};
-use ports::records::Record;
-use ports::topics::TopicId;
-use wire::topics as t;
 
 /// Deepest nesting to decode; deeper values are shown as raw text.
 const DEPTH_MAX: usize = 64;

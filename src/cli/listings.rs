@@ -1,12 +1,12 @@
 //! Converts files of listings into records of `instruments`. Accepts our own field names, NASDAQ
 //! listings and S&P 500 constituents.
 
+use client::{check_id, decimal};
 use serde_json::{Map, Value};
 
 use super::shown::SentValue;
 use super::table::is_trailer;
 use super::{decode, number};
-use client::{check_id, decimal};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum ListingRow {

@@ -23,15 +23,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
+use domain::control::Control;
 
+use crate::runtime::limits;
+use crate::runtime::stderr::Stderr;
 use args::account::{Account, Whom};
 use args::{Args, Command, ConfigCommand, Instruments, Repair, Topics};
 use config::Config;
 use exit::{Code, Failure};
-
-use crate::runtime::limits;
-use crate::runtime::stderr::Stderr;
-use domain::control::Control;
 
 /// Runs the program, and returns the exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -3,10 +3,9 @@
 //! A time of day without a zone is refused. A user means local time, but the log's time is UTC, and
 //! nobody would see an error of an hour. A day alone starts at midnight UTC, as the help says.
 
+use domain::decimal::{Num, WHOLE, parse as number};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
-
-use domain::decimal::{Num, WHOLE, parse as number};
 use wire::input::timestamp_ns;
 
 /// Accepted forms, for help and error messages.

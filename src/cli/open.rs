@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::config::{Config, LogTarget};
-use super::exit::Failure;
 use log_local::{Durability, LocalLog, LocalOptions};
 use ports::Log;
 use ports::topics::TopicTable;
 use wire::topics;
+
+use super::config::{Config, LogTarget};
+use super::exit::Failure;
 
 /// Access to the log that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

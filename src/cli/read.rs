@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::exit::Failure;
 use client;
 use ports::records::{Record, Records};
 use ports::topics::TopicId;
 use ports::{From, Limits, Log};
+
+use super::exit::Failure;
 
 /// Limits of one poll.
 pub(super) const LIMITS: Limits = Limits {

@@ -3,11 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::Config;
-use super::exit::{Code, Failure};
-use super::open::{self, Access};
-use crate::runtime::system::Installation;
-use crate::runtime::verify::VerifyError;
 use engine::instance::FatalError;
 use engine::replay::ReplayError;
 use engine::task::TaskError;
@@ -16,6 +11,12 @@ use ports::{Limits, Log, LogError};
 use roles::RoleSettings;
 use store::rocks::SharedMemory;
 use wire::topics;
+
+use super::config::Config;
+use super::exit::{Code, Failure};
+use super::open::{self, Access};
+use crate::runtime::system::Installation;
+use crate::runtime::verify::VerifyError;
 
 /// Longest wait of a new instance for the local state of its predecessor. Longer than the
 /// predecessor needs to see that it was replaced.

@@ -6,14 +6,15 @@
 
 use std::time::Duration;
 
+use engine::instance::FatalError;
+use engine::last_meta::Fit;
+use roles::Role;
+
 use super::replay::newest_store;
 use super::standing;
 use super::status::{InstanceStatus, Phase};
 use super::supervisor::{Ends, Supervisor};
 use super::system::{Installation, stop_log, stop_store};
-use engine::instance::FatalError;
-use engine::last_meta::Fit;
-use roles::Role;
 
 /// Wipes and restores; `show` receives the status from time to time. Ends when every assigned task
 /// runs again, or when `until` resolves.

@@ -12,8 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::standing::{self, Standing};
-use super::system::Installation;
 use engine::last_meta::{Fit, fit, last_meta};
 use faults::crash::{self, Point};
 use os::clock::SystemClock;
@@ -24,6 +22,9 @@ use ports::{
     TransactionOutcome,
 };
 use roles::Role;
+
+use super::standing::{self, Standing};
+use super::system::Installation;
 
 /// A killed instance stays a member until its session times out.
 const EMPTY_WAIT: Duration = Duration::from_secs(30);

@@ -3,14 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::scratch::Scratch;
-use super::system::Installation;
 use engine::checkpoint::{Checkpoint, StoreMeta};
 use engine::replay::{ReplayError, ReplaySettings, Replayed};
 use ports::{StateStore, StoreError};
 use roles::Role;
 use store::dir::io;
 use store::rocks::RocksStore;
+
+use super::scratch::Scratch;
+use super::system::Installation;
 
 pub struct TaskReplay {
     pub task: u32,

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::system::Installation;
 use engine::checkpoint::JournalEntry;
 use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{From, Limits, LogError};
 use roles::{Role, RoleSettings};
+
+use super::system::Installation;
 
 /// Number of journal entries to read first, from the end; then twice as many, and so on. Only the
 /// first entry of each incarnation has the settings. A command that runs roles one at a time makes

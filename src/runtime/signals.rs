@@ -9,8 +9,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::stderr;
 use engine::instance::FatalError;
+
+use super::stderr;
 
 pub const FORCED: i32 = 130;
 

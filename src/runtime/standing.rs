@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::system::Installation;
 use engine::last_meta::{Fit, LastMeta, fit, last_meta_within};
 use os::clock::SystemClock;
 use ports::LogError;
 use ports::topics::TopicPartition;
 use roles::Role;
+
+use super::system::Installation;
 
 /// A difference counts only if it lasts this long without a change: a running role moves offsets
 /// and meta records, but not at the same moment.

@@ -8,10 +8,10 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use os::files;
 use serde::{Deserialize, Serialize};
 
 pub use engine::instance::Counters;
-use os::files;
 
 /// Phase of an instance or a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,11 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::status::{InputStatus, InstanceStatus, Phase, TaskStatus, host};
 use engine::instance::{FatalError, Instance, TaskView};
 use faults::crash::{self, Point};
 use os::clock::wall_ms;
 use ports::topics::TopicTable;
+
+use super::status::{InputStatus, InstanceStatus, Phase, TaskStatus, host};
 
 /// Interval of status updates by the loop, and interval of status file writes, independent of the
 /// loop.

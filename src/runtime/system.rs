@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lag;
-use super::supervisor::InstanceSpec;
 use audit::links;
 use engine::instance::{FatalError, Instance, InstanceSettings};
 use engine::restore::Standby;
@@ -18,6 +16,9 @@ use roles::{self, Role, RoleSettings};
 use store::dir::StateIdentity;
 use store::rocks::{RocksStores, SharedMemory};
 use wire::topics;
+
+use super::lag;
+use super::supervisor::InstanceSpec;
 
 /// Longest time that the transaction of a dead predecessor can stay open: transaction timeout, the
 /// broker's check interval, and slack.

@@ -4,8 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::scratch::Scratch;
-use super::system::Installation;
 use engine::checkpoint::StoreMeta;
 use engine::last_meta::fill_absent;
 use engine::point_in_time::{PointInTime, Travelled};
@@ -17,6 +15,9 @@ use ports::{LogError, StoreError};
 use roles::Role;
 use store::dir::{StateIdentity, write_identity};
 use store::rocks::RocksStore;
+
+use super::scratch::Scratch;
+use super::system::Installation;
 
 /// Longest silence of the changelog during the read of its end.
 const GIVE_UP: Duration = Duration::from_secs(30);

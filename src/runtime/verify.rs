@@ -3,10 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use super::busts::Busts;
-use super::replay::newest_store;
-use super::system::Installation;
-use super::{lag, standing};
 use audit::chains::Chains;
 use engine::checkpoint::Checkpoint;
 use engine::digest::{self, Digest};
@@ -20,6 +16,11 @@ use roles::{Role, orders};
 use wire::event::{Event, OrderEvent};
 use wire::topics;
 use wire::trade::{Trade, TradeBusted};
+
+use super::busts::Busts;
+use super::replay::newest_store;
+use super::system::Installation;
+use super::{lag, standing};
 
 /// Transactions of clients that are open longer than this are reported.
 const HELD_MS: i64 = 10_000;

@@ -25,6 +25,7 @@ use ports::{
 };
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
 use support::broker::unique_prefix;
 use support::cluster::Cluster;
 use support::proxy::{ADD_OFFSETS_TO_TXN, END_TXN};

@@ -13,6 +13,7 @@ use engine::instance::FatalError;
 use engine::pace::TransactionBounds;
 use ports::topics::TopicPartition;
 use ports::{Limits, Log, Rejection, TransactionOutcome};
+
 use world::*;
 
 fn numbered(n: usize, what: &str) -> impl Iterator<Item = (&'static str, String)> + '_ {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::Log;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -9,9 +11,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-
-use log_kafka::{KafkaLog, KafkaSettings};
-use ports::Log;
 
 use super::broker;
 use super::conformance::{INPUT, OUTPUT, table};

@@ -9,9 +9,10 @@
 
 use std::collections::BTreeMap;
 
+use roles::RoleSettings;
+
 use super::model::roles::{Pair, settings};
 use super::model::script::{Command, Dice, Kind, START_MS, Tif};
-use roles::RoleSettings;
 
 /// Two accounts of the agent, and the others.
 const AGENT: [&str; 2] = ["agent1", "agent2"];

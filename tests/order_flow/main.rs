@@ -23,16 +23,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use feed::{SYMBOL, Step};
-use outcome::Outcome;
 use ports::records::Records;
 use ports::{From, Limits, Log, Reader};
+use wire::topics as t;
+
+use feed::{SYMBOL, Step};
+use outcome::Outcome;
 use support::fleet::{Fleet, Name};
 use support::load::{Sender, wait_for};
 use support::oracle;
 use support::process::{Installation, replayed};
 use support::{broker, rest};
-use wire::topics as t;
 
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
 /// Rows of the generated feed.

@@ -18,11 +18,12 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use client::simulate::Rng;
-use disk::{Disk, Entry};
 use log_local::{Durability, LocalLog, LocalOptions};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{From, Limits, Log, MemberInput, MemberSpec, Polled, Transaction, TransactionOutcome};
+
+use disk::{Disk, Entry};
 
 const CHILD: &str = "POWER_CUT_CHILD";
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -35,12 +35,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use client::simulate::Rng;
 use log_kafka::{KafkaLog, KafkaSettings};
 use ports::Log;
 use wire::topics as t;
 
 use brokers::Brokers;
-use client::simulate::Rng;
 use clients::{Client, Plan};
 use crew::{Crew, Name};
 use mistakes::Mistakes;

@@ -2,13 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ports::records::{HeaderBuf, Headers, Record, Records};
+use ports::topics::{Cleanup, TopicPartition, TopicSpec};
+use ports::{From, Limits, LogError, Polled, Transaction, TransactionOutcome};
+
 use super::{
     CHANGELOG, COUNT, INPUT, OUTPUT, Owned, SECOND, SHORT, SINGLE, SPARE, TABLE, WIDE, World,
     batch, committed_at, end_of, numbered, plain, texts, tp,
 };
-use ports::records::{HeaderBuf, Headers, Record, Records};
-use ports::topics::{Cleanup, TopicPartition, TopicSpec};
-use ports::{From, Limits, LogError, Polled, Transaction, TransactionOutcome};
 
 /// A transaction over several partitions and topics is atomic, and returns the offsets of its
 /// records.

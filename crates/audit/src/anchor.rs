@@ -3,13 +3,13 @@
 //! is still consistent. A copy of the heads, kept outside the log, shows both changes. An anchor is
 //! a copy of this kind: one line of JSON.
 
+use domain::chain::Hash;
+use ports::topics::TopicId;
 use serde_json::{Value, json};
+use wire::topics::{self, AUDITED};
 
 use super::hex::{hash_of, hex};
 use super::merkle;
-use domain::chain::Hash;
-use ports::topics::TopicId;
-use wire::topics::{self, AUDITED};
 
 /// Version of the line format.
 pub const FORMAT: u64 = 1;

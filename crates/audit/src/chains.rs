@@ -7,11 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::anchor::{Anchor, ChainHead};
-use super::chain_verifier::{
-    ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link, VerifiedPrefix,
-};
-use super::cursor::AuditCursor;
 use domain::chain;
 use engine::last_meta::fill_absent;
 use os::clock::SystemClock;
@@ -21,6 +16,12 @@ use ports::topics::{Cleanup, TopicPartition, TopicTable};
 use ports::{Log, LogError};
 use wire::audit::AuditEntry;
 use wire::topics::{AUDIT_CHANGELOG, AUDIT_LOG, AUDITED};
+
+use super::anchor::{Anchor, ChainHead};
+use super::chain_verifier::{
+    ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link, VerifiedPrefix,
+};
+use super::cursor::AuditCursor;
 
 /// `SETTLE_TRIES` x `SETTLE_WAIT` is longer than any open transaction of the roles.
 const SETTLE_TRIES: u32 = 300;

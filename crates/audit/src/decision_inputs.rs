@@ -5,9 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::cursor::{self, AuditCursor};
-use super::prices::PriceHistory;
-use super::query_filter::text_fields;
 use domain::control::EVERYBODY;
 use engine::checkpoint::next_offset;
 use ports::records::Records;
@@ -15,6 +12,10 @@ use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Log, LogError};
 use roles::{MERGED_BY_LOG_TIME, RoleSettings};
 use wire::topics as t;
+
+use super::cursor::{self, AuditCursor};
+use super::prices::PriceHistory;
+use super::query_filter::text_fields;
 
 /// A broadcast row as a decision used it.
 #[derive(Clone, Debug, PartialEq, Eq)]

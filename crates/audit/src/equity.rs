@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cursor::AuditCursor;
 use ports::partitioner;
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Log, LogError};
@@ -14,6 +13,7 @@ use wire::portfolio::PortfolioRecord;
 use wire::topics as t;
 
 use super::chains::count;
+use super::cursor::AuditCursor;
 use super::prices::PriceHistory;
 
 /// Reasons for a missing history.

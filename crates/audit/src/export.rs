@@ -9,20 +9,20 @@
 
 use std::io::{self, Write};
 
+use domain::chain::Hash;
+use ports::partitioner;
+use ports::records::Record;
+use ports::topics::{Cleanup, TopicPartition, TopicTable};
+use ports::{Log, LogError};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use wire::topics::AUDIT_LOG;
 
 use super::anchor::{ChainHead, head_json};
 use super::chain_verifier::{ChainVerifier, Damage, Here};
 use super::chains::{self, beside, count, read_link};
 use super::cursor::{AuditCursor, offsets};
 use super::hex::hex;
-use domain::chain::Hash;
-use ports::partitioner;
-use ports::records::Record;
-use ports::topics::{Cleanup, TopicPartition, TopicTable};
-use ports::{Log, LogError};
-use wire::topics::AUDIT_LOG;
 
 /// Version of the file format. Since version 2, a record names the version of its link, and holds
 /// its headers as bytes, in order.

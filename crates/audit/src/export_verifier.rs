@@ -7,17 +7,17 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead};
 
+use domain::chain::{self, GENESIS, Hash};
+use ports::topics::Cleanup;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use wire::topics;
 
 use super::anchor::{Anchor, ChainHead, parse_head, prefix_of, topic_of};
 use super::chain_verifier::{ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link};
 use super::chains::checkpoints;
 use super::export::{ExportSummary, FORMAT, SUM, sum};
 use super::hex::{hash_of, hex, unhex};
-use domain::chain::{self, GENESIS, Hash};
-use ports::topics::Cleanup;
-use wire::topics;
 
 /// The first damage of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,16 +8,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::chain_verifier::Here;
-use super::chains::{self, count};
-use super::cursor::AuditCursor;
-use super::decision_inputs::{self, Inputs};
-use super::query_filter::{self, QueryFilter};
 use ports::partitioner;
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Log, LogError};
 use wire::topics as t;
+
+use super::chain_verifier::Here;
+use super::chains::{self, count};
+use super::cursor::AuditCursor;
+use super::decision_inputs::{self, Inputs};
+use super::query_filter::{self, QueryFilter};
 
 /// A query on the audit log.
 #[derive(Clone, Debug, Default)]

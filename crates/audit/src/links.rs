@@ -1,13 +1,14 @@
 //! Offsets at which chains of version 1 continued under version 2. A replay of `audit` must write
 //! the same versions again, and only the log shows when the program was updated.
 
-use super::chains::{count, read_link};
-use super::cursor::AuditCursor;
 use ports::partitioner;
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Log, LogError};
 use roles::EarlyLinks;
 use wire::topics::{AUDIT_LOG, AUDITED};
+
+use super::chains::{count, read_link};
+use super::cursor::AuditCursor;
 
 /// The chains of one task. Reads each chain up to its first link of version 2. A chain that starts
 /// with version 2 is left out.

@@ -1,9 +1,8 @@
 //! Merkle root: one hash for many leaves. A few hashes prove that a leaf belongs to the root (RFC
 //! 9162, section 2.1.1).
 
-use sha2::{Digest, Sha256};
-
 use domain::chain::Hash;
+use sha2::{Digest, Sha256};
 
 /// Hash of a leaf. The first byte distinguishes leaves from nodes.
 pub fn leaf(parts: &[&[u8]]) -> Hash {

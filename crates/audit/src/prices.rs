@@ -5,8 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cursor::{self, AuditCursor};
-use super::decision_inputs::DecisionTick;
 use domain::instrument::Instrument;
 use domain::price::{Prices, TickFate};
 use domain::tick::{Rules, Source, Tick as Judged};
@@ -16,6 +14,9 @@ use ports::topics::{TopicPartition, TopicTable};
 use ports::{Log, LogError};
 use roles::RoleSettings;
 use wire::{instrument, tick, topics as t};
+
+use super::cursor::{self, AuditCursor};
+use super::decision_inputs::DecisionTick;
 
 /// A change of the price rules, valid from tick offset `from` on.
 struct PriceRuleChange {

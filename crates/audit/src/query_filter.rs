@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use super::find::Query;
 use domain::decimal::{Num, WHOLE};
 use ports::partitioner;
 use ports::records::Record;
 use ports::topics::TopicId;
 use wire::input::{FieldValue, read_map};
 use wire::topics as t;
+
+use super::find::Query;
 
 /// The wanted records, and the ids learned from the records found so far.
 pub struct QueryFilter {

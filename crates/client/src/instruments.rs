@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{ClientError, partitions};
 use domain::instrument::{Instrument, Listing};
 use ports::records::Records;
 use ports::{From, Limits, Log, LogError, Reader};
 use wire::instrument;
 use wire::topics::INSTRUMENTS;
+
+use super::{ClientError, partitions};
 
 /// Longest time of the first read.
 const LOAD_PATIENCE: Duration = Duration::from_secs(60);

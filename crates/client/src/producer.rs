@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::ids;
+use ports::{Log, LogError};
 use serde::Serialize;
+use wire::topics::ORDER_COMMANDS;
 
 use super::instruments::Listings;
 use super::{ClientError, KeyedAppender, check_id};
-use domain::ids;
-use ports::{Log, LogError};
-use wire::topics::ORDER_COMMANDS;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ports::{Log, LogError};
 use serde::Serialize;
+use wire::topics::MARKET_DATA;
 
 use super::producer::encode;
 use super::{ClientError, KeyedAppender, check_id};
-use ports::{Log, LogError};
-use wire::topics::MARKET_DATA;
 
 #[derive(Serialize)]
 struct OutgoingTick<'a> {

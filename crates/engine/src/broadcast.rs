@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
-
 use ports::records::Record;
 use ports::topics::TopicId;
+use rustc_hash::FxBuildHasher;
 
 /// A row: value and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

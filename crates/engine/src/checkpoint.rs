@@ -9,12 +9,13 @@
 //! replay. Journal entries are kept for ever and contain the broadcast rows used.
 //! [`super::journal`] splits an entry with many rows into several records.
 
-use super::broadcast::UsedBroadcastRow;
-use super::digest::Digest;
-use super::sequence_check::{InSequences, OutSequences};
 use ports::topics::{TopicId, TopicPartition};
 use ports::varint::{put, put_bytes, take_bytes, take_u64 as take};
 use ports::{LogError, StoreError};
+
+use super::broadcast::UsedBroadcastRow;
+use super::digest::Digest;
+use super::sequence_check::{InSequences, OutSequences};
 
 /// Key of the meta record in a changelog. State keys begin with a printable byte, so no state key
 /// is equal to the meta key. The key is not four bytes long, unlike the keys of the broker's

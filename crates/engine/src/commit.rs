@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use super::role::{Bug, RoleSpec};
-use super::task::{Task, TaskError};
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::records::{Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Member, RECORD_OVERHEAD, Rejection, Transaction, TransactionOutcome};
+
+use super::role::{Bug, RoleSpec};
+use super::task::{Task, TaskError};
 
 /// Outcome of a commit.
 pub enum CommitOutcome {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::checkpoint::next_offset;
-use super::replay::ReplayError;
 use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{From, Limits, Log, LogError, Reader};
+
+use super::checkpoint::next_offset;
+use super::replay::ReplayError;
 
 /// Limits of one read.
 pub(super) const LIMITS: Limits = Limits {

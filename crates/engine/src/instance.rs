@@ -25,8 +25,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use turns::deal;
-pub use view::TaskView;
+use faults::crash::{self, Point};
+use faults::mutants::{self, Mutant};
+use ports::partitioner::partition;
+use ports::records::Records;
+use ports::topics::{TopicId, TopicTable};
+use ports::{
+    Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Reader,
+    SpawnThread, StateStore, StoreError, Stores,
+};
 
 use super::broadcast::Tables;
 use super::pace::{BatchPace, TransactionBounds};
@@ -39,15 +46,8 @@ use super::scrub::Scrubber;
 use super::step_error::StepError;
 use super::task::{Task, TaskError};
 use super::timers::Wake;
-use faults::crash::{self, Point};
-use faults::mutants::{self, Mutant};
-use ports::partitioner::partition;
-use ports::records::Records;
-use ports::topics::{TopicId, TopicTable};
-use ports::{
-    Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Reader,
-    SpawnThread, StateStore, StoreError, Stores,
-};
+pub(super) use turns::deal;
+pub use view::TaskView;
 
 /// Settings and bounds of the loop.
 #[derive(Clone, Debug)]

@@ -9,9 +9,10 @@
 //! A part begins with a version number unknown to older builds. An older build then reports a
 //! journal of a newer version and stops.
 
+use ports::varint::{put, take_u64 as take};
+
 use super::broadcast::UsedBroadcastRow;
 use super::checkpoint::{JournalEntry, UnreadableMeta, put_row, take_row};
-use ports::varint::{put, take_u64 as take};
 
 /// Most bytes of rows in one record. A row has up to 64 KiB and a key, so a part stays far below
 /// the topic's limit of 1 MiB. The bound also limits the memory of a replay, besides the rows

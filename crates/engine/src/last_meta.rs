@@ -13,10 +13,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::checkpoint::{Checkpoint, META_KEY};
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Bounds, Clock, From, Limits, Log, LogError};
+
+use super::checkpoint::{Checkpoint, META_KEY};
 
 /// Distance of the first look from the end, in offsets. Each further look goes back `FURTHER` times
 /// as far.

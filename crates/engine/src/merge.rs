@@ -10,8 +10,9 @@
 //! the positions before and after the transaction. The rule also holds for a transaction that took
 //! only the first of the merged records.
 
-use super::role::RoleSpec;
 use ports::records::Records;
+
+use super::role::RoleSpec;
 
 /// A record of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

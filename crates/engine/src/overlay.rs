@@ -6,10 +6,10 @@
 //! digest compares a live, a restored and a replayed store.
 
 use indexmap::IndexMap;
+use ports::{StateStore, StoreError, StoreWrite};
 use rustc_hash::FxBuildHasher;
 
 use super::digest::{self, Digest};
-use ports::{StateStore, StoreError, StoreWrite};
 
 type Map<V> = IndexMap<Box<[u8]>, V, FxBuildHasher>;
 

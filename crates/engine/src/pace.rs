@@ -21,10 +21,11 @@
 
 use std::collections::BTreeMap;
 
-use super::instance::deal;
-use super::journal::PART_BYTES;
 use faults::crash::{self, Point};
 use ports::Limits;
+
+use super::instance::deal;
+use super::journal::PART_BYTES;
 
 /// Bounds of one transaction. The output of the last input record may exceed the bounds.
 #[derive(Clone, Copy, Debug)]

@@ -8,14 +8,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ports::records::Records;
+use ports::topics::{TopicId, TopicPartition, TopicTable};
+use ports::{From, LogError, StateStore};
+
 use super::checkpoint::Checkpoint;
 use super::cursor::{LIMITS, PartitionCursor, position};
 use super::journal::Assembler;
 use super::replay::{Divergence, ReplayError, ReplaySettings, Run};
 use super::role::RoleSpec;
-use ports::records::Records;
-use ports::topics::{TopicId, TopicPartition, TopicTable};
-use ports::{From, LogError, StateStore};
 
 /// The end of the re-execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ports::records::Records;
+use ports::topics::{TopicId, TopicPartition, TopicTable};
+use ports::{From, Log, LogError, StateStore, StoreError};
+
 use super::broadcast::Tables;
 use super::checkpoint::{Checkpoint, JournalEntry, UnreadableMeta, next_offset};
 use super::cursor::{LIMITS, PartitionCursor, position};
@@ -18,9 +22,6 @@ use super::merge::{by_log_time, by_task};
 use super::pace::TransactionRoom;
 use super::role::{RoleFactory, RoleSpec};
 use super::task::{Task, TaskError, TaskParts};
-use ports::records::Records;
-use ports::topics::{TopicId, TopicPartition, TopicTable};
-use ports::{From, Log, LogError, StateStore, StoreError};
 
 /// Error of a replay.
 #[derive(Debug, thiserror::Error)]

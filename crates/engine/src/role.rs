@@ -1,8 +1,9 @@
 //! The engine's interface to a role: a few topics, and a pure function over records and state.
 
-use super::context::Ctx;
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicPartition};
+
+use super::context::Ctx;
 
 /// An input topic of a role. The consumer group shares out its partitions.
 #[derive(Clone, Copy, Debug)]

@@ -10,10 +10,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ports::{StateStore, StoreError};
+
 use super::digest::{self, Digest};
 use super::overlay::Overlay;
 use super::task::Task;
-use ports::{StateStore, StoreError};
 
 /// Keys in one slice: on an idle loop, and on a busy loop.
 const IDLE_KEYS: usize = 2_000;

@@ -1,11 +1,12 @@
 //! The error of a turn: recover or stop. This file maps every error of every port to an action; no
 //! other file does.
 
+use ports::{LogError, StoreError};
+
 use super::instance::FatalError;
 use super::restore::RestoreError;
 use super::role::Bug;
 use super::task::TaskError;
-use ports::{LogError, StoreError};
 
 /// Error of a turn.
 pub(super) enum StepError {

@@ -9,6 +9,12 @@
 
 use std::sync::Arc;
 
+use faults::crash::{self, Point};
+use faults::mutants::{self, Mutant};
+use ports::records::{Headers, Record, Records};
+use ports::topics::{TopicPartition, TopicTable};
+use ports::{StateStore, StoreError};
+
 use super::broadcast::TableView;
 use super::checkpoint::{Checkpoint, JournalEntry, META_KEY, StoreMeta};
 use super::context::{Cause, Ctx, Outbox};
@@ -19,11 +25,6 @@ use super::pace::{TransactionContent, TransactionRoom};
 use super::role::{Bug, RoleLogic, RoleSpec};
 use super::scrub::Scrub;
 use super::sequence_check::{self, InSequences, SequenceCheck};
-use faults::crash::{self, Point};
-use faults::mutants::{self, Mutant};
-use ports::records::{Headers, Record, Records};
-use ports::topics::{TopicPartition, TopicTable};
-use ports::{StateStore, StoreError};
 
 /// Reason for the end of a task.
 #[derive(Debug, thiserror::Error)]

@@ -25,13 +25,13 @@ use std::{fs, io};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use client::check_id;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::percent;
-use client::check_id;
 
 type TokenHash = [u8; 32];
 

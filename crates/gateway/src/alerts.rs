@@ -14,18 +14,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{From, Limits, LogError};
 use tokio::sync::watch;
+use wire::topics::REFERENCE_PRICES;
+use wire::trade::ReferencePrice;
 
 use super::GatewayContext;
 use super::passing::Passing;
 use super::subscriptions::{Alert, Fired, fired_key};
 use super::webhooks::Owned;
 use super::writer::Writer;
-use ports::records::Records;
-use ports::topics::TopicPartition;
-use ports::{From, Limits, LogError};
-use wire::topics::REFERENCE_PRICES;
-use wire::trade::ReferencePrice;
 
 const LIMITS: Limits = Limits {
     records: 5_000,

@@ -18,16 +18,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
-
-use super::history;
 use ports::partitioner;
 use ports::records::Record;
 use ports::topics::{TopicId, TopicPartition};
 use ports::{Log, LogError};
+use rustc_hash::FxHashMap;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use wire::input::read_map;
+
+use super::history;
 
 /// The index keeps one offset for this many notifications of a user.
 const MARK_EVERY: u64 = 64;

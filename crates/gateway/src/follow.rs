@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::passing::Passing;
 use ports::records::Records;
 use ports::topics::TopicId;
 use ports::{From, Limits, Log, LogError};
+
+use super::passing::Passing;
 
 const LIMITS: Limits = Limits {
     records: 5_000,

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::feed::{Feed, Item, pick};
 use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{From, Limits, LogError};
+
+use super::feed::{Feed, Item, pick};
 
 /// A page ends at this number of notifications or of bytes.
 const ITEMS: usize = 128;

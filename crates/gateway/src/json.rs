@@ -1,11 +1,11 @@
 //! Notifications as JSON. Money becomes decimal text instead of integers in 10^-4 units, because a
 //! browser's numbers are floats.
 
+use client::decimal::show_e4;
 use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 
 use super::feed::Item;
-use client::decimal::show_e4;
 
 /// A notification as JSON. A value that cannot be decoded gets the kind `unreadable`, with the
 /// error as text. So no stream ends because of a bad record.

@@ -42,18 +42,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use client::now_ms;
+use ports::topics::{TopicId, TopicPartition, TopicTable};
+use ports::{Log, LogError};
 use tokio::sync::{mpsc, watch};
+use wire::topics::{NOTIFICATIONS, PORTFOLIOS, SUBSCRIPTIONS};
 
 use access::AccessControl;
-use client::now_ms;
 use feed::Feed;
 pub use metrics::Metrics;
 use per_user_lock::UserTurns;
 use portfolios::PortfolioIndex;
-use ports::topics::{TopicId, TopicPartition, TopicTable};
-use ports::{Log, LogError};
 use subscriptions::Subscriptions;
-use wire::topics::{NOTIFICATIONS, PORTFOLIOS, SUBSCRIPTIONS};
 use writer::Writer;
 
 /// Settings and all bounds of a gateway.

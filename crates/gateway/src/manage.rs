@@ -5,12 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::check_id;
+use client::decimal::{parse_e4, show_e4};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, Response, StatusCode};
+use ports::topics::TopicPartition;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use wire::topics::REFERENCE_PRICES;
 
 use super::GatewayContext;
 use super::router::{self, ApiError, Body, check_kinds};
@@ -18,10 +22,6 @@ use super::subscriptions::{Alert, Preferences, Subscriber, Webhook};
 use super::subscriptions::{alert_key, fired_key, position_key, preferences_key, webhook_key};
 use super::webhooks::{sign, url_policy};
 use super::writer::Writer;
-use client::check_id;
-use client::decimal::{parse_e4, show_e4};
-use ports::topics::TopicPartition;
-use wire::topics::REFERENCE_PRICES;
 
 /// Maximum number of endpoints of a user.
 const WEBHOOKS_MAX: usize = 10;

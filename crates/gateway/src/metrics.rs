@@ -3,9 +3,10 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::GatewayContext;
 use ports::LogError;
 use ports::topics::TopicPartition;
+
+use super::GatewayContext;
 
 /// Counters and gauges of the gateway.
 #[derive(Debug, Default)]

@@ -6,15 +6,15 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
-use serde_json::{Map, Value, json};
-
-use super::json;
 use ports::records::{Record, Records};
 use ports::topics::TopicPartition;
 use ports::{From, Limits, Log, LogError};
+use rustc_hash::FxHashMap;
+use serde_json::{Map, Value, json};
 use wire::portfolio::{PortfolioFold, PortfolioRecord, read_key};
 use wire::topics::PORTFOLIOS;
+
+use super::json;
 
 const LIMITS: Limits = Limits {
     records: 500,

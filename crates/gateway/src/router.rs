@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use client::check_id;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -16,6 +17,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use wire::event::Event;
 
 use super::access::{Caller, Denied};
 use super::server::ConnectionSlot;
@@ -23,8 +25,6 @@ use super::sse::SseBody;
 use super::stream::{self, KindFilter};
 use super::writer::Writer;
 use super::{GatewayContext, manage, metrics, percent, ws};
-use client::check_id;
-use wire::event::Event;
 
 /// A response body: complete, or an event stream.
 pub(crate) type Body = BoxBody<Bytes, Infallible>;

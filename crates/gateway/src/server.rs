@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ports::LogError;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -18,7 +19,6 @@ use tokio::task::JoinSet;
 use super::write_timeout::Unread;
 use super::writer::Writer;
 use super::{GatewayContext, GatewaySettings, router};
-use ports::LogError;
 
 /// Maximum number of connections in the kernel's accept queue.
 const BACKLOG: u32 = 1024;

@@ -20,10 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
+use ports::records::Record;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-
-use ports::records::Record;
 
 /// Wanted kinds for each channel. `None`: all kinds; an empty set: no notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

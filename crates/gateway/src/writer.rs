@@ -9,12 +9,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use client::now_ms;
 use ports::records::{HeaderBuf, Record};
 use ports::topics::TopicPartition;
 use ports::{Appender, Log, LogError};
+use tokio::sync::oneshot;
 use wire::topics::SUBSCRIPTIONS;
 
 const FLUSH_WAIT: Duration = Duration::from_secs(30);

@@ -13,6 +13,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use ports::topics::{Partitions, Severity, TopicSpec};
+use ports::{Bounds, Committed, LogError, TopicState};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -25,8 +27,6 @@ use super::refused::forbidden;
 use super::requirements as req;
 use super::stale_requests::Quiet;
 use super::watchdog;
-use ports::topics::{Partitions, Severity, TopicSpec};
-use ports::{Bounds, Committed, LogError, TopicState};
 
 /// Committed offsets count as pending after this time without an answer.
 const COMMITTED_WAIT: Duration = Duration::from_millis(1_000);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ports::records::Record;
+use ports::topics::{TopicId, TopicTable};
+use ports::{Appender, LogError};
+
 use super::config::KafkaSettings;
 use super::survey;
 use super::transact::{TransactError, TransactionalProducer};
 use super::watchdog;
-use ports::records::Record;
-use ports::topics::{TopicId, TopicTable};
-use ports::{Appender, LogError};
 
 /// Longest wait for space in a full queue. Records time out earlier, so the wait ends with space or
 /// with an error.

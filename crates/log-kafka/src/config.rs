@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use ports::MemberSpec;
+use ports::topics::TopicTable;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 use super::throttle;
-use ports::MemberSpec;
-use ports::topics::TopicTable;
 
 /// Settings for the connection to the cluster.
 #[derive(Clone)]

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use ports::LogError;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::Metadata;
 
 use super::admin::{Admin, Askers, Who, stale};
 use super::requirements::{BrokerSettings, INTERNAL, Internal};
-use ports::LogError;
 
 /// Longest wait for the metadata of one topic, and for one connection.
 const WAIT: Duration = Duration::from_secs(1);

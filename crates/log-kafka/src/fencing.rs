@@ -29,6 +29,7 @@
 
 use std::time::{Duration, Instant};
 
+use ports::{MemberSpec, TransactionOutcome};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::topic_partition_list::TopicPartitionList;
@@ -38,7 +39,6 @@ use super::config::{KafkaSettings, group_instance};
 use super::ffi::{self, GroupMetadata};
 use super::stale_requests::MemberWatch;
 use super::transact::TransactionalProducer;
-use ports::{MemberSpec, TransactionOutcome};
 
 /// Interval between two queries of the group.
 const LOOK: Duration = Duration::from_millis(500);

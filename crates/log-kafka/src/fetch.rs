@@ -14,13 +14,14 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ports::records::{HeaderBuf, NO_LOG_TIME, Record, Records};
+use ports::topics::{TopicPartition, TopicTable};
+use ports::{Limits, LogError, MemberInput};
+
 use super::bell::Bell;
 use super::classify::{self, Read};
 use super::ffi::{ClientHandle, EventQueue, FetchedMessage};
 use super::trouble::Trouble;
-use ports::records::{HeaderBuf, NO_LOG_TIME, Record, Records};
-use ports::topics::{TopicPartition, TopicTable};
-use ports::{Limits, LogError, MemberInput};
 
 /// Maximum number of records per call of librdkafka.
 const CHUNK: usize = 1_024;

@@ -26,6 +26,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ports::records::{HeaderBuf, Record};
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
@@ -33,7 +34,6 @@ use rdkafka_sys::rd_kafka_vtype_t as vtype;
 
 pub(super) use self::alter::alter_topic;
 use super::bell::Bell;
-use ports::records::{HeaderBuf, Record};
 
 unsafe extern "C" {
     fn OPENSSL_init_crypto(options: u64, settings: *const c_void) -> c_int;

@@ -5,8 +5,9 @@
 //! during the call a second thread reads the log and aborts at this line. Without the feature
 //! `faults`, or with another crash point armed, the call runs normally.
 
-use super::ffi::{ClientHandle, TxError};
 use faults::crash::{self, Point};
+
+use super::ffi::{ClientHandle, TxError};
 
 /// The `debug` setting of the transactional producer. `stale_requests` needs `broker`.
 pub(super) fn debug() -> &'static str {

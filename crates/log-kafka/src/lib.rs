@@ -48,19 +48,6 @@ use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-
-pub use config::KafkaSettings;
-pub use watchdog::EXIT_STUCK;
-
-use self::admin::{Admin, Askers};
-use self::ffi::{ClientHandle, EventQueue};
-use self::stale_requests::{MemberWatch, Quiet};
-use self::transact::TransactionalProducer;
-use self::trouble::Trouble;
 use faults::crash::{self, Point};
 use ports::records::Records;
 use ports::topics::{Finding, TopicId, TopicPartition, TopicSpec, TopicTable};
@@ -68,6 +55,18 @@ use ports::{
     Appender, Bounds, Committed, From, Limits, Log, LogError, Member, MemberSpec, Reader,
     TopicState,
 };
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use self::admin::{Admin, Askers};
+use self::ffi::{ClientHandle, EventQueue};
+use self::stale_requests::{MemberWatch, Quiet};
+use self::transact::TransactionalProducer;
+use self::trouble::Trouble;
+pub use config::KafkaSettings;
+pub use watchdog::EXIT_STUCK;
 
 /// A Kafka cluster as the engine's log.
 pub struct KafkaLog {

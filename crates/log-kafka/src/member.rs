@@ -26,6 +26,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use faults::crash::{self, Point};
+use ports::records::Records;
+use ports::topics::{TopicId, TopicPartition, TopicTable};
+use ports::{Limits, LogError, Member, MemberSpec, Polled, Transaction, TransactionOutcome};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -43,10 +47,6 @@ use super::survey;
 use super::takeover::{GroupLook, SeenMembers};
 use super::transact::{MarkerPacing, Parts, TransactError, TransactionalProducer};
 use super::watchdog;
-use faults::crash::{self, Point};
-use ports::records::Records;
-use ports::topics::{TopicId, TopicPartition, TopicTable};
-use ports::{Limits, LogError, Member, MemberSpec, Polled, Transaction, TransactionOutcome};
 
 /// An idle member checks its producer at this interval: the producer's log lines ring no bell.
 const SLICE: Duration = Duration::from_millis(50);

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use ports::LogError;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -11,7 +12,6 @@ use super::bad_config;
 use super::config::KafkaSettings;
 use super::stale_requests::Quiet;
 use super::watchdog;
-use ports::LogError;
 
 /// Longest wait for the record at the stable end. A report must not take long for a detail.
 const RECORD_WAIT: Duration = Duration::from_secs(3);

@@ -12,6 +12,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ports::records::{HeaderBuf, NO_LOG_TIME, Record, Records};
+use ports::topics::{TopicId, TopicPartition, TopicTable};
+use ports::{Limits, LogError, Reader};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
@@ -20,9 +23,6 @@ use super::ffi::{EventQueue, FetchedMessage};
 use super::stale_requests::Quiet;
 use super::trouble::Trouble;
 use super::watchdog;
-use ports::records::{HeaderBuf, NO_LOG_TIME, Record, Records};
-use ports::topics::{TopicId, TopicPartition, TopicTable};
-use ports::{Limits, LogError, Reader};
 
 const SLICE: Duration = Duration::from_millis(50);
 const CHUNK: usize = 1_024;

@@ -2,11 +2,11 @@
 //! refusal at the first start ends the process. A later refusal may pass: a restarting broker may
 //! not know its users yet.
 
+use ports::LogError;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::admin::Admin;
 use super::config::KafkaSettings;
-use ports::LogError;
 
 /// A refused login, or a missing right.
 pub(super) fn forbidden(what: &str) -> LogError {

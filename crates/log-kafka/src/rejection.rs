@@ -1,11 +1,11 @@
 //! Errors for refused records: the record, the broker's rule, and the setting to correct.
 
-use rdkafka::error::RDKafkaErrorCode as Code;
-
-use super::classify;
 use ports::records::{Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{RECORD_OVERHEAD, Rejection};
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::classify;
 
 /// Upper bound of a record's bytes in its topic.
 pub(super) fn size(r: &Record<'_>) -> usize {

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use faults::crash::{self, Point};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -35,7 +36,6 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::ffi::{ClientHandle, GroupMetadata};
 use super::throttle::Throttle;
-use faults::crash::{self, Point};
 
 /// True if a request may still be in flight after this log line. `busy`: requests of a transaction
 /// may be in flight.

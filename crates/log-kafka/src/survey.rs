@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use ports::LogError;
+use ports::topics::{Finding, Severity, TopicId, TopicTable};
 use rdkafka::admin::{AdminClient, ConfigResource, ResourceSpecifier};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -18,8 +20,6 @@ use super::refused::forbidden;
 use super::requirements::{self as req, BrokerSettings, Misfit, Needs};
 use super::stale_requests::Quiet;
 use super::watchdog;
-use ports::LogError;
-use ports::topics::{Finding, Severity, TopicId, TopicTable};
 
 struct Shape {
     /// Replicas of the topic's weakest partition.

@@ -25,6 +25,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ports::LogError;
+use ports::topics::{TopicPartition, TopicTable};
 use rdkafka::producer::{BaseProducer, Producer};
 
 use super::admin::{Admin, Askers};
@@ -33,8 +35,6 @@ use super::fencing;
 use super::ffi::{self, ClientHandle};
 use super::stale_requests::Quiet;
 use super::watchdog;
-use ports::LogError;
-use ports::topics::{TopicPartition, TopicTable};
 
 /// Prefix of the id in the metadata of an offset. Metadata of other programs has no such prefix and
 /// names no instance.

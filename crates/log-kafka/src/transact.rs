@@ -18,6 +18,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use faults::crash::{self, Point};
+use ports::records::{Record, Records};
+use ports::topics::{TopicId, TopicPartition, TopicTable};
+use ports::{LogError, MemberSpec, Rejection, Transaction};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -29,10 +33,6 @@ use super::rejection::{self, size};
 use super::stale_requests::{self, ProducerWatch};
 use super::takeover;
 use super::throttle::Throttle;
-use faults::crash::{self, Point};
-use ports::records::{Record, Records};
-use ports::topics::{TopicId, TopicPartition, TopicTable};
-use ports::{LogError, MemberSpec, Rejection, Transaction};
 
 const GAP_MIN: Duration = Duration::from_micros(500);
 const GAP_MAX: Duration = Duration::from_micros(4_000);

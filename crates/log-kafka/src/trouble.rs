@@ -9,11 +9,11 @@
 
 use std::time::{Duration, Instant};
 
+use ports::LogError;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::classify::{self, Read};
 use super::refused::forbidden;
-use ports::LogError;
 
 /// Errors that last less than this time are not logged: leaders move.
 const TELL_AFTER: Duration = Duration::from_secs(3);

@@ -5,10 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::LogHandle;
-use super::core::WriteRefused;
 use ports::records::{Record, Records};
 use ports::{Appender, LogError};
+
+use super::LogHandle;
+use super::core::WriteRefused;
 
 /// Size limit of the queue, in bytes.
 const QUEUE_BYTES: usize = 8 << 20;

@@ -10,14 +10,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use ports::LogError;
+use ports::topics::{TopicId, TopicPartition};
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::batch::{Builder, PackedBatch};
 use super::core::Core;
 use super::storage::{Compacted, StoredPartition};
-use ports::LogError;
-use ports::topics::{TopicId, TopicPartition};
 
 /// Maximum number of noted keys per compaction; bounds memory to about 200 MB. Later keys wait for
 /// the next compaction.

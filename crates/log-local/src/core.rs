@@ -12,6 +12,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use faults::crash::{self, Point};
+use ports::LogError;
 use rustc_hash::FxHashMap;
 
 use super::batch::{Builder, PackedBatch};
@@ -22,8 +24,6 @@ use super::pending::{PendingWrites, WrittenTransaction};
 use super::storage::{Compacted, Storage, StorageCommit, StoredPartition, TopicRow};
 use super::syncer::Unsynced;
 use super::{Durability, LocalOptions};
-use faults::crash::{self, Point};
-use ports::LogError;
 
 /// A partition's index in [`CoreState::parts`].
 pub(crate) type PartId = usize;

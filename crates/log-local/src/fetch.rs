@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::batch::PackedBatch;
-use super::core::{Core, CoreState, PartId};
-use super::storage::StoredPartition;
 use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{Limits, LogError};
+
+use super::batch::PackedBatch;
+use super::core::{Core, CoreState, PartId};
+use super::storage::StoredPartition;
 
 /// Maximum bytes of batches that a partition holds ready.
 const READY_BYTES: usize = 512 * 1024;

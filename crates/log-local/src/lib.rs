@@ -29,6 +29,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ports::records::{Record, Records};
+use ports::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::{
+    Appender, Bounds, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState,
+};
 use rustc_hash::FxHashMap;
 
 use self::batch::Builder;
@@ -38,11 +43,6 @@ use self::core::{Core, CoreState, LocalTopic, PartId};
 pub use self::memory::Memory;
 pub use self::storage::Storage;
 use self::storage::{StoredPartition, TopicRow};
-use ports::records::{Record, Records};
-use ports::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
-use ports::{
-    Appender, Bounds, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState,
-};
 
 /// The durability that a commit waits for before the acknowledgement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,15 +3,16 @@
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
-use super::LogHandle;
-use super::core::WriteRefused;
-use super::fetch::{ReadPosition, fetch};
-use super::groups::{Fenced, Ticket};
 use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{
     Limits, LogError, Member, MemberInput, Polled, Rejection, Transaction, TransactionOutcome,
 };
+
+use super::LogHandle;
+use super::core::WriteRefused;
+use super::fetch::{ReadPosition, fetch};
+use super::groups::{Fenced, Ticket};
 
 pub(crate) struct LocalMember {
     handle: Arc<LogHandle>,

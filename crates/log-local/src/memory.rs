@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use ports::LogError;
+
 use super::batch::PackedBatch;
 use super::storage::{Compacted, Loaded, Storage, StorageCommit, StoredPartition, TopicRow};
-use ports::LogError;
 
 /// Keeps all data in maps. Clones share the maps: a test can close a log and reopen the data.
 #[derive(Clone)]

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
-use super::LogHandle;
-use super::fetch::{ReadPosition, fetch};
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition};
 use ports::{From, Limits, LogError, Reader};
+
+use super::LogHandle;
+use super::fetch::{ReadPosition, fetch};
 
 pub(crate) struct LocalReader {
     handle: Arc<LogHandle>,

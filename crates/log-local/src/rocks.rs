@@ -12,6 +12,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use os::files;
+use os::files::look::{self, Inspection};
+use ports::LogError;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
     DBRawIterator, DBRecoveryMode, ErrorKind, InfoLogger, LogLevel, Options, ReadOptions,
@@ -23,9 +26,6 @@ use super::Durability;
 use super::batch::{PackedBatch, UnreadableBatch};
 use super::format;
 use super::storage::{Compacted, Loaded, Storage, StorageCommit, StoredPartition, TopicRow};
-use os::files;
-use os::files::look::{self, Inspection};
-use ports::LogError;
 
 const FORMAT: u32 = 1;
 const KEPT: &str = "kept";

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use ports::LogError;
+use ports::topics::{Cleanup, TopicSpec};
 use serde::{Deserialize, Serialize};
 
 use super::batch::PackedBatch;
-use ports::LogError;
-use ports::topics::{Cleanup, TopicSpec};
 
 /// A topic in the storage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

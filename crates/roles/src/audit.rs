@@ -1,9 +1,9 @@
 //! `audit`: one hash chain per source partition, over all public topics. The role also writes the
 //! dead letters for bad records of `instruments`, because the other roles skip such records.
 
-use data_encoding::HEXLOWER;
 use std::collections::BTreeMap;
 
+use data_encoding::HEXLOWER;
 use domain::chain::{self, GENESIS, Hash};
 use engine::context::Ctx;
 use engine::role::{Bug, RoleLogic};

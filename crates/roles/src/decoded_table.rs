@@ -1,13 +1,12 @@
 //! Cache of decoded rows of broadcast tables. Every order reads some rows, so a decoded row is kept
 //! until the row's version changes.
 
-use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
-
 use domain::control::Control;
 use domain::instrument::Instrument;
 use engine::context::Ctx;
+use indexmap::IndexMap;
 use ports::topics::TopicId;
+use rustc_hash::FxBuildHasher;
 use wire::trade::ReferencePrice;
 use wire::{control, instrument, topics};
 

@@ -20,14 +20,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use audit::EarlyLinks;
 use engine::broadcast::Tables;
 use engine::role::{RoleFactory, RoleInput, RoleLogic as Logic, RoleSpec};
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicTable};
 use ports::{Clock, Log, LogError};
-pub use settings::{LAST_IS_TOLD, MERGED_BY_LOG_TIME, RoleSettings};
 use wire::{control, instrument, topics, trade};
+
+pub use audit::EarlyLinks;
+pub use settings::{LAST_IS_TOLD, MERGED_BY_LOG_TIME, RoleSettings};
 
 /// A role by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -10,10 +10,10 @@
 //! | `notifications` | no state |
 
 use data_encoding::HEXLOWER;
+use ports::partitioner;
 use serde_json::Value;
 
 use super::{Role, audit, orders, portfolio, trading};
-use ports::partitioner;
 
 /// Kind names, and the first byte of their state keys. Kinds are tried in this order.
 const KINDS: &[(Role, &str, u8)] = &[

@@ -9,11 +9,10 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use faults::crash::{self, Point};
 use os::files;
 use ports::StoreError;
+use serde::{Deserialize, Serialize};
 
 /// Format of the directory and of its stores.
 pub const FORMAT: u32 = 1;

@@ -9,10 +9,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use os::files;
 use rocksdb::DB;
 
 use super::open_generations::Lives;
-use os::files;
 
 /// Maximum descriptors of a store: its own five, the tables that [`super::rocks`] allows, and the
 /// tables that a compaction writes.

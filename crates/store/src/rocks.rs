@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
+use faults::crash::{self, Point};
+use os::files;
+use os::files::look::{self, Inspection};
+use ports::{StateStore, StoreError, StoreWrite, Stores};
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, InfoLogger,
     LogLevel, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
@@ -17,10 +21,6 @@ use rocksdb::{
 use super::dir::{FORMAT, InstanceDir, StateIdentity, newer};
 use super::open_generations::Lives;
 use super::open_stores::{DatabaseState, OpenDatabase, OpenStores, StoreSlot};
-use faults::crash::{self, Point};
-use os::files;
-use os::files::look::{self, Inspection};
-use ports::{StateStore, StoreError, StoreWrite, Stores};
 
 const DATA: u8 = 1;
 pub(super) const META: &[u8] = &[0, b'm'];

@@ -1,8 +1,9 @@
 //! `audit-log`: one entry of a hash chain.
 
+use domain::chain::Hash;
+
 use super::input::{Fault, FieldValue, read_map};
 use super::writer::MapWriter;
-use domain::chain::Hash;
 
 /// `type` header of audit entries.
 pub const AUDIT_ENTRY: &str = "AuditEntry";

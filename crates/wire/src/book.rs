@@ -2,14 +2,15 @@
 //! (keyed by user). The topics are internal, but their records are maps, too. So an old record
 //! stays readable when fields are added.
 
-use super::event::named;
-use super::input::{Fault, read_map};
-use super::writer::MapWriter;
 use domain::book::{FOREVER, Life};
 use domain::named_enum;
 use domain::price::Priced;
 use domain::reason::Reason;
 use domain::status::{Liquidity, Side};
+
+use super::event::named;
+use super::input::{Fault, read_map};
+use super::writer::MapWriter;
 
 /// `type` header of book commands.
 pub const BOOK_COMMAND: &str = "BookCommand";

@@ -2,10 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::command_fingerprint::mark_of;
-use super::input::{Fault, FieldValue, read_map, timestamp_ns};
-use super::protections::{self, Protection};
-use super::topics;
 use domain::book::Life;
 use domain::checks::Pricing;
 use domain::decimal::{MONEY, Num, WHOLE};
@@ -14,6 +10,11 @@ use domain::named_enum;
 use domain::reason::Reason;
 use domain::status::Side;
 use ports::topics::TopicId;
+
+use super::command_fingerprint::mark_of;
+use super::input::{Fault, FieldValue, read_map, timestamp_ns};
+use super::protections::{self, Protection};
+use super::topics;
 
 named_enum! {
     /// Kind of a command.

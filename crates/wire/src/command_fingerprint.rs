@@ -6,12 +6,12 @@
 //! the first difference is the field to name. The bytes stay in state for ever, so the encoding may
 //! only grow at its end.
 
-use sha2::{Digest, Sha256};
-
-use super::command::{Choice, Command, Kind};
 use domain::decimal::{Num, Odd};
 use domain::status::Side;
 use ports::varint;
+use sha2::{Digest, Sha256};
+
+use super::command::{Choice, Command, Kind};
 
 /// Mark of an unknown word.
 pub fn mark_of(word: &str) -> [u8; 16] {

@@ -4,11 +4,12 @@
 
 use std::borrow::Cow;
 
+use domain::control::{Control, EVERYBODY};
+use domain::ids;
+
 use super::encode::{self, Encoding, Field};
 use super::input::{Fault, FieldValue, read_map};
 use super::topics::INPUT_BYTES_MAX;
-use domain::control::{Control, EVERYBODY};
-use domain::ids;
 
 /// A row of `controls`: the restriction, and the reason in an operator's words.
 #[derive(Clone, Debug, PartialEq, Eq)]

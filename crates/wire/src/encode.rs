@@ -1,8 +1,9 @@
 //! Encodes the records of clients: commands, ticks and reference data, as MessagePack or JSON. The
 //! encoder checks nothing; the readers check everything.
 
-use super::writer::MapWriter;
 use domain::status::Side;
+
+use super::writer::MapWriter;
 
 /// Format of a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

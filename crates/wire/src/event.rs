@@ -1,11 +1,12 @@
 //! `order-events`: the system of record. One struct serves all events; a field that an event does
 //! not use is absent.
 
-use super::input::{Fault, FieldValue, read_map};
-use super::writer::MapWriter;
 use domain::named_enum;
 use domain::reason::Reason;
 use domain::status::{Liquidity, Side, Status};
+
+use super::input::{Fault, FieldValue, read_map};
+use super::writer::MapWriter;
 
 named_enum! {
     /// Kind of an event.

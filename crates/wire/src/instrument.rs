@@ -1,10 +1,11 @@
 //! `instruments`: reference data.
 
-use super::input::{Fault, FieldValue, read_map};
-use super::topics::INPUT_BYTES_MAX;
 use domain::decimal::{MONEY, Num, WHOLE};
 use domain::ids;
 use domain::instrument::{CURRENCY, Instrument, Listing};
+
+use super::input::{Fault, FieldValue, read_map};
+use super::topics::INPUT_BYTES_MAX;
 
 /// Maximum of collar, half spread and fee, in basis points: the whole price.
 const BPS_MAX: i64 = 10_000;

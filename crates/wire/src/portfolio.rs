@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 
+use domain::portfolio::Holding;
+
 use super::input::{Fault, FieldValue, read_map};
 use super::writer::MapWriter;
-use domain::portfolio::Holding;
 
 /// `type` header of portfolios.
 pub const PORTFOLIO: &str = "Portfolio";

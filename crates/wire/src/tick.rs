@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::input::{Fault, FieldValue, read_map, timestamp_ns};
 use domain::decimal::{MONEY, Num, WHOLE};
 use domain::ids;
+
+use super::input::{Fault, FieldValue, read_map, timestamp_ns};
 
 /// A decoded tick. The price may be any number.
 #[derive(Clone, Debug, PartialEq)]

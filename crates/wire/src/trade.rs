@@ -1,9 +1,10 @@
 //! `trades`, with trades and busts, and `reference-prices`.
 
+use domain::status::Side;
+
 use super::event::named;
 use super::input::{Fault, read_map};
 use super::writer::MapWriter;
-use domain::status::Side;
 
 /// `type` header of trades.
 pub const TRADE: &str = "Trade";

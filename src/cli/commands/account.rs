@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use client::{KeyedAppender, check_id};
+use domain::control::{Control, EVERYBODY};
+use ports::Log;
+use ports::records::HeaderBuf;
 use serde_json::{Value, json};
+use wire::control::{self, ControlRow};
+use wire::topics::{CONTROLS, INPUT_BYTES_MAX};
 
 use crate::cli::args::account::Whom;
 use crate::cli::config::Config;
@@ -11,12 +17,6 @@ use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::{self, OutputFormat};
 use crate::cli::{decode, open, read};
-use client::{KeyedAppender, check_id};
-use domain::control::{Control, EVERYBODY};
-use ports::Log;
-use ports::records::HeaderBuf;
-use wire::control::{self, ControlRow};
-use wire::topics::{CONTROLS, INPUT_BYTES_MAX};
 
 const FLUSH: Duration = Duration::from_secs(60);
 

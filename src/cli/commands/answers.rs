@@ -2,13 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
-
-use crate::cli::config::Config;
-use crate::cli::exit::Failure;
-use crate::cli::output::{self, OutputFormat};
-use crate::cli::shown::{self, Fields};
-use crate::cli::{decode, read};
 use audit::cursor::AuditCursor;
 use client::partitions;
 use ports::partitioner;
@@ -16,9 +9,16 @@ use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{From, Log, Reader};
 use roles::Role;
+use serde_json::{Map, Value};
 use wire::book::{Ask, BookCommand, Execution};
 use wire::command::{self, Kind};
 use wire::topics::{BOOK_COMMANDS, EXECUTIONS, ORDER_EVENTS};
+
+use crate::cli::config::Config;
+use crate::cli::exit::Failure;
+use crate::cli::output::{self, OutputFormat};
+use crate::cli::shown::{self, Fields};
+use crate::cli::{decode, read};
 
 /// Longest pause between the acceptance of an order and its immediate trades. After a longer pause,
 /// an accepted order rests.

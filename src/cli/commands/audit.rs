@@ -5,14 +5,6 @@ use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-
-use crate::cli::args::audit::{Anchor as AnchorArgs, Audit, Export as ExportArgs, Verify};
-use crate::cli::config::Config;
-use crate::cli::exit::{Code, Failure};
-use crate::cli::moment;
-use crate::cli::open::{self, Access};
-use crate::cli::output::{self, JobProgress, OutputFormat};
 use audit::anchor::{self, Anchor};
 use audit::chains::{ChainReport, Chains, heads};
 use audit::export::{ExportError, ExportPlan, ExportSummary};
@@ -22,7 +14,15 @@ use os::files;
 use ports::Log;
 use ports::topics::TopicTable;
 use roles::Role;
+use serde_json::{Value, json};
 use wire::topics;
+
+use crate::cli::args::audit::{Anchor as AnchorArgs, Audit, Export as ExportArgs, Verify};
+use crate::cli::config::Config;
+use crate::cli::exit::{Code, Failure};
+use crate::cli::moment;
+use crate::cli::open::{self, Access};
+use crate::cli::output::{self, JobProgress, OutputFormat};
 
 pub(crate) fn run(config: &Config, audit: &Audit) -> Result<(), Failure> {
     match audit {

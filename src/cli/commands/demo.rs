@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use client::KeyedAppender;
+use client::instruments::Listings;
 use serde_json::json;
+use wire::topics::{INSTRUMENTS, ORDER_COMMANDS};
 
 use super::gateway::{self, GatewayBeside};
 use crate::cli::args::Demo;
@@ -14,9 +17,6 @@ use crate::cli::output::{self, OutputFormat};
 use crate::cli::system;
 use crate::runtime::system::Installation;
 use crate::runtime::{demo, signals};
-use client::KeyedAppender;
-use client::instruments::Listings;
-use wire::topics::{INSTRUMENTS, ORDER_COMMANDS};
 
 pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
     let run_for = typed

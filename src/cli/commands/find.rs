@@ -1,13 +1,5 @@
 //! `audit find`: a timeline for people, or one JSON object per record.
 
-use super::audit;
-use crate::cli::args::audit::Find;
-use crate::cli::config::Config;
-use crate::cli::exit::{Code, Failure};
-use crate::cli::open::Access;
-use crate::cli::output::{self, OutputFormat};
-use crate::cli::shown::{self, Fields, SentValue};
-use crate::cli::{decode, open};
 use ::audit::decision_inputs::{DecisionRow, Inputs};
 use ::audit::find::{FindError, Hit, Proof, Query, Timeline, find, name};
 use client::check_id;
@@ -20,6 +12,15 @@ use wire::book::{Ask, BookCommand};
 use wire::command::{self, Kind};
 use wire::control::OPERATOR;
 use wire::topics;
+
+use super::audit;
+use crate::cli::args::audit::Find;
+use crate::cli::config::Config;
+use crate::cli::exit::{Code, Failure};
+use crate::cli::open::Access;
+use crate::cli::output::{self, OutputFormat};
+use crate::cli::shown::{self, Fields, SentValue};
+use crate::cli::{decode, open};
 
 pub(crate) fn run(config: &Config, args: &Find) -> Result<(), Failure> {
     for (field, id) in [

@@ -4,6 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use engine::instance::FatalError;
+use gateway::access::{self, AccessControl};
+use gateway::{self, GatewaySettings, RunningGateway};
 use serde_json::json;
 
 use crate::cli::args::{Gateway, GatewayCommand};
@@ -14,9 +17,6 @@ use crate::cli::output::{self, OutputFormat};
 use crate::cli::system;
 use crate::runtime::system::Installation;
 use crate::runtime::{signals, supervisor::Supervisor};
-use engine::instance::FatalError;
-use gateway::access::{self, AccessControl};
-use gateway::{self, GatewaySettings, RunningGateway};
 
 /// Threads that serve connections. The log is read in other threads.
 const WORKERS: usize = 2;

@@ -1,6 +1,10 @@
 //! `portfolio --history`: a user's equity after each of their events.
 
+use ::audit::equity::{EquityError, EquityPoint, history};
+use client::check_id;
+use client::decimal::{show_e4, show_e4_wide};
 use serde_json::{Map, Value, json};
+use wire::topics;
 
 use super::audit;
 use crate::cli::args::Portfolio;
@@ -9,10 +13,6 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::{self, OutputFormat};
 use crate::cli::{decode, open};
-use ::audit::equity::{EquityError, EquityPoint, history};
-use client::check_id;
-use client::decimal::{show_e4, show_e4_wide};
-use wire::topics;
 
 /// Prints one line per event.
 pub(crate) fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {

@@ -5,9 +5,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use client::instruments::Listings;
+use client::{KeyedAppender, check_id};
 use indexmap::IndexMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use wire::instrument;
+use wire::topics::INSTRUMENTS;
 
 use super::listed::{ListingChange, Present, change, text};
 use crate::cli::config::Config;
@@ -17,10 +21,6 @@ use crate::cli::open::Access;
 use crate::cli::output::{self, JobProgress, OutputFormat};
 use crate::cli::table::{self, Table};
 use crate::cli::{open, shown};
-use client::instruments::Listings;
-use client::{KeyedAppender, check_id};
-use wire::instrument;
-use wire::topics::INSTRUMENTS;
 
 /// After this many errors, further errors are only counted.
 const COMPLAINTS_MAX: u64 = 20;

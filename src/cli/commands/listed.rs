@@ -3,7 +3,11 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use client::{KeyedAppender, check_id};
+use ports::Log;
 use serde_json::{Map, Value, json};
+use wire::instrument;
+use wire::topics::INSTRUMENTS;
 
 use super::instruments::{FLUSH, encode};
 use crate::cli::config::Config;
@@ -12,10 +16,6 @@ use crate::cli::listings::{default_of, names, present};
 use crate::cli::open::Access;
 use crate::cli::output::{self, OutputFormat};
 use crate::cli::{open, read, shown};
-use client::{KeyedAppender, check_id};
-use ports::Log;
-use wire::instrument;
-use wire::topics::INSTRUMENTS;
 
 /// The topic `instruments`, as the roles read it, with all fields of each record.
 #[derive(Default)]

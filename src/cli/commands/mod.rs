@@ -26,8 +26,9 @@ pub(super) mod topics;
 pub(super) mod traders;
 pub(super) mod verify;
 
-use super::exit::Failure;
 use domain::ids;
+
+use super::exit::Failure;
 
 /// Checks a user id. A command for one of the system's own accounts becomes a dead letter, and
 /// nobody answers it.

@@ -1,19 +1,19 @@
 //! Operator commands for the orders of users: `account cancel` and `account bust`.
 
+use client::decimal::show_e4;
+use client::{check_id, partitions};
+use domain::hold;
+use ports::Log;
+use ports::partitioner;
 use serde_json::{Map, Value};
+use wire::event::{Event, OrderEvent};
+use wire::topics::ORDER_EVENTS;
 
 use super::send::{Sending, carry_out, new_id, patience};
 use crate::cli::args::account::{Bust, Cancel};
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::read;
-use client::decimal::show_e4;
-use client::{check_id, partitions};
-use domain::hold;
-use ports::Log;
-use ports::partitioner;
-use wire::event::{Event, OrderEvent};
-use wire::topics::ORDER_EVENTS;
 
 /// Cancels one order of a user, all orders, or those of a symbol.
 pub(crate) fn cancel(config: &Config, cancel: &Cancel) -> Result<(), Failure> {

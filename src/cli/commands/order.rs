@@ -1,15 +1,15 @@
 //! `order`: sends one command, and shows its events.
 
+use client::check_id;
+use client::instruments::Listings;
 use serde_json::{Map, Value};
+use wire::command;
 
 use super::send::{Sending, carry_out, new_id, patience};
 use crate::cli::args::{Order, SideArg};
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::{moment, number, shown};
-use client::check_id;
-use client::instruments::Listings;
-use wire::command;
 
 /// Sends the command, and waits unless `--no-wait` is given.
 pub(crate) fn run(config: &Config, order: &Order) -> Result<(), Failure> {

@@ -1,21 +1,22 @@
 //! `portfolio`: a user's holdings at the latest prices. This command computes the marks; no role
 //! stores them.
 
+use std::collections::BTreeMap;
+
+use client::decimal::{show_e4, show_e4_wide};
+use client::{check_id, now_ms, partitions};
+use ports::Log;
+use ports::partitioner;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use wire::portfolio::{PortfolioFold, PortfolioRecord, read_key};
+use wire::topics::{PORTFOLIOS, REFERENCE_PRICES};
 
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::{self, OutputFormat};
 use crate::cli::{open, read};
-use client::decimal::{show_e4, show_e4_wide};
-use client::{check_id, now_ms, partitions};
-use ports::Log;
-use ports::partitioner;
-use wire::portfolio::{PortfolioFold, PortfolioRecord, read_key};
-use wire::topics::{PORTFOLIOS, REFERENCE_PRICES};
 
 #[derive(Debug, Deserialize)]
 struct PriceMark {

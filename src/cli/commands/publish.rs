@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use client::instruments::Listings;
+use client::simulate::PriceWalk;
+use client::{ClientError, MarketDataPublisher, decimal, now_ms};
+use ports::Log;
 use serde_json::json;
 
 use crate::cli::args::Publish;
@@ -15,10 +19,6 @@ use crate::cli::pace::{self, Speed};
 use crate::cli::table::{self, Table};
 use crate::cli::{moment, number, open, shown};
 use crate::runtime::signals;
-use client::instruments::Listings;
-use client::simulate::PriceWalk;
-use client::{ClientError, MarketDataPublisher, decimal, now_ms};
-use ports::Log;
 
 /// Longest wait for the last records to reach the log.
 const FLUSH: Duration = Duration::from_secs(60);

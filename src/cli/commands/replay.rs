@@ -1,6 +1,12 @@
 //! `replay`: executes a role's history again, and compares the result with its live state.
 
+use engine::point_in_time::PointInTime;
+use engine::replay::Divergence;
+use os::clock::wall_ms;
+use ports::topics::TopicPartition;
+use roles::Role;
 use serde_json::Value;
+use wire::topics;
 
 use crate::cli::args::Replay;
 use crate::cli::config::Config;
@@ -11,12 +17,6 @@ use crate::cli::output::{self, JobProgress};
 use crate::cli::system;
 use crate::runtime::system::Installation;
 use crate::runtime::{replay, travel};
-use engine::point_in_time::PointInTime;
-use engine::replay::Divergence;
-use os::clock::wall_ms;
-use ports::topics::TopicPartition;
-use roles::Role;
-use wire::topics;
 
 const HEADER: [&str; 7] = [
     "ROLE",

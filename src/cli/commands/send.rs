@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use client::{KeyedAppender, now_ms};
+use ports::Log;
+use roles::Role;
 use serde_json::{Map, Value, json};
+use wire::command;
 
 use super::answers::PendingAnswers;
 use crate::cli::config::{self, Config, LogTarget};
@@ -14,10 +18,6 @@ use crate::cli::{as_before, output, system};
 use crate::runtime::signals;
 use crate::runtime::supervisor::{Ends, Supervisor};
 use crate::runtime::system::Installation;
-use client::{KeyedAppender, now_ms};
-use ports::Log;
-use roles::Role;
-use wire::command;
 
 /// Longest wait for the effects of a command. Later effects are left to the next run of the roles.
 const SETTLE: Duration = Duration::from_secs(10);

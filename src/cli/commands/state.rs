@@ -4,7 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
+use ports::StateStore;
+use roles::{Role, show};
 use serde_json::{Value, json};
+use store::dir::read_identity;
 
 use crate::cli::args::{State, StatePlace};
 use crate::cli::config::Config;
@@ -14,9 +17,6 @@ use crate::cli::output::{self, OutputFormat};
 use crate::cli::shown;
 use crate::runtime::replay::newest_store;
 use crate::runtime::travel::kept_store;
-use ports::StateStore;
-use roles::{Role, show};
-use store::dir::read_identity;
 
 pub(crate) fn run(config: &Config, state: &State) -> Result<(), Failure> {
     match state {

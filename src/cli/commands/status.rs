@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
+use os::clock::wall_ms;
 use serde_json::Value;
+use wire::topics;
 
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
@@ -13,8 +15,6 @@ use crate::cli::output::OutputFormat;
 use crate::cli::{decode, open, output};
 use crate::runtime::lag::{self, Lag};
 use crate::runtime::status::{InstanceStatus, Life, Phase, SILENCE_MS, TaskStatus};
-use os::clock::wall_ms;
-use wire::topics;
 
 const HEADER: [&str; 15] = [
     "ROLE",

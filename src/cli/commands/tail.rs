@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ports::records::Records;
+use ports::topics::{TopicId, TopicPartition};
+use ports::{From, Log, Reader};
+use wire::topics;
+
 use crate::cli::args::Tail;
 use crate::cli::config::{Config, LogTarget};
 use crate::cli::exit::Failure;
@@ -11,10 +16,6 @@ use crate::cli::open::Access;
 use crate::cli::output::OutputFormat;
 use crate::cli::shown::SentValue;
 use crate::cli::{decode, moment, open, output, read};
-use ports::records::Records;
-use ports::topics::{TopicId, TopicPartition};
-use ports::{From, Log, Reader};
-use wire::topics;
 
 fn usage(ms: Result<i64, String>) -> Result<i64, Failure> {
     ms.map_err(|why| {

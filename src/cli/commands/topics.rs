@@ -1,14 +1,14 @@
 //! `topics create` and `topics check`.
 
+use ports::Log;
+use ports::topics::{Finding, Partitions, Severity, TopicId, TopicTable};
 use serde_json::Value;
+use wire::topics;
 
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::{open, output};
-use ports::Log;
-use ports::topics::{Finding, Partitions, Severity, TopicId, TopicTable};
-use wire::topics;
 
 /// Creates the missing topics, and reports settings that do not fit. With `fix`, also changes the
 /// settings that can be changed without loss of records.

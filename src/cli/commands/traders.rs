@@ -3,6 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use client::instruments::Listings;
+use client::simulate::Traders;
+use client::{OrderCommandProducer, check_id, now_ms};
 use serde_json::json;
 
 use crate::cli::args;
@@ -12,9 +15,6 @@ use crate::cli::open::Access;
 use crate::cli::output::{self, JobProgress, OutputFormat};
 use crate::cli::{open, pace};
 use crate::runtime::signals;
-use client::instruments::Listings;
-use client::simulate::Traders;
-use client::{OrderCommandProducer, check_id, now_ms};
 
 /// Longest wait for the last orders to reach the log.
 const FLUSH: Duration = Duration::from_secs(60);

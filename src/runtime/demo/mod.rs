@@ -9,16 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use observer::Observer;
-use screen::{Screen, SideFigures};
-use traffic::Gauge;
+use client::simulate::Traders;
+use engine::instance::FatalError;
+use roles::Role;
 
 use super::status::{Counters, Phase};
 use super::supervisor::{Ends, Monitor, Supervisor};
 use super::system::Installation;
-use client::simulate::Traders;
-use engine::instance::FatalError;
-use roles::Role;
+use observer::Observer;
+use screen::{Screen, SideFigures};
+use traffic::Gauge;
 
 /// Settings of the demo.
 #[derive(Clone, Debug)]

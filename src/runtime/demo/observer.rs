@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
-use serde::Deserialize;
-
 use os::clock::wall_ms;
 use ports::records::Records;
 use ports::{From, Limits, Log, LogError, Reader};
+use rustc_hash::FxBuildHasher;
+use serde::Deserialize;
 use wire::topics;
 
 #[derive(Clone)]

@@ -1,8 +1,9 @@
 //! Tests of accounts: each posting, and conservation of cash and shares.
 
+use proptest::prelude::*;
+
 use super::super::hold::Terms;
 use super::*;
-use proptest::prelude::*;
 
 #[derive(Default)]
 struct World {

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use faults::crash::{self, Point};
+use faults::mutants::{self, Mutant};
+use ports::topics::TopicPartition;
+
 use super::super::commit::{CommitOutcome, commit_positions};
 use super::super::restore::{Assignment, Restored, RestorerReport, RestorerRequest};
 use super::super::step_error::StepError;
 use super::super::task::{Task, TaskParts};
 use super::{FatalError, Incarnation, Instance};
-use faults::crash::{self, Point};
-use faults::mutants::{self, Mutant};
-use ports::topics::TopicPartition;
 
 impl Instance {
     pub(super) fn tell(&mut self, request: RestorerRequest) -> Result<(), FatalError> {

@@ -7,8 +7,9 @@
 //! records of other inputs begins the next turn. Inputs with older records are left out of that
 //! turn.
 
-use super::super::merge::BatchRecord;
 use ports::records::Records;
+
+use super::super::merge::BatchRecord;
 
 /// The partition that begins a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use ports::topics::TopicPartition;
+
 use super::super::restore::RestoreProgress;
 use super::{Counters, Instance};
-use ports::topics::TopicPartition;
 
 /// Status of one task, for people.
 #[derive(Clone, Debug)]

@@ -5,8 +5,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{RestoreProgress, Restorer, RestorerReport, RestorerRequest};
 use ports::{Clock, SpawnThread};
+
+use super::{RestoreProgress, Restorer, RestorerReport, RestorerRequest};
 
 /// Length of a slice of the loop's turn: without running tasks, and beside running tasks.
 const ALONE: Duration = Duration::from_millis(200);

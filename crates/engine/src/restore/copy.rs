@@ -4,14 +4,14 @@
 //! After a crash in the middle the restore must scan the whole store once. Memory use never exceeds
 //! one chunk.
 
-use super::scan_digest;
-use crate::checkpoint::{Checkpoint, META_KEY, StoreMeta};
-use crate::digest::{self, Digest};
 use faults::crash::{self, Point};
 use ports::records::Record;
 use ports::{LogError, StateStore, StoreError};
 
 use super::RestoreError;
+use super::scan_digest;
+use crate::checkpoint::{Checkpoint, META_KEY, StoreMeta};
+use crate::digest::{self, Digest};
 
 /// An open store and its changelog position.
 pub(super) struct StoreCopy {

@@ -37,12 +37,12 @@ mod task;
 
 use std::time::Duration;
 
-use super::checkpoint::Checkpoint;
-use super::digest::{self, Digest};
-use super::role::RoleSpec;
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Clock, LogError, StateStore, StoreError};
 
+use super::checkpoint::Checkpoint;
+use super::digest::{self, Digest};
+use super::role::RoleSpec;
 pub use restorer::Restorer;
 pub use standby::Standby;
 

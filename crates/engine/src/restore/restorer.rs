@@ -4,13 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::standby::{Standby, Standbys};
-use super::task::{Phase, Restore, RestoreStep};
-use super::{
-    Assignment, Env, RestoreError, RestoreProgress, Restored, RestorerReport, RestorerRequest,
-};
-use crate::checkpoint::{Checkpoint, META_KEY};
-use crate::role::RoleSpec;
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::records::Records;
@@ -18,6 +11,14 @@ use ports::topics::{TopicPartition, TopicTable};
 use ports::{
     Bounds, Clock, Committed, From, Limits, Log, LogError, Reader, StateStore, StoreError, Stores,
 };
+
+use super::standby::{Standby, Standbys};
+use super::task::{Phase, Restore, RestoreStep};
+use super::{
+    Assignment, Env, RestoreError, RestoreProgress, Restored, RestorerReport, RestorerRequest,
+};
+use crate::checkpoint::{Checkpoint, META_KEY};
+use crate::role::RoleSpec;
 
 /// Most changelog readers at a time. Tasks of the same assignment share a reader.
 const READERS_MAX: usize = 4;

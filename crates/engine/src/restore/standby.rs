@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{Clock, From, Limits, Log, Reader, StateStore, StoreError, Stores};
+
 use super::RestoreProgress;
 use super::copy::StoreCopy;
 use super::restorer::CHUNK_AGE;
 use crate::role::RoleSpec;
-use ports::records::Records;
-use ports::topics::TopicPartition;
-use ports::{Clock, From, Limits, Log, Reader, StateStore, StoreError, Stores};
 
 /// Wait before a retry after a failed open or read.
 const AGAIN_US: u64 = 1_000_000;

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::copy::StoreCopy;
-use super::{Env, RestoreError, RestoreProgress, Restored};
-use crate::checkpoint::Checkpoint;
-use crate::last_meta::{Fit, fit};
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::records::Record;
 use ports::topics::TopicPartition;
 use ports::{Bounds, From, LogError, StateStore};
+
+use super::copy::StoreCopy;
+use super::{Env, RestoreError, RestoreProgress, Restored};
+use crate::checkpoint::Checkpoint;
+use crate::last_meta::{Fit, fit};
 
 /// Wait before the next request, while offsets or changelog may still change.
 const AGAIN_US: u64 = 20_000;

@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use client::now_ms;
+use ports::records::HeaderBuf;
+use ports::topics::TopicPartition;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use wire::topics::DEAD_LETTERS;
 
 use super::{DeliveryContext, sign};
 use crate::feed::{Begin, Item, Next};
 use crate::json;
 use crate::subscriptions::{DeliveryPosition, Webhook, position_key};
 use crate::writer::RecordWrite;
-use client::now_ms;
-use ports::records::HeaderBuf;
-use ports::topics::TopicPartition;
-use wire::topics::DEAD_LETTERS;
 
 /// Pause before the log is asked again. Also the retry pause of an empty schedule.
 const PAUSE: Duration = Duration::from_secs(1);

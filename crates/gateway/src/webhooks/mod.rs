@@ -22,12 +22,11 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-pub use owner::{Owned, run as own};
-
 use super::GatewayContext;
 use super::subscriptions::{DeliveryPosition, Preferences, Subscriber, Webhook};
 use super::writer::Writer;
 use delivery::Delivery;
+pub use owner::{Owned, run as own};
 
 /// Pauses before the retries, one for each failure in a row; the last pause repeats. After an
 /// outage of hours, an endpoint gets its notifications within minutes.

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
-use crate::passing::Passing;
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition};
 use ports::{Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled};
+use tokio::sync::watch;
 use wire::topics::SUBSCRIPTIONS;
+
+use crate::passing::Passing;
 
 /// Partitions assigned to this gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! One user's account during one record. The type numbers and stamps the user's events, and opens
 //! the account before the first event.
 
-use crate::ingress::bug;
 use domain::account::{Account, Broken, CashTotals, Position};
 use domain::hold::Hold;
 use domain::status::Side;
@@ -14,6 +13,7 @@ use wire::topics;
 
 use super::mass;
 use super::state::{self, OrderRecord, OrdersBuffers};
+use crate::ingress::bug;
 
 pub(super) struct AccountTx<'d, 'c> {
     pub ctx: &'d mut Ctx<'c>,

@@ -6,8 +6,6 @@
 //! The command must match the trade as the order keeps it. An order that traded before trades were
 //! kept has traded more than its kept trades. For that part the operator's description counts.
 
-use crate::decoded_table::DecodedTable;
-use crate::ingress::bug;
 use domain::account::{Account, Books, Position, Settled};
 use domain::hold::Fee;
 use domain::house;
@@ -29,6 +27,8 @@ use super::commands::CommandRefusal;
 use super::fills::Fill;
 use super::shorts;
 use super::state::{self, OrderRecord, OrdersBuffers, unreadable};
+use crate::decoded_table::DecodedTable;
+use crate::ingress::bug;
 
 /// Tables for revaluing a position that owes shares after a bust.
 pub(super) struct BustMarks<'r> {

@@ -1,7 +1,6 @@
 //! Cancels and replaces of orders. The role reserves the hold of a replace here. The book decides
 //! if the command is in time.
 
-use crate::ingress::bug;
 use domain::checks::{self, Facts};
 use domain::hold::{Hold, Terms};
 use domain::reason::Reason;
@@ -16,6 +15,7 @@ use super::account_tx::{AccountTx, about};
 use super::bust;
 use super::commands::{CommandRefusal, Market};
 use super::state::OrderRecord;
+use crate::ingress::bug;
 
 /// Refuses a command that did not reach the book. Most reasons use up the command's id. The named
 /// order does not change.

@@ -3,11 +3,6 @@
 
 use std::borrow::Cow;
 
-use crate::decoded_table::DecodedTable;
-use crate::ingress::vet;
-use crate::settings::{
-    BANDS_BY_SIDE, BUST_BY_TRADE, MARGIN_OF_CHANGES, OPERATORS_APART, SHORT_MARGIN, STRICT_FIELDS,
-};
 use domain::account::may_withdraw;
 use domain::checks::Bands;
 use domain::control::{self, CommandEffect, Control, EVERYBODY};
@@ -27,6 +22,11 @@ use wire::topics;
 use super::account_tx::{AccountTx, about};
 use super::state::{self, OrderRecord, unreadable};
 use super::{Orders, RoleSettings, bust, cancel_replace, mass, messages, new_order, shorts};
+use crate::decoded_table::DecodedTable;
+use crate::ingress::vet;
+use crate::settings::{
+    BANDS_BY_SIDE, BUST_BY_TRADE, MARGIN_OF_CHANGES, OPERATORS_APART, SHORT_MARGIN, STRICT_FIELDS,
+};
 
 /// Refusal of a command.
 #[derive(Clone, Copy)]

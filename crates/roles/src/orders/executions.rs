@@ -1,7 +1,6 @@
 //! `executions`: the role settles the outcomes of the book. Settlement never refuses an execution.
 //! An execution that cannot be settled is a bug, and stops the task.
 
-use crate::ingress::{bug, own};
 use domain::account::{Books, Settled};
 use domain::hold::Terms;
 use domain::house;
@@ -18,6 +17,7 @@ use super::account_tx::{AccountTx, about};
 use super::fills::Fill;
 use super::state::{self, OrderRecord, unreadable};
 use super::{dedup_window, mass};
+use crate::ingress::{bug, own};
 
 /// The order that is being settled.
 struct OpenOrder<'a> {

@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ports::StateStore;
+
 use super::fills::{self, Fill};
 use super::state::{self, OrderRecord};
-use ports::StateStore;
 
 /// Checks invariants I1 to I3 over a whole store. Returns figures for people, or the first
 /// violation.

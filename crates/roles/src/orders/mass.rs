@@ -12,7 +12,6 @@
 //! the book was asked to cancel moves from the rows `n` to the rows `x`. So all mass cancels
 //! together ask once per order, and none examines an order twice.
 
-use crate::ingress::bug;
 use domain::reason::Reason;
 use domain::status::Status;
 use engine::context::Ctx;
@@ -27,6 +26,7 @@ use super::account_tx::AccountTx;
 use super::cancel_replace::{self, on_whose_word};
 use super::commands::CommandRefusal;
 use super::state::{self, OrderRecord, OrdersBuffers};
+use crate::ingress::bug;
 
 /// Version of a row without a number: [`OpenOrderRow::Before`], or [`OpenOrderRow::Ending`] with
 /// one more byte.

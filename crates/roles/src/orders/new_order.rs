@@ -1,6 +1,5 @@
 //! New orders: check, reserve the hold, save the record, send to the book.
 
-use crate::ingress::bug;
 use domain::account::Position;
 use domain::book::FOREVER;
 use domain::checks::{self, Facts, OrderRequest, Pricing, Reservation};
@@ -15,6 +14,7 @@ use wire::event::Event;
 use super::account_tx::{AccountTx, about};
 use super::commands::{CommandRefusal, Market};
 use super::state::OrderRecord;
+use crate::ingress::bug;
 
 const DAY_MS: i64 = 86_400_000;
 

@@ -16,7 +16,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::RoleSettings;
 use domain::price::{Priced, Prices};
 use domain::tick::{Source, Tick};
 use engine::broadcast::Tables;
@@ -28,6 +27,8 @@ use ports::{Clock, From, Limits, Log, LogError};
 use wire::topics::INPUT_BYTES_MAX;
 use wire::trade::ReferencePrice;
 use wire::{instrument, tick, topics};
+
+use crate::RoleSettings;
 
 const LIMITS: Limits = Limits {
     records: 20_000,

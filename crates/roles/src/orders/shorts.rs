@@ -2,14 +2,14 @@
 //! to the due amount, as far as cash allows, so available cash is free cash. Margin calls do not
 //! exist. An account with too little collateral can neither withdraw nor add to its orders.
 
-use crate::decoded_table::DecodedTable;
-use crate::ingress::bug;
 use domain::checks::due_for_short;
 use domain::instrument::Instrument;
 use engine::role::Bug;
 
 use super::account_tx::AccountTx;
 use super::state;
+use crate::decoded_table::DecodedTable;
+use crate::ingress::bug;
 
 /// Adjusts the collateral of all short positions of the account. Positions with too much collateral
 /// come first, so that the released cash can serve the others.

@@ -1,5 +1,7 @@
 //! The state of `orders` as JSON.
 
+use domain::rate_limit::Messages;
+use domain::status::Side;
 use serde_json::{Map, Value, json};
 
 use super::dedup_window::{ExpiryMark, ExpiryQueue, ExpiryRow};
@@ -7,8 +9,6 @@ use super::fills::{self, Fill};
 use super::mass;
 use super::state::{self, OrderRecord};
 use crate::show::number;
-use domain::rate_limit::Messages;
-use domain::status::Side;
 
 /// A value as JSON, by the letter of its key; `None` if the value is unreadable.
 pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {

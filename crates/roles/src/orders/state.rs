@@ -20,7 +20,6 @@
 
 mod account;
 
-use crate::ingress::bug;
 use domain::account::{Account, CashTotals, HousePosition, Position};
 use domain::hold::{Hold, Terms};
 use domain::reason::Reason;
@@ -31,7 +30,7 @@ use ports::varint::{put, put_signed, take_i64, take_signed, take_u64};
 use wire::command_fingerprint::CommandFingerprint;
 
 use super::fills::OrderFills;
-
+use crate::ingress::bug;
 use account::put_account;
 pub(super) use account::read_account;
 

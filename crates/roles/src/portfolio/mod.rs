@@ -9,16 +9,15 @@
 
 mod state;
 
-use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
-
 use domain::portfolio::Holding;
 use domain::status::{Side, Status};
 use engine::context::{Cause, Ctx};
 use engine::role::{Bug, RoleLogic};
 #[cfg(feature = "faults")]
 use faults::mutants;
+use indexmap::IndexMap;
 use ports::records::Record;
+use rustc_hash::FxBuildHasher;
 use wire::event::{Event, OrderEvent};
 use wire::portfolio::{self as published, PORTFOLIO, POSITION, PortfolioRecord, PositionRecord};
 use wire::topics;

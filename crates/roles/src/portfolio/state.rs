@@ -11,11 +11,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
-
 use domain::portfolio::{self as arithmetic, Holding};
 use domain::status::Side;
 use ports::varint::{put, put_bytes, put_signed, take, take_bytes, take_i64, take_u64};
+use serde_json::{Map, Value, json};
 use wire::portfolio::PortfolioRecord;
 
 /// Versions of a user's record: with the open sells inside; with all positions inside; with

@@ -3,11 +3,6 @@
 
 use std::ops::Range;
 
-use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
-
-use crate::ingress::bug;
-use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED, OWED_TO_WHAT_RESTS, STOPS_BY_TRIGGER};
 use domain::book::{self, Book, Life, Order, ReplaceKind, Stage, SubmitOutcome};
 use domain::house;
 use domain::instrument::Instrument;
@@ -17,6 +12,8 @@ use domain::status::Side;
 use engine::context::Ctx;
 use engine::role::Bug;
 use faults::crash::{self, Point};
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
 use wire::book::{Ask, BookCommand, NewOrder, OrderOutcome, Trigger};
 
 use super::execution_writer::{OrderKey, Out};
@@ -24,6 +21,8 @@ use super::gate::{Ears, Gate};
 use super::state::{
     self, ArrivalMoment, BookHead, Crossing, Dealer, Rest, Taker, TradingBuffers, WaitingAct,
 };
+use crate::ingress::bug;
+use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED, OWED_TO_WHAT_RESTS, STOPS_BY_TRIGGER};
 
 /// Maximum of stops that trigger together, for one tick or command, before and after it. The rest
 /// trigger in later transactions.

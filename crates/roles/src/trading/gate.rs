@@ -1,20 +1,19 @@
 //! Users that an operator has switched off. Their orders end: each order before it would trade, and
 //! all orders over time.
 
-use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
-
-use crate::decoded_table::{self, DecodedTable};
 use domain::book::{Match, Order, Watch};
 use domain::control::{Control, EVERYBODY};
 use domain::reason::Reason;
 use domain::status::Side;
 use engine::context::Ctx;
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
 use wire::book::OrderOutcome;
 use wire::topics;
 
 use super::book_session::BookSession;
 use super::execution_writer::{OrderKey, Out};
+use crate::decoded_table::{self, DecodedTable};
 
 /// Switched-off users.
 pub(super) struct Gate {

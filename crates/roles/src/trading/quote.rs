@@ -1,6 +1,5 @@
 //! The house in a book: its place, its quote, and the resting orders that its next quote reaches.
 
-use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED};
 use domain::book::{HouseQuote, Order, Quote};
 use domain::house;
 use domain::instrument::Instrument;
@@ -12,6 +11,7 @@ use super::book_session::BookSession;
 use super::execution_writer::OrderKey;
 use super::gate::Ears;
 use super::state::{Crossing, Dealer};
+use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED};
 
 impl Dealer {
     /// House quote for the matching core.

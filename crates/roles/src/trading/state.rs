@@ -12,11 +12,6 @@
 //! | `c` | flag: a clock record that continues leftover work is in flight |
 //! | `k` | flag: orders of switched-off users have yet to end |
 
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-
-use crate::ingress::bug;
-use crate::show::number;
 use domain::book::{BookState, FOREVER, Life, Order};
 use domain::price::{Priced, Prices};
 use domain::status::Side;
@@ -24,6 +19,11 @@ use domain::tick::Source;
 use engine::context::Ctx;
 use engine::role::Bug;
 use ports::varint::{put, put_signed, take, take_i64, take_signed, take_u64};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::ingress::bug;
+use crate::show::number;
 
 mod line;
 

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::settings::LAST_IS_TOLD;
 use domain::price::{Prices, Stale};
 use engine::context::Ctx;
 use engine::role::Bug;
 
 use super::{Trading, WORK_MAX, state};
+use crate::settings::LAST_IS_TOLD;
 
 /// Symbols with an unpublished last price, by the time when publication is due.
 #[derive(Default)]

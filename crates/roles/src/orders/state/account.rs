@@ -1,9 +1,10 @@
 //! Encoding of an account.
 
-use super::{put_later, whole};
 use domain::account::Account;
 use domain::rate_limit::{Messages, UserBucket};
 use ports::varint::{put, put_signed, take_i64, take_signed, take_u64};
+
+use super::{put_later, whole};
 
 pub(super) fn put_account(out: &mut Vec<u8>, a: &Account) {
     for n in [a.available_e4, a.reserved_e4, a.incoming_e4, a.turnover_e4] {

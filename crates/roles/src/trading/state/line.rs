@@ -3,13 +3,6 @@
 
 use std::io::Write;
 
-use serde_json::{Value, json};
-
-use super::{
-    TradingBuffers, VERSION, flag, order, put_option, put_order, put_priced, take, take_option,
-    take_order, take_priced, whole,
-};
-use crate::ingress::bug;
 use domain::book::{Order, Quote, Stage};
 use domain::price::Priced;
 use domain::reason::Reason;
@@ -17,6 +10,13 @@ use domain::status::Side;
 use engine::context::Ctx;
 use engine::role::Bug;
 use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
+use serde_json::{Value, json};
+
+use super::{
+    TradingBuffers, VERSION, flag, order, put_option, put_order, put_priced, take, take_option,
+    take_order, take_priced, whole,
+};
+use crate::ingress::bug;
 
 /// Time and price at which an act arrived. The act is decided by these values, even if its turn
 /// comes later.
