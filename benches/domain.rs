@@ -7,12 +7,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use domain::account::{Account, Books, CashTotals, HousePosition, Position, Settled};
+use domain::account::{Account, CashTotals, HousePosition, LedgerParts, Position, TradeLeg};
 use domain::chain::{GENESIS, link, meta_hash, payload_hash};
 use domain::checks::{Bands, Facts, OrderRequest, Pricing, order as check};
 use domain::decimal::Num;
 use domain::instrument::Instrument;
-use domain::price::Stale;
+use domain::price::FreshnessLimits;
 use domain::rate_limit::{Limit, UserBucket};
 use domain::status::{Liquidity, Side, Status};
 use ports::partitioner::partition;
@@ -82,7 +82,7 @@ fn deciding(c: &mut Criterion) {
                 account: &account,
                 position: &position,
                 now_ms: black_box(1),
-                stale: Stale::new(120_000, true),
+                stale: FreshnessLimits::new(120_000, true),
                 open_max: None,
                 bands: Bands::BySide,
                 margin: true,
@@ -94,7 +94,7 @@ fn deciding(c: &mut Criterion) {
                 .expect("cash is there");
             let value = PRICE_E4 * r.terms.quantity;
             let fee = r.terms.fee(0, value).expect("within bounds");
-            let trade = Settled {
+            let trade = TradeLeg {
                 side: Side::Buy,
                 quantity: r.terms.quantity,
                 value_e4: value,
@@ -103,7 +103,7 @@ fn deciding(c: &mut Criterion) {
                 keeps: true,
             };
 
-            let books = Books {
+            let books = LedgerParts {
                 position: &mut position,
                 house: &mut house,
                 totals: &mut totals,

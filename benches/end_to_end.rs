@@ -28,7 +28,7 @@ use log_kafka::{KafkaLog, KafkaSettings};
 use log_local::{LocalLog, LocalOptions};
 use ports::records::Records;
 use ports::topics::TopicId;
-use ports::{From, Log};
+use ports::{Log, StartOffset};
 use processor::runtime::demo;
 use processor::runtime::system::Installation;
 use roles::Role;
@@ -299,7 +299,7 @@ fn watch(
         .partitions(topic)
         .expect("the log answers")
         .expect("the topic is there");
-    let from: Vec<_> = (0..count).map(|p| (p, From::End)).collect();
+    let from: Vec<_> = (0..count).map(|p| (p, StartOffset::End)).collect();
     let mut reader = system.log.reader(topic, &from, true).expect("a reader");
     let sent = sent.clone();
     let stop = stop.clone();
@@ -392,7 +392,7 @@ fn count_records(system: &Installation, topic: TopicId) -> u64 {
         .partitions(topic)
         .expect("the log answers")
         .expect("the topic is there");
-    let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
+    let from: Vec<_> = (0..count).map(|p| (p, StartOffset::Start)).collect();
     let mut reader = system.log.reader(topic, &from, false).expect("a reader");
     let mut batch = Records::new();
     let mut n = 0;

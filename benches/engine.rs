@@ -19,7 +19,7 @@ use log_local::LocalLog;
 use os::clock::SystemClock;
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicPartition};
-use ports::{Clock, From, Limits, Log, LogError, Stores};
+use ports::{Clock, Limits, Log, LogError, StartOffset, Stores};
 use processor::runtime::system::Installation;
 use roles::Role;
 use store::memory::MemoryStores;
@@ -134,7 +134,7 @@ fn run(system: &Installation, members: &mut [(Role, Instance)]) -> Duration {
 fn read(log: &dyn Log, topic: TopicId) -> Records {
     let from: Vec<_> = partitions(log, topic)
         .iter()
-        .map(|at| (at.partition, From::Start))
+        .map(|at| (at.partition, StartOffset::Start))
         .collect();
     let mut reader = log.reader(topic, &from, true).expect("a reader");
     let mut all = Records::new();

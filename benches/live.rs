@@ -32,7 +32,7 @@ use log_local::{LocalLog, LocalOptions};
 use ports::partitioner;
 use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
-use ports::{From, Log, Reader};
+use ports::{Log, Reader, StartOffset};
 use processor::runtime::system::Installation;
 use roles::{Role, RoleSettings};
 use wire::encode::{Encoding, MarketOrder};
@@ -413,7 +413,11 @@ impl Probe {
         let sender = Sender::new(system, count, &[partition]);
         let events = system
             .log
-            .reader(topics::ORDER_EVENTS, &[(partition, From::End)], false)
+            .reader(
+                topics::ORDER_EVENTS,
+                &[(partition, StartOffset::End)],
+                false,
+            )
             .expect("a reader");
         Probe {
             sender,

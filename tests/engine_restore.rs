@@ -34,7 +34,7 @@ fn worked() -> (World, Vec<BTreeMap<TopicPartition, u64>>) {
     let mut boundaries = Vec::new();
     let mut reader = world
         .log
-        .reader(CHANGELOG, &[(0, From::Start)], false)
+        .reader(CHANGELOG, &[(0, StartOffset::Start)], false)
         .unwrap();
     let mut records = Records::new();
     while !reader.caught_up() {

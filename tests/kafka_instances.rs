@@ -18,7 +18,7 @@ use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Polled, Transaction,
+    Committed, Limits, Log, LogError, MemberInput, MemberSpec, Polled, StartOffset, Transaction,
     TransactionOutcome,
 };
 
@@ -218,7 +218,11 @@ fn check(log: &KafkaLog, count: usize) {
 
 fn check_topic(log: &KafkaLog, topic: TopicId, what: &str, count: usize) {
     let mut reader = log
-        .reader(topic, &[(0, From::Start), (1, From::Start)], false)
+        .reader(
+            topic,
+            &[(0, StartOffset::Start), (1, StartOffset::Start)],
+            false,
+        )
         .expect("a reader");
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut records = Records::new();

@@ -17,8 +17,8 @@ use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Appender, Committed, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled,
-    Transaction, TransactionOutcome,
+    Appender, Committed, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled,
+    StartOffset, Transaction, TransactionOutcome,
 };
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
@@ -553,7 +553,7 @@ fn damage_on_the_brokers_disk_ends_the_reading_and_skips_nothing() {
 
     let mut reader = place
         .log
-        .reader(INPUT, &[(0, From::Start)], false)
+        .reader(INPUT, &[(0, StartOffset::Start)], false)
         .expect("a reader");
     let deadline = Instant::now() + SOON;
     let mut records = Records::new();

@@ -13,7 +13,7 @@ mod memory {
     use log_local::{LocalLog, LocalOptions};
     use ports::records::Records;
     use ports::topics::TopicTable;
-    use ports::{From, Log, LogError, MemberInput, MemberSpec, Polled};
+    use ports::{Log, LogError, MemberInput, MemberSpec, Polled, StartOffset};
 
     use crate::conformance::{Cluster, INPUT, Owned, WIDE, plain, table, tp};
 
@@ -61,7 +61,7 @@ mod memory {
         }
 
         let mut reader = log
-            .reader(INPUT, &[(0, From::Start)], false)
+            .reader(INPUT, &[(0, StartOffset::Start)], false)
             .expect("a reader");
         let mut records = Records::new();
         reader
@@ -112,7 +112,7 @@ mod memory {
         append(&log, 700);
         append(&log, 800);
         let mut reader = log
-            .reader(INPUT, &[(0, From::Start)], false)
+            .reader(INPUT, &[(0, StartOffset::Start)], false)
             .expect("a reader");
         let mut records = Records::new();
         reader
@@ -243,7 +243,7 @@ mod directory {
     use log_local::{LocalLog, LocalOptions};
     use ports::records::{Headers, Record, Records};
     use ports::{
-        From, Log, LogError, Member, MemberInput, MemberSpec, Polled, Transaction,
+        Log, LogError, Member, MemberInput, MemberSpec, Polled, StartOffset, Transaction,
         TransactionOutcome,
     };
 
@@ -302,7 +302,7 @@ mod directory {
 
     fn read(log: &LocalLog, at: ports::topics::TopicPartition) -> Vec<Owned> {
         let mut reader = log
-            .reader(at.topic, &[(at.partition, From::Start)], true)
+            .reader(at.topic, &[(at.partition, StartOffset::Start)], true)
             .expect("a reader");
         let mut records = Records::new();
         let mut all = Vec::new();
@@ -574,7 +574,11 @@ mod directory {
         };
 
         let mut reader = log
-            .reader(CHANGELOG, &[(0, From::Offset(before[1_000].offset))], false)
+            .reader(
+                CHANGELOG,
+                &[(0, StartOffset::Offset(before[1_000].offset))],
+                false,
+            )
             .expect("a reader");
         let mut records = Records::new();
         reader

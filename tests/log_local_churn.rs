@@ -10,7 +10,7 @@ use log_local::{LocalLog, LocalOptions, Memory};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Polled, Transaction,
+    Committed, Limits, Log, LogError, MemberInput, MemberSpec, Polled, StartOffset, Transaction,
     TransactionOutcome,
 };
 
@@ -196,7 +196,7 @@ fn churn(log: &LocalLog) {
             .reader(
                 OUTPUT,
                 &(0..PARTITIONS)
-                    .map(|p| (p, From::Start))
+                    .map(|p| (p, StartOffset::Start))
                     .collect::<Vec<_>>(),
                 false,
             )

@@ -11,7 +11,7 @@ use log_local::{LocalLog, LocalOptions, Memory};
 use ports::partitioner::partition;
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Partitions, TopicId, TopicPartition};
-use ports::{Clock, From, Limits, Log};
+use ports::{Clock, Limits, Log, StartOffset};
 use roles::{Role, RoleSettings, factory};
 use store::memory::MemoryStores;
 use wire::event::OrderEvent;
@@ -174,7 +174,7 @@ impl World {
 
     /// Events of a user, as `name reason`.
     fn told(&self, user: &str) -> Vec<String> {
-        let from: Vec<_> = (0..PARTITIONS).map(|p| (p, From::Start)).collect();
+        let from: Vec<_> = (0..PARTITIONS).map(|p| (p, StartOffset::Start)).collect();
         let mut reader = self
             .log
             .reader(topics::ORDER_EVENTS, &from, false)

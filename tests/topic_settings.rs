@@ -11,7 +11,7 @@ use std::time::Duration;
 use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicId, TopicPartition};
-use ports::{From, Limits, Log};
+use ports::{Limits, Log, StartOffset};
 use serde_json::Value;
 use wire::topics as t;
 
@@ -134,7 +134,7 @@ impl Place {
     }
 
     fn dead(&self) -> Vec<String> {
-        let at = [(0, From::Start)];
+        let at = [(0, StartOffset::Start)];
         let mut reader = self
             .log
             .reader(t::DEAD_LETTERS, &at, true)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use engine::context::Ctx;
 use engine::instance::{Instance, InstanceSettings};
-use engine::role::{Bug, RoleFactory, RoleInput, RoleLogic, RoleSpec};
+use engine::role::{InvariantViolation, RoleFactory, RoleInput, RoleLogic, RoleSpec};
 use os::clock::SystemClock;
 use ports::records::Record;
 use ports::topics::{Cleanup, TopicId, TopicTable};
@@ -45,11 +45,11 @@ pub static DOUBT: AtomicBool = AtomicBool::new(false);
 struct Copy;
 
 impl RoleLogic for Copy {
-    fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), Bug> {
+    fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), InvariantViolation> {
         let key = r.key.unwrap_or_default();
         let value = r.value.unwrap_or_default();
         if DOUBT.swap(false, Ordering::Relaxed) {
-            return Err(Bug("this cannot be, says the bench".into()));
+            return Err(InvariantViolation("this cannot be, says the bench".into()));
         }
 
         ctx.put(key, &r.offset.to_be_bytes());

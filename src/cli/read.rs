@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use client;
 use ports::records::{Record, Records};
 use ports::topics::TopicId;
-use ports::{From, Limits, Log};
+use ports::{Limits, Log, StartOffset};
 
 use super::exit::Failure;
 
@@ -27,7 +27,10 @@ pub(super) fn to_end(
     partitions: &[u32],
     mut visit: impl FnMut(&Record<'_>),
 ) -> Result<(), Failure> {
-    let from: Vec<_> = partitions.iter().map(|p| (*p, From::Start)).collect();
+    let from: Vec<_> = partitions
+        .iter()
+        .map(|p| (*p, StartOffset::Start))
+        .collect();
     let mut reader = log.reader(topic, &from, false)?;
     let mut batch = Records::new();
     let mut progress = Instant::now();

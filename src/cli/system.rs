@@ -218,7 +218,7 @@ mod tests {
     use crate::runtime::said::Said;
     use log_local::LocalLog;
     use ports::topics::{TopicId, TopicPartition, TopicSpec};
-    use ports::{Appender, Bounds, Committed, From, Member, MemberSpec, Reader, TopicState};
+    use ports::{Appender, Bounds, Committed, Member, MemberSpec, Reader, StartOffset, TopicState};
 
     /// A log with fixed findings; `None` means that the settings cannot be read.
     struct StatedSettings {
@@ -264,7 +264,7 @@ mod tests {
         fn reader(
             &self,
             topic: TopicId,
-            from: &[(u32, From)],
+            from: &[(u32, StartOffset)],
             headers: bool,
         ) -> Result<Box<dyn Reader>, LogError> {
             self.log.reader(topic, from, headers)

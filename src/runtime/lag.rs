@@ -8,7 +8,7 @@ use engine::last_meta::fill_absent;
 use os::clock::SystemClock;
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{From, Limits, Log, LogError};
+use ports::{Limits, Log, LogError, StartOffset};
 use roles::Role;
 use wire::topics;
 
@@ -100,7 +100,7 @@ fn of_topic(log: &dyn Log, at: &[(TopicPartition, Option<u64>)]) -> Result<Vec<L
         let next = committed.unwrap_or(b.start).max(b.start);
         let records = b.stable_end.saturating_sub(next);
         if (1..COUNTED_BELOW).contains(&records) {
-            close.push((at.partition, From::Offset(next)));
+            close.push((at.partition, StartOffset::Offset(next)));
         }
 
         all.push(Lag {

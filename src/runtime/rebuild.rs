@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use engine::instance::FatalError;
-use engine::last_meta::Fit;
+use engine::last_meta::OffsetComparison;
 use roles::Role;
 
 use super::replay::newest_store;
@@ -69,8 +69,8 @@ fn can_be_restored(system: &Installation, role: Role) -> Result<(), FatalError> 
 
     for (task, standing) in standing::look(system, role).map_err(stop_log)? {
         match standing.fit {
-            Fit::Equal | Fit::Absent => {}
-            Fit::Differ(_) => {
+            OffsetComparison::Equal | OffsetComparison::Absent => {}
+            OffsetComparison::Differ(_) => {
                 let what = standing::differences(system, role, task, &standing);
                 let repair = format!(
                     "`processor repair offsets --role {} --dry-run` shows the way out",
@@ -82,7 +82,8 @@ fn can_be_restored(system: &Installation, role: Role) -> Result<(), FatalError> 
                 ));
             }
             // A store that cannot be read has no state to lose.
-            Fit::Fresh => match newest_store(&system.state, role, task).ok().flatten() {
+            OffsetComparison::Fresh => match newest_store(&system.state, role, task).ok().flatten()
+            {
                 Some((_, _, have)) if have.meta.transaction > 0 => {
                     let have = have.meta.transaction;
                     let why = format!(

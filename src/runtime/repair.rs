@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use engine::last_meta::{Fit, fit, last_meta};
+use engine::last_meta::{OffsetComparison, fit, last_meta};
 use faults::crash::{self, Point};
 use os::clock::SystemClock;
 use ports::records::Records;
@@ -262,9 +262,9 @@ fn judge(
     let mut wrong = Vec::new();
     for (task, standing) in found {
         let action = match &standing.fit {
-            Fit::Fresh => Action::Fresh,
-            Fit::Equal => Action::Fits,
-            Fit::Absent | Fit::Differ(_) => Action::Set,
+            OffsetComparison::Fresh => Action::Fresh,
+            OffsetComparison::Equal => Action::Fits,
+            OffsetComparison::Absent | OffsetComparison::Differ(_) => Action::Set,
         };
 
         if action == Action::Set && standing.last.is_none() {

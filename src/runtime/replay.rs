@@ -77,7 +77,7 @@ pub fn replay_task(
     };
 
     drop(live_store);
-    let factory = system.factory_of_past(role, task)?;
+    let factory = system.replay_factory(role, task)?;
     let scratch = Scratch::new(&system.state)?;
     let replay = ReplaySettings {
         log: &*system.log,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use engine::checkpoint::JournalEntry;
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{From, Limits, LogError};
+use ports::{Limits, LogError, StartOffset};
 use roles::{Role, RoleSettings};
 
 use super::system::Installation;
@@ -51,10 +51,11 @@ fn last_of(system: &Installation, at: TopicPartition) -> Result<Option<(i64, Vec
     let mut records = Records::new();
     while end > bounds.start {
         let begin = end.saturating_sub(count).max(bounds.start);
-        let mut reader =
-            system
-                .log
-                .reader(at.topic, &[(at.partition, From::Offset(begin))], false)?;
+        let mut reader = system.log.reader(
+            at.topic,
+            &[(at.partition, StartOffset::Offset(begin))],
+            false,
+        )?;
         let mut found = None;
         let mut next = begin;
         while next < end && !reader.caught_up() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use engine::last_meta::{Fit, LastMeta, fit, last_meta_within};
+use engine::last_meta::{LastMeta, OffsetComparison, fit, last_meta_within};
 use os::clock::SystemClock;
 use ports::LogError;
 use ports::topics::TopicPartition;
@@ -29,7 +29,7 @@ pub struct Standing {
     /// Last meta record of the changelog.
     pub last: Option<LastMeta>,
     /// Result of the comparison.
-    pub fit: Fit,
+    pub fit: OffsetComparison,
 }
 
 /// Inputs of every task of a role, in the order of meta records.
@@ -63,14 +63,16 @@ pub fn look(system: &Installation, role: Role) -> Result<BTreeMap<u32, Standing>
                 .filter(|(_, before)| *before == standing);
             let since = before.map_or_else(Instant::now, |(since, _)| since);
             match standing.fit {
-                Fit::Differ(_) if since.elapsed() < LASTING && began.elapsed() < PATIENCE => {
+                OffsetComparison::Differ(_)
+                    if since.elapsed() < LASTING && began.elapsed() < PATIENCE =>
+                {
                     drop(differ.insert(task, (since, standing)))
                 }
                 // The difference keeps changing, so the role is running.
-                Fit::Differ(_) if since.elapsed() < LASTING => drop(done.insert(
+                OffsetComparison::Differ(_) if since.elapsed() < LASTING => drop(done.insert(
                     task,
                     Standing {
-                        fit: Fit::Equal,
+                        fit: OffsetComparison::Equal,
                         ..standing
                     },
                 )),
@@ -139,7 +141,7 @@ fn once(
         let (before, after): (Vec<_>, Vec<_>) = (of(&before), of(&after));
         let meta = last.as_ref().map(|l| &l.meta);
         let (committed, fit) = match fit(&before, meta) {
-            Fit::Differ(_) => (after.clone(), fit(&after, meta)),
+            OffsetComparison::Differ(_) => (after.clone(), fit(&after, meta)),
             fits => (before, fits),
         };
 
@@ -158,7 +160,7 @@ fn once(
 
 /// The differences as text, for messages.
 pub fn differences(system: &Installation, role: Role, task: u32, standing: &Standing) -> String {
-    let Fit::Differ(differ) = &standing.fit else {
+    let OffsetComparison::Differ(differ) = &standing.fit else {
         return String::new();
     };
 

@@ -102,7 +102,7 @@ impl Installation {
     }
 
     /// Like [`Installation::factory`], for a replay of past transactions of `task`.
-    pub fn factory_of_past(&self, role: Role, task: u32) -> Result<Box<dyn RoleFactory>, LogError> {
+    pub fn replay_factory(&self, role: Role, task: u32) -> Result<Box<dyn RoleFactory>, LogError> {
         let count = self.partitions()?[topics::ORDER_COMMANDS.0 as usize];
         let links = if role == Role::Audit {
             links::of_task(&*self.log, &self.topics, task)?
@@ -110,7 +110,7 @@ impl Installation {
             roles::EarlyLinks::default()
         };
 
-        Ok(roles::factory_of_past(
+        Ok(roles::replay_factory(
             role,
             self.roles,
             self.topics.clone(),

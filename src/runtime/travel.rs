@@ -33,7 +33,7 @@ pub fn travel_task(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Option<Travelled>, ReplayError> {
     let partitions = system.partitions()?;
-    let factory = system.factory_of_past(role, task)?;
+    let factory = system.replay_factory(role, task)?;
     let own = |topic| {
         Some(TopicPartition::new(topic, task)).filter(|at| task < partitions[at.topic.0 as usize])
     };

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use audit::chains::Chains;
 use engine::checkpoint::Checkpoint;
 use engine::digest::{self, Digest};
-use engine::last_meta::Fit;
+use engine::last_meta::OffsetComparison;
 use engine::restore::scan_digest;
 use os::clock::wall_ms;
 use ports::topics::{TopicId, TopicPartition};
 use ports::{LogError, StoreError};
-use roles::reconciliation::AtRest;
+use roles::reconciliation::Reconciliation;
 use roles::{Role, orders};
 use wire::event::{Event, OrderEvent};
 use wire::topics;
@@ -179,7 +179,7 @@ fn positions(
         let store = stores.get(&task);
         let last = standing.last.as_ref().map(|l| &l.meta);
         let name = format!("{} task {task}: position", role.name());
-        if let Fit::Differ(_) = standing.fit {
+        if let OffsetComparison::Differ(_) = standing.fit {
             let what = standing::differences(system, role, task, &standing);
             let repair = format!("`processor repair offsets --role {}`", role.name());
             let detail = format!(
@@ -229,7 +229,7 @@ fn positions(
             ),
         };
 
-        let absent = if standing.fit == Fit::Absent {
+        let absent = if standing.fit == OffsetComparison::Absent {
             "; some or all of the group's offsets are gone, a start takes those of the last meta record"
         } else {
             ""
@@ -281,7 +281,7 @@ fn market(system: &Installation) -> Result<Option<Check>, VerifyError> {
         }))
     };
 
-    let mut all = AtRest::default();
+    let mut all = Reconciliation::default();
     for role in [Role::Orders, Role::Trading] {
         for task in 0..system.tasks(role)? {
             let store = match newest_store(&system.state, role, task) {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use audit::equity;
 use audit::find::{FindError, Proof, Query, Timeline, find};
-use domain::price::{Stale, is_fresh};
+use domain::price::{FreshnessLimits, is_fresh};
 use ports::topics::TopicPartition;
 use roles::Role;
 use serde_json::Value;
@@ -202,7 +202,7 @@ fn a2_the_inputs_of_each_decision_are_on_record() {
             && is_fresh(
                 price.time_us / 1000,
                 command.0.timestamp_ms,
-                Stale::new(120_000, true)
+                FreshnessLimits::new(120_000, true)
             )
     );
 

@@ -45,7 +45,7 @@ impl Tape {
                 let at = TopicPartition::new(topic, p);
                 let mut all = Vec::new();
                 let mut reader = log
-                    .reader(topic, &[(p, From::Start)], true)
+                    .reader(topic, &[(p, StartOffset::Start)], true)
                     .expect("reader");
                 let mut chunk = Records::new();
                 let limits = Limits {
@@ -241,7 +241,7 @@ impl Log for Tape {
     fn reader(
         &self,
         topic: TopicId,
-        from: &[(u32, From)],
+        from: &[(u32, StartOffset)],
         _headers: bool,
     ) -> Result<Box<dyn Reader>, LogError> {
         self.readers.fetch_add(1, Ordering::Relaxed);
@@ -249,9 +249,9 @@ impl Log for Tape {
         for (p, from) in from {
             let at = TopicPartition::new(topic, *p);
             let first = match from {
-                From::Start => 0,
-                From::Offset(o) => *o,
-                From::End => u64::MAX,
+                StartOffset::Start => 0,
+                StartOffset::Offset(o) => *o,
+                StartOffset::End => u64::MAX,
             };
 
             records.extend(

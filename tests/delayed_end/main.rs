@@ -20,7 +20,7 @@ use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Polled, Transaction,
+    Committed, Limits, Log, Member, MemberInput, MemberSpec, Polled, StartOffset, Transaction,
     TransactionOutcome,
 };
 use rdkafka::error::KafkaError;
@@ -146,7 +146,11 @@ impl Stage {
 
     /// The records that a read_committed reader sees, without `n`.
     fn visible(&self) -> String {
-        let all = [(0, From::Start), (1, From::Start), (2, From::Start)];
+        let all = [
+            (0, StartOffset::Start),
+            (1, StartOffset::Start),
+            (2, StartOffset::Start),
+        ];
         let mut reader = self.log.reader(OUTPUT, &all, false).expect("a reader");
         let (mut records, limits) = (
             Records::new(),

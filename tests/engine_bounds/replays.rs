@@ -14,7 +14,7 @@ use os::clock::SystemClock;
 use ports::partitioner::partition;
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Partitions, TopicId, TopicPartition, TopicTable};
-use ports::{From, Limits, Log, Stores};
+use ports::{Limits, Log, StartOffset, Stores};
 use roles::{Role, RoleSettings, factory};
 use store::memory::MemoryStores;
 use wire::topics;
@@ -321,7 +321,7 @@ fn a_transaction_is_replayed_in_the_order_in_which_it_was_made() {
         work(&mut orders);
         let at = TopicPartition::new(topics::TRADES, partition(b"S", PARTITIONS));
         let mut reader = log
-            .reader(at.topic, &[(at.partition, From::Start)], false)
+            .reader(at.topic, &[(at.partition, StartOffset::Start)], false)
             .unwrap();
         let mut trades = Records::new();
         while !reader.caught_up() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use engine::context::Ctx;
 use engine::instance::{FatalError, Instance, InstanceSettings, TaskView};
-use engine::role::{Bug, RoleFactory, RoleInput, RoleLogic, RoleSpec};
+use engine::role::{InvariantViolation, RoleFactory, RoleInput, RoleLogic, RoleSpec};
 use log_local::LocalLog;
 use ports::records::{Headers, Record, Records};
 use ports::topics::*;
@@ -77,7 +77,7 @@ impl Clock for Ticks {
 struct Does(Ticks);
 
 impl RoleLogic for Does {
-    fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), Bug> {
+    fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), InvariantViolation> {
         self.0.pass(20);
         if r.at.topic == CLOCK {
             return Ok(());
@@ -191,8 +191,8 @@ impl Member for ToldMember {
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError> {
         self.0.resume(positions)
     }
-    fn pass_over(&mut self, partitions: &[TopicPartition]) {
-        self.0.pass_over(partitions);
+    fn skip_partitions(&mut self, partitions: &[TopicPartition]) {
+        self.0.skip_partitions(partitions);
     }
     fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome {
         self.1.ticks.pass(5_000);
@@ -246,7 +246,7 @@ impl Log for Told {
     fn reader(
         &self,
         topic: TopicId,
-        from: &[(u32, From)],
+        from: &[(u32, StartOffset)],
         headers: bool,
     ) -> Result<Box<dyn Reader>, LogError> {
         let reader = self.inner.reader(topic, from, headers)?;
@@ -450,7 +450,7 @@ impl World {
 
     /// Output by partition, in order.
     pub fn outputs(&self) -> Vec<(u32, String)> {
-        let from: Vec<_> = (0..PARTITIONS).map(|p| (p, From::Start)).collect();
+        let from: Vec<_> = (0..PARTITIONS).map(|p| (p, StartOffset::Start)).collect();
         let mut reader = self.log.reader(OUT, &from, false).unwrap();
         let mut all = Records::new();
         let limits = Limits {

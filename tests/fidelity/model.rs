@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{Committed, From, Limits, Log};
+use ports::{Committed, Limits, Log, StartOffset};
 
 use super::client::rpc::{Calls, Failed};
 use super::client::{SimLog, pause};
@@ -229,7 +229,7 @@ impl Side for Model {
 
     fn visible(&mut self, partition: u32) -> String {
         let mut reader = SimLog
-            .reader(OUTPUT, &[(partition, From::Start)], false)
+            .reader(OUTPUT, &[(partition, StartOffset::Start)], false)
             .expect("a reader");
         let mut records = Records::new();
         let limits = Limits {

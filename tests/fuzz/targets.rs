@@ -22,7 +22,7 @@ use ports::varint;
 use roles::{Role, RoleSettings, factory, show};
 use store::memory::MemoryStore;
 use wire::audit::AuditEntry;
-use wire::book::{Ask, BookCommand, Execution, NewOrder, OrderOutcome};
+use wire::book::{BookAction, BookCommand, Execution, NewOrder, OrderOutcome};
 use wire::command_fingerprint::{self, CommandFingerprint};
 use wire::event::{Event, OrderEvent};
 use wire::notification::{self, Notification};
@@ -482,12 +482,12 @@ fn events() -> Vec<Vec<u8>> {
         }),
         packed(|o| portfolio.encode(o)),
         packed(|o| audit.encode(o)),
-        book(Ask::New(new)),
-        book(Ask::Cancel {
+        book(BookAction::New(new)),
+        book(BookAction::Cancel {
             cause_id: "1002",
             reason: Reason::UserRequest,
         }),
-        book(Ask::Replace {
+        book(BookAction::Replace {
             cause_id: "1002",
             quantity: 10,
             limit_e4: 9,

@@ -16,7 +16,7 @@ use log_local::LocalLog;
 use ports::partitioner;
 use ports::records::{HeaderBuf, Headers, Record, Records};
 use ports::topics::{Partitions, TopicId, TopicPartition};
-use ports::{Appender, From, Limits, Log};
+use ports::{Appender, Limits, Log, StartOffset};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use wire::event::{Event, OrderEvent};
@@ -135,7 +135,7 @@ impl World {
 
     fn all(&self, topic: TopicId) -> Records {
         let count = self.log.partitions(topic).expect("known").expect("there");
-        let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
+        let from: Vec<_> = (0..count).map(|p| (p, StartOffset::Start)).collect();
         let mut reader = self.log.reader(topic, &from, true).expect("a reader");
         let mut records = Records::new();
         let limits = Limits {

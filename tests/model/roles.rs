@@ -11,7 +11,7 @@ use engine::sequence_check::OutSequences;
 use ports::StateStore;
 use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicId, TopicPartition};
-use roles::reconciliation::AtRest;
+use roles::reconciliation::Reconciliation;
 use roles::{Role, RoleSettings, factory};
 use store::memory::MemoryStore;
 use wire::event::OrderEvent;
@@ -369,7 +369,7 @@ impl Pair {
 
     /// All commands are done, and both roles have the same open orders.
     pub fn check_rest(&self) -> Result<(), String> {
-        let mut all = AtRest::default();
+        let mut all = Reconciliation::default();
         all.add_orders(&self.tasks[0].store)?;
         all.add_trading(&self.tasks[1].store)?;
         all.check().map(drop)

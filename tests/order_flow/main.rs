@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ports::records::Records;
-use ports::{From, Limits, Log, Reader};
+use ports::{Limits, Log, Reader, StartOffset};
 use wire::topics as t;
 
 use feed::{SYMBOL, Step};
@@ -64,7 +64,7 @@ impl Answers {
             .partitions(t::ORDER_EVENTS)
             .expect("the log answers")
             .expect("the topic exists");
-        let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
+        let from: Vec<_> = (0..count).map(|p| (p, StartOffset::Start)).collect();
         Answers {
             reader: log.reader(t::ORDER_EVENTS, &from, true).expect("a reader"),
             batch: Records::new(),

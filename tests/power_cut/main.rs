@@ -21,7 +21,9 @@ use client::simulate::Rng;
 use log_local::{Durability, LocalLog, LocalOptions};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
-use ports::{From, Limits, Log, MemberInput, MemberSpec, Polled, Transaction, TransactionOutcome};
+use ports::{
+    Limits, Log, MemberInput, MemberSpec, Polled, StartOffset, Transaction, TransactionOutcome,
+};
 
 use disk::{Disk, Entry};
 
@@ -290,7 +292,7 @@ fn found(dir: &Path, what: &str) -> BTreeMap<String, u64> {
 
     for client in 0..CLIENTS {
         let mut reader = log
-            .reader(INPUT, &[(client, From::Start)], false)
+            .reader(INPUT, &[(client, StartOffset::Start)], false)
             .expect("a reader");
         let mut records = Records::new();
         let mut count = 0;
@@ -324,7 +326,7 @@ fn found(dir: &Path, what: &str) -> BTreeMap<String, u64> {
         // An answer is there if and only if its question counts as read. Of each key the last
         // record stays.
         let mut reader = log
-            .reader(OUTPUT, &[(client, From::Start)], false)
+            .reader(OUTPUT, &[(client, StartOffset::Start)], false)
             .expect("a reader");
         let mut last = BTreeMap::new();
         while !reader.caught_up() {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use engine::broadcast::{TableView, Tables, UsedBroadcastRow};
 use engine::context::{Cause, Ctx, Outbox};
 use engine::overlay::Overlay;
-use engine::role::{Bug, RoleFactory, RoleLogic as Logic};
+use engine::role::{InvariantViolation, RoleFactory, RoleLogic as Logic};
 use engine::sequence_check::{self, InSequences, OutSequences, SequenceCheck};
 use ports::partitioner;
 use ports::records::{HeaderBuf, Headers, Record, Records};
 use ports::topics::{Partitions, TopicId, TopicPartition, TopicTable};
 use ports::{StateStore, StoreError, StoreWrite};
-use roles::reconciliation::AtRest;
+use roles::reconciliation::Reconciliation;
 use roles::{Role, RoleSettings, factory};
 use serde_json::Value;
 use wire::event::OrderEvent;
@@ -408,7 +408,7 @@ impl World {
     /// A check over all tasks: at rest no command is in flight, and an order is open if and only if
     /// it is in a book.
     pub fn check_rest(&self) {
-        let mut all = AtRest::default();
+        let mut all = Reconciliation::default();
         for t in &self.tasks {
             match t.role {
                 Role::Orders => all.add_orders(&t.store).expect("readable"),
@@ -430,7 +430,7 @@ impl World {
         self.try_pump().expect("no bug");
     }
 
-    pub fn try_pump(&mut self) -> Result<(), Bug> {
+    pub fn try_pump(&mut self) -> Result<(), InvariantViolation> {
         loop {
             self.read_tables();
             let mut busy = false;
@@ -489,7 +489,7 @@ impl World {
     }
 
     /// Runs one batch of a task; false if the task had no input.
-    fn turn(&mut self, i: usize) -> Result<bool, Bug> {
+    fn turn(&mut self, i: usize) -> Result<bool, InvariantViolation> {
         let t = &mut self.tasks[i];
         let spec = self
             .factories

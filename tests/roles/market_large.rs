@@ -242,7 +242,7 @@ fn the_dead_are_passed_over_once() {
 
     let step = |b: &mut Book<Id>, n: u32| {
         b.price(200);
-        assert!(b.next_fired(1_000).is_none());
+        assert!(b.pop_triggered_stop(1_000).is_none());
         assert_eq!(put(b, order(3 + n, Side::Buy, 101, 1), 1_000), 1);
     };
 

@@ -12,7 +12,7 @@ use os::clock::SystemClock;
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicPartition, TopicSpec};
 use ports::{
-    Appender, Bounds, Committed, From, Limits, Log, LogError, Member, MemberSpec, Reader,
+    Appender, Bounds, Committed, Limits, Log, LogError, Member, MemberSpec, Reader, StartOffset,
     TopicState,
 };
 use roles::{Role, RoleSettings, factory};
@@ -82,7 +82,7 @@ impl Log for Ticks {
     fn reader(
         &self,
         topic: TopicId,
-        from: &[(u32, From)],
+        from: &[(u32, StartOffset)],
         _headers: bool,
     ) -> Result<Box<dyn Reader>, LogError> {
         let all: Vec<_> = match topic {
@@ -91,14 +91,14 @@ impl Log for Ticks {
         };
 
         let at = match from {
-            [(0, From::Offset(at))]
+            [(0, StartOffset::Offset(at))]
                 if topic == topics::MARKET_DATA
                     && *at < *self.starts.lock().unwrap().last().unwrap() =>
             {
                 return Err(LogError::Invalid(format!("{at} is not there")));
             }
-            [(0, From::Offset(at))] => *at as usize,
-            [(0, From::End)] => all.len(),
+            [(0, StartOffset::Offset(at))] => *at as usize,
+            [(0, StartOffset::End)] => all.len(),
             other => panic!("one partition, from an offset: {other:?}"),
         };
 

@@ -10,7 +10,7 @@ use os::clock::SystemClock;
 use ports::partitioner;
 use ports::records::{HeaderBuf, Record, Records};
 use ports::topics::{Partitions, TopicId, TopicPartition, TopicTable};
-use ports::{From, Limits, Log, StoreError, Stores};
+use ports::{Limits, Log, StartOffset, StoreError, Stores};
 use roles::{Role, RoleSettings, factory};
 use store::dir::StateIdentity;
 use store::memory::MemoryStores;
@@ -296,7 +296,7 @@ impl Stage {
     fn events(&self) -> Vec<u8> {
         let mut reader = self
             .log
-            .reader(t::ORDER_EVENTS, &[(0, From::Start)], true)
+            .reader(t::ORDER_EVENTS, &[(0, StartOffset::Start)], true)
             .expect("a reader");
         let limits = Limits {
             records: 100_000,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use client::simulate::Rng;
 use ports::partitioner;
 use ports::records::Records;
-use ports::{From, Limits, Log};
+use ports::{Limits, Log, StartOffset};
 use wire::topics as t;
 
 use crate::crew::Name;
@@ -240,7 +240,7 @@ fn watch(log: &dyn Log, users: &[String], stop: &AtomicBool) -> BTreeMap<(u32, u
         .expect("the log answers")
         .expect("the topic exists");
     let mut reader = None;
-    let mut next: Vec<From> = vec![From::Start; count as usize];
+    let mut next: Vec<StartOffset> = vec![StartOffset::Start; count as usize];
     let mut found = BTreeMap::new();
     let mut chunk = Records::new();
     let limits = Limits {
@@ -268,7 +268,7 @@ fn watch(log: &dyn Log, users: &[String], stop: &AtomicBool) -> BTreeMap<(u32, u
 
         let now = Instant::now();
         for r in chunk.iter() {
-            next[r.at.partition as usize] = From::Offset(r.offset + 1);
+            next[r.at.partition as usize] = StartOffset::Offset(r.offset + 1);
             if !r
                 .key
                 .is_some_and(|key| users.iter().any(|u| u.as_bytes() == key))

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Polled, Reader,
+    Committed, Limits, Log, Member, MemberInput, MemberSpec, Polled, Reader, StartOffset,
     TransactionOutcome,
 };
 
@@ -268,7 +268,10 @@ impl<'a> World<'a> {
             });
         }
 
-        let from: Vec<_> = partitions.iter().map(|p| (*p, From::Start)).collect();
+        let from: Vec<_> = partitions
+            .iter()
+            .map(|p| (*p, StartOffset::Start))
+            .collect();
         let mut reader = self
             .log
             .reader(topic, &from, true)

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ports::records::{HeaderBuf, Headers, Record, Records};
 use ports::topics::{Cleanup, TopicPartition, TopicSpec};
-use ports::{From, Limits, LogError, Polled, Transaction, TransactionOutcome};
+use ports::{Limits, LogError, Polled, StartOffset, Transaction, TransactionOutcome};
 
 use super::{
     CHANGELOG, COUNT, INPUT, OUTPUT, Owned, SECOND, SHORT, SINGLE, SPARE, TABLE, WIDE, World,
@@ -363,7 +363,10 @@ pub fn a_changelog_is_restored_from_an_offset(w: &World<'_>) {
         .log
         .reader(
             CHANGELOG,
-            &[(2, From::Offset(ends[2] + 1)), (3, From::Start)],
+            &[
+                (2, StartOffset::Offset(ends[2] + 1)),
+                (3, StartOffset::Start),
+            ],
             true,
         )
         .expect("a reader");
@@ -377,7 +380,7 @@ pub fn a_changelog_is_restored_from_an_offset(w: &World<'_>) {
     let end = w.log.bounds(log).expect("bounds").stable_end;
     let mut reader = w
         .log
-        .reader(CHANGELOG, &[(2, From::Offset(end))], true)
+        .reader(CHANGELOG, &[(2, StartOffset::Offset(end))], true)
         .expect("a reader at the end");
     assert!(w.drain(&mut *reader).is_empty());
     drop(newer);
@@ -389,7 +392,7 @@ pub fn a_broadcast_table_is_read_and_followed(w: &World<'_>) {
     w.append(at, &numbered("row", 20));
     let mut reader = w
         .log
-        .reader(TABLE, &[(0, From::Start)], false)
+        .reader(TABLE, &[(0, StartOffset::Start)], false)
         .expect("a reader");
     assert_eq!(texts(&w.drain(&mut *reader)), numbered("row", 20));
     for round in 0..3 {
@@ -417,7 +420,7 @@ pub fn a_reader_can_begin_at_the_end(w: &World<'_>) {
     w.append(at, &numbered("old", 3));
     let mut reader = w
         .log
-        .reader(INPUT, &[(2, From::End)], false)
+        .reader(INPUT, &[(2, StartOffset::End)], false)
         .expect("a reader");
     assert!(w.drain(&mut *reader).is_empty());
     w.append(at, &numbered("new", 2));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::context::Ctx;
 use engine::instance::{FatalError, Instance, InstanceSettings, TaskView};
 use engine::restore::Standby;
-use engine::role::{Bug, RoleFactory, RoleInput, RoleLogic, RoleSpec};
+use engine::role::{InvariantViolation, RoleFactory, RoleInput, RoleLogic, RoleSpec};
 use log_local::LocalLog;
 use ports::records::{Headers, Record, Records};
 use ports::topics::*;
@@ -80,18 +80,18 @@ pub fn once_less(left: &'static std::thread::LocalKey<Cell<u32>>) -> bool {
 pub struct Counter;
 
 impl RoleLogic for Counter {
-    fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), Bug> {
+    fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), InvariantViolation> {
         let key = r.key.expect("keys are set");
         let state = [b"k", key].concat();
         let count = ctx.get(&state).map_or(0, |v| {
             u64::from_be_bytes(v.try_into().expect("eight bytes"))
         }) + 1;
         if r.value == Some(b"50") && once_less(&LOOKS_WRONG) {
-            return Err(Bug("this cannot be".into()));
+            return Err(InvariantViolation("this cannot be".into()));
         }
 
         if r.value == Some(b"poison") {
-            return Err(Bug("poison".into()));
+            return Err(InvariantViolation("poison".into()));
         }
 
         ctx.put(&state, &count.to_be_bytes());
@@ -428,7 +428,7 @@ impl Log for Faulty {
     fn reader(
         &self,
         topic: TopicId,
-        from: &[(u32, From)],
+        from: &[(u32, StartOffset)],
         headers: bool,
     ) -> Result<Box<dyn Reader>, LogError> {
         let reader = self.inner.reader(topic, from, headers)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::TopicId;
-use ports::{From, Limits, Log, Reader};
+use ports::{Limits, Log, Reader, StartOffset};
 
 /// Records of each partition: offset, and a hash of all other fields.
 pub type Story = BTreeMap<u32, Vec<(u64, u64)>>;
@@ -71,7 +71,7 @@ fn from_start(log: &dyn Log, topic: TopicId) -> Box<dyn Reader> {
         .partitions(topic)
         .expect("the log answers")
         .expect("the topic exists");
-    let all: Vec<_> = (0..partitions).map(|p| (p, From::Start)).collect();
+    let all: Vec<_> = (0..partitions).map(|p| (p, StartOffset::Start)).collect();
     log.reader(topic, &all, true).expect("a reader")
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::{TopicId, TopicTable};
-use ports::{From, Limits, Log};
+use ports::{Limits, Log, StartOffset};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use wire::topics as t;
@@ -118,7 +118,7 @@ pub fn read_all(log: &dyn Log, topic: TopicId) -> Vec<Seen> {
         .partitions(topic)
         .expect("the log answers")
         .expect("the topic exists");
-    let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
+    let from: Vec<_> = (0..count).map(|p| (p, StartOffset::Start)).collect();
     let mut reader = log.reader(topic, &from, true).expect("a reader");
     let mut all = Vec::new();
     let mut chunk = Records::new();

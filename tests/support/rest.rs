@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{From, Limits, Log, LogError};
+use ports::{Limits, Log, LogError, StartOffset};
 use roles::Role;
 
 /// Waits until the system is at rest. Transaction markers may keep a committed offset below the end
@@ -80,7 +80,11 @@ pub fn unread(log: &dyn Log, prefix: &str) -> Result<Option<String>, LogError> {
 }
 
 fn has_records(log: &dyn Log, at: TopicPartition, next: u64) -> Result<bool, LogError> {
-    let mut reader = log.reader(at.topic, &[(at.partition, From::Offset(next))], false)?;
+    let mut reader = log.reader(
+        at.topic,
+        &[(at.partition, StartOffset::Offset(next))],
+        false,
+    )?;
     let limits = Limits {
         records: 1,
         bytes: 1 << 20,

@@ -81,7 +81,7 @@ pub struct Link {
 
 /// The content of the source partition at an entry's offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Here {
+pub enum SourceRecordState {
     /// A record with this content.
     Record(Hash),
     /// The record has the right content, but this log time instead of the entry's log time.
@@ -249,7 +249,7 @@ impl ChainVerifier {
 
     /// Takes the next entry. `gap`: offset of a record without an entry, between the last entry's
     /// record and this entry's record. `here`: the content of the source at the entry's offset.
-    pub fn link(&mut self, e: &Link, gap: Option<u64>, here: Here) {
+    pub fn link(&mut self, e: &Link, gap: Option<u64>, here: SourceRecordState) {
         match &mut self.open {
             OpenDamage::Nothing => self.take(e, gap, here),
             OpenDamage::Closed => {}
@@ -269,7 +269,7 @@ impl ChainVerifier {
                 }
             }
             OpenDamage::Content { wanted, found } => {
-                if e.payload == *found && here == Here::Record(*wanted) {
+                if e.payload == *found && here == SourceRecordState::Record(*wanted) {
                     let text = format!(
                         "the records at offsets {} and {} stand in each other's place",
                         self.bad_offset(),
@@ -343,7 +343,7 @@ impl ChainVerifier {
         (self.good, self.damage)
     }
 
-    fn take(&mut self, e: &Link, gap: Option<u64>, here: Here) {
+    fn take(&mut self, e: &Link, gap: Option<u64>, here: SourceRecordState) {
         let at = Some(e.at);
         if e.hash
             != link(
@@ -395,7 +395,7 @@ impl ChainVerifier {
         }
 
         match here {
-            Here::Record(found) if found != e.payload => {
+            SourceRecordState::Record(found) if found != e.payload => {
                 let text = "the record is not the one that was audited".into();
                 return self.wrong(
                     DamageKind::Changed,
@@ -408,14 +408,14 @@ impl ChainVerifier {
                     },
                 );
             }
-            Here::Time(found) => {
+            SourceRecordState::Time(found) => {
                 let text = format!(
                     "the entry says that the record is of {} ms, and it is of {found} ms",
                     e.time_ms
                 );
                 return self.wrong(DamageKind::Changed, e.offset, at, text, OpenDamage::Closed);
             }
-            Here::Headers => {
+            SourceRecordState::Headers => {
                 let text = "the record's headers, or whether it has a key and a value, are not those that were audited";
                 return self.wrong(
                     DamageKind::Changed,
@@ -425,7 +425,7 @@ impl ChainVerifier {
                     OpenDamage::Closed,
                 );
             }
-            Here::Missing { more } => {
+            SourceRecordState::Missing { more } => {
                 let kind = if more {
                     DamageKind::Deleted
                 } else {

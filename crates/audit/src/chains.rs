@@ -19,7 +19,7 @@ use wire::topics::{AUDIT_CHANGELOG, AUDIT_LOG, AUDITED};
 
 use super::anchor::{Anchor, ChainHead};
 use super::chain_verifier::{
-    ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link, VerifiedPrefix,
+    ChainVerifier, Checkpoint, Damage, DamageKind, Link, SourceRecordState, VerifiedPrefix,
 };
 use super::cursor::AuditCursor;
 
@@ -441,7 +441,7 @@ impl ChainWithSource {
         };
 
         let (gap, here) = match &mut self.source {
-            None => (None, Here::Unknown),
+            None => (None, SourceRecordState::Unknown),
             Some(source) => beside(source, &e, self.walker.good().last, self.compacted)?,
         };
 
@@ -479,7 +479,7 @@ pub fn beside(
     e: &Link,
     last: Option<u64>,
     compacted: bool,
-) -> Result<(Option<u64>, Here), LogError> {
+) -> Result<(Option<u64>, SourceRecordState), LogError> {
     let mut gap = None;
     while let Some(r) = source.peek()? {
         if r.offset > e.offset {
@@ -503,7 +503,7 @@ pub fn beside(
 }
 
 /// Compares a record with the entry of its offset. The source must be read with headers.
-pub fn here(r: &Record<'_>, e: &Link) -> Here {
+pub fn here(r: &Record<'_>, e: &Link) -> SourceRecordState {
     let payload = chain::payload_hash(r.key, r.value);
     let meta = || {
         chain::meta_hash(
@@ -515,17 +515,17 @@ pub fn here(r: &Record<'_>, e: &Link) -> Here {
     };
 
     match () {
-        () if payload != e.payload => Here::Record(payload),
-        () if r.timestamp_ms != e.time_ms => Here::Time(r.timestamp_ms),
-        () if e.meta.is_some_and(|bound| bound != meta()) => Here::Headers,
-        () => Here::Record(payload),
+        () if payload != e.payload => SourceRecordState::Record(payload),
+        () if r.timestamp_ms != e.time_ms => SourceRecordState::Time(r.timestamp_ms),
+        () if e.meta.is_some_and(|bound| bound != meta()) => SourceRecordState::Headers,
+        () => SourceRecordState::Record(payload),
     }
 }
 
-fn missing(compacted: bool, more: bool) -> Here {
+fn missing(compacted: bool, more: bool) -> SourceRecordState {
     if compacted {
-        Here::Compacted
+        SourceRecordState::Compacted
     } else {
-        Here::Missing { more }
+        SourceRecordState::Missing { more }
     }
 }

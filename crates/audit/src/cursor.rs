@@ -7,7 +7,7 @@ use engine::checkpoint::JournalEntry;
 use engine::journal::Assembler;
 use ports::records::{Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
-use ports::{From, Limits, Log, LogError, Reader};
+use ports::{Limits, Log, LogError, Reader, StartOffset};
 
 const LIMITS: Limits = Limits {
     records: 4_000,
@@ -48,9 +48,9 @@ impl AuditCursor {
         let bounds = log.bounds(at)?;
         let end = to.min(bounds.stable_end);
         let place = if from <= bounds.start {
-            From::Start
+            StartOffset::Start
         } else {
-            From::Offset(from)
+            StartOffset::Offset(from)
         };
 
         let reader = if from.max(bounds.start) < end {

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use wire::topics::AUDIT_LOG;
 
 use super::anchor::{ChainHead, head_json};
-use super::chain_verifier::{ChainVerifier, Damage, Here};
+use super::chain_verifier::{ChainVerifier, Damage, SourceRecordState};
 use super::chains::{self, beside, count, read_link};
 use super::cursor::{AuditCursor, offsets};
 use super::hex::hex;
@@ -240,7 +240,7 @@ impl ExportPlan<'_> {
                     let mut fields = json!({"offset": e.offset, "time_ms": e.time_ms});
                     let map = fields.as_object_mut().expect("an object");
                     match (here, before) {
-                        (Here::Record(_), Some(content)) => map.extend(content),
+                        (SourceRecordState::Record(_), Some(content)) => map.extend(content),
                         _ => {
                             map.insert("payload".into(), hex(&e.payload).into());
                             map.extend(e.meta.map(|meta| ("meta".to_string(), hex(&meta).into())));

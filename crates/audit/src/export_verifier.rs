@@ -14,7 +14,9 @@ use sha2::{Digest, Sha256};
 use wire::topics;
 
 use super::anchor::{Anchor, ChainHead, parse_head, prefix_of, topic_of};
-use super::chain_verifier::{ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link};
+use super::chain_verifier::{
+    ChainVerifier, Checkpoint, Damage, DamageKind, Link, SourceRecordState,
+};
 use super::chains::checkpoints;
 use super::export::{ExportSummary, FORMAT, SUM, sum};
 use super::hex::{hash_of, hex, unhex};
@@ -349,7 +351,7 @@ impl ExportFile<'_> {
         };
 
         walker.begin_at(offset);
-        walker.link(&link, None, Here::Unknown);
+        walker.link(&link, None, SourceRecordState::Unknown);
         if walker.is_good() {
             self.records += 1;
             self.last = format!("{} offset {offset}", walker.name());

@@ -14,7 +14,7 @@ use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Log, LogError};
 use wire::topics as t;
 
-use super::chain_verifier::Here;
+use super::chain_verifier::SourceRecordState;
 use super::chains::{self, count};
 use super::cursor::AuditCursor;
 use super::decision_inputs::{self, Inputs};
@@ -123,7 +123,7 @@ pub fn find(log: &dyn Log, topics: &TopicTable, query: &Query) -> Result<Timelin
         s.scan(t::OPERATOR_COMMANDS)?;
     }
 
-    s.wanted.commands_are_read();
+    s.wanted.finish_command_pass();
     s.scan(t::ORDER_EVENTS)?;
     for topic in [
         t::BOOK_COMMANDS,
@@ -382,7 +382,8 @@ fn proofs(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<Vec<Pro
             if let Ok(link) = chains::read_link(name, r)
                 && let Some(i) = open.remove(&(name.to_string(), link.offset))
             {
-                let same = chains::here(&found.get(i), &link) == Here::Record(link.payload);
+                let same =
+                    chains::here(&found.get(i), &link) == SourceRecordState::Record(link.payload);
                 proofs[i] = if same { Proof::Chained } else { Proof::Differs };
             }
 

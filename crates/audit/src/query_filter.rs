@@ -42,7 +42,7 @@ impl QueryFilter {
 
     /// Call after all commands are read: the users of the wanted order are then known, if a command
     /// was found.
-    pub fn commands_are_read(&mut self) {
+    pub fn finish_command_pass(&mut self) {
         if self.order.is_some() && self.users.is_none() && !self.met.is_empty() {
             self.users = Some(self.met.clone());
         }

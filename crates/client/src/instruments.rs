@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use domain::instrument::{Instrument, Listing};
 use ports::records::Records;
-use ports::{From, Limits, Log, LogError, Reader};
+use ports::{Limits, Log, LogError, Reader, StartOffset};
 use wire::instrument;
 use wire::topics::INSTRUMENTS;
 
@@ -36,7 +36,7 @@ impl Listings {
     /// Reads the topic to its end.
     pub fn load(log: &Arc<dyn Log>) -> Result<Self, LogError> {
         let parts: Vec<_> = (0..partitions(&**log, INSTRUMENTS)?)
-            .map(|p| (p, From::Start))
+            .map(|p| (p, StartOffset::Start))
             .collect();
         let mut all = Listings {
             reader: log.reader(INSTRUMENTS, &parts, false)?,

@@ -19,7 +19,7 @@ use super::status::Side;
 /// Error for a violated invariant of the ledger.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the books do not balance: {0}")]
-pub struct Broken(pub &'static str);
+pub struct Unbalanced(pub &'static str);
 
 /// One user's cash and counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub struct CashTotals {
 }
 
 impl CashTotals {
-    fn balanced(&self) -> Result<(), Broken> {
+    fn balanced(&self) -> Result<(), Unbalanced> {
         let sum = self.users_e4
             + self.house_e4
             + self.external_e4
@@ -107,34 +107,34 @@ impl CashTotals {
         if sum == 0 {
             Ok(())
         } else {
-            Err(Broken("cash does not sum to zero"))
+            Err(Unbalanced("cash does not sum to zero"))
         }
     }
 }
 
 impl HousePosition {
-    fn balanced(&self) -> Result<(), Broken> {
+    fn balanced(&self) -> Result<(), Unbalanced> {
         if self.quantity + self.users_quantity + self.clearing_quantity == 0 {
             Ok(())
         } else {
-            Err(Broken("shares do not sum to zero"))
+            Err(Unbalanced("shares do not sum to zero"))
         }
     }
 }
 
-fn add(to: &mut i64, n: i64) -> Result<(), Broken> {
+fn add(to: &mut i64, n: i64) -> Result<(), Unbalanced> {
     *to = to
         .checked_add(n)
         .filter(|n| (0..=PUBLIC_MAX).contains(n))
-        .ok_or(Broken("a balance left its bounds"))?;
+        .ok_or(Unbalanced("a balance left its bounds"))?;
     Ok(())
 }
 
-fn sub(from: &mut i64, n: i64) -> Result<(), Broken> {
+fn sub(from: &mut i64, n: i64) -> Result<(), Unbalanced> {
     *from = from
         .checked_sub(n)
         .filter(|n| (0..=PUBLIC_MAX).contains(n))
-        .ok_or(Broken("a balance became negative"))?;
+        .ok_or(Unbalanced("a balance became negative"))?;
     Ok(())
 }
 
@@ -190,7 +190,7 @@ impl Account {
     }
 
     /// Posts a deposit: from outside to the account.
-    pub fn deposit(&mut self, totals: &mut CashTotals, amount: i64) -> Result<(), Broken> {
+    pub fn deposit(&mut self, totals: &mut CashTotals, amount: i64) -> Result<(), Unbalanced> {
         add(&mut self.available_e4, amount)?;
         self.pay();
         totals.users_e4 += i128::from(amount);
@@ -199,7 +199,7 @@ impl Account {
     }
 
     /// Posts a withdrawal: from the account to outside.
-    pub fn withdraw(&mut self, totals: &mut CashTotals, amount: i64) -> Result<(), Broken> {
+    pub fn withdraw(&mut self, totals: &mut CashTotals, amount: i64) -> Result<(), Unbalanced> {
         sub(&mut self.available_e4, amount)?;
         totals.users_e4 -= i128::from(amount);
         totals.external_e4 += i128::from(amount);
@@ -207,7 +207,7 @@ impl Account {
     }
 
     /// Reserves cash and shares for an order.
-    pub fn reserve(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
+    pub fn reserve(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Unbalanced> {
         sub(&mut self.available_e4, hold.cash_e4)?;
         add(&mut self.reserved_e4, hold.cash_e4)?;
         add(&mut position.reserved, hold.shares)?;
@@ -219,14 +219,14 @@ impl Account {
 
     /// Releases a hold. Shares that become free cover a short position, and free cash pays the
     /// debt.
-    pub fn release(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
+    pub fn release(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Unbalanced> {
         self.give_back(position, hold)?;
         self.cover(position)?;
         self.pay();
         Ok(())
     }
 
-    fn give_back(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
+    fn give_back(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Unbalanced> {
         sub(&mut self.reserved_e4, hold.cash_e4)?;
         add(&mut self.available_e4, hold.cash_e4)?;
         sub(&mut position.reserved, hold.shares)?;
@@ -237,7 +237,7 @@ impl Account {
     }
 
     /// Covers a short position with free shares, and releases its collateral.
-    fn cover(&mut self, position: &mut Position) -> Result<(), Broken> {
+    fn cover(&mut self, position: &mut Position) -> Result<(), Unbalanced> {
         let uncovered = position.cover()?;
         sub(&mut self.reserved_e4, uncovered)?;
         add(&mut self.available_e4, uncovered)?;
@@ -248,11 +248,11 @@ impl Account {
     /// fee, and moves the shares.
     pub fn settle(
         &mut self,
-        books: Books<'_>,
-        trade: &Settled,
+        books: LedgerParts<'_>,
+        trade: &TradeLeg,
         freed: &Hold,
-    ) -> Result<(), Broken> {
-        let Books {
+    ) -> Result<(), Unbalanced> {
+        let LedgerParts {
             position,
             house,
             totals,
@@ -290,7 +290,7 @@ impl Account {
         self.cover(position)?;
         self.pay();
         let value = signed(trade);
-        let books = Books {
+        let books = LedgerParts {
             position,
             house,
             totals,
@@ -301,22 +301,26 @@ impl Account {
 
     /// Sets the collateral of a short position to the amount due at the current price, as far as
     /// cash allows. Surplus collateral becomes free.
-    pub fn mark(&mut self, position: &mut Position, due_e4: i128) -> Result<(), Broken> {
+    pub fn mark(&mut self, position: &mut Position, due_e4: i128) -> Result<(), Unbalanced> {
         let pool = i128::from(self.available_e4) + i128::from(position.collateral_e4);
-        let held =
-            i64::try_from(due_e4.min(pool)).map_err(|_| Broken("a collateral left its bounds"))?;
-        self.lend(position, position.collateral_e4 - held)?;
+        let held = i64::try_from(due_e4.min(pool))
+            .map_err(|_| Unbalanced("a collateral left its bounds"))?;
+        self.release_collateral(position, position.collateral_e4 - held)?;
         self.pay();
         Ok(())
     }
 
     /// Releases `amount` of a short position's collateral; a negative amount adds collateral.
-    pub fn lend(&mut self, position: &mut Position, amount: i64) -> Result<(), Broken> {
+    pub fn release_collateral(
+        &mut self,
+        position: &mut Position,
+        amount: i64,
+    ) -> Result<(), Unbalanced> {
         let change = |n: &mut i64, by: Option<i64>| {
             *n = by
                 .and_then(|by| n.checked_add(by))
                 .filter(|n| (0..=PUBLIC_MAX).contains(n))
-                .ok_or(Broken("a collateral left its bounds"))?;
+                .ok_or(Unbalanced("a collateral left its bounds"))?;
             Ok(())
         };
 
@@ -329,13 +333,13 @@ impl Account {
     /// shares before the change; `value` is the amount that the other side gets.
     fn balance(
         &self,
-        books: Books<'_>,
+        books: LedgerParts<'_>,
         before: (i128, i64),
         value: i128,
         fee: Fee,
         with_house: bool,
-    ) -> Result<(), Broken> {
-        let Books {
+    ) -> Result<(), Unbalanced> {
+        let LedgerParts {
             position,
             house,
             totals,
@@ -361,7 +365,7 @@ impl Account {
     }
 
     /// True if a bust of the trade keeps the account within its bounds.
-    pub fn can_take_back(&self, position: &Position, trade: &Settled) -> bool {
+    pub fn can_take_back(&self, position: &Position, trade: &TradeLeg) -> bool {
         fits(&[self.turnover_e4, trade.value_e4])
             && fits(&[self.owed_e4, trade.value_e4])
             && fits(&[position.long, trade.quantity])
@@ -377,7 +381,7 @@ impl Account {
 
     /// Old rule: a bust requires that the account still has the shares or cash of the trade. Runs
     /// the bust on copies, so the answer matches the real posting.
-    pub fn still_has(&self, position: &Position, trade: &Settled) -> Result<(), Reason> {
+    pub fn still_has(&self, position: &Position, trade: &TradeLeg) -> Result<(), Reason> {
         if trade.side == Side::Buy && position.sellable() < trade.quantity {
             return Err(Reason::ShortSellNotPermitted);
         }
@@ -385,13 +389,13 @@ impl Account {
         let mut account = *self;
         let mut position = *position;
         let fits = account.can_take_back(&position, trade);
-        let books = Books {
+        let books = LedgerParts {
             position: &mut position,
             house: &mut HousePosition::default(),
             totals: &mut CashTotals::default(),
         };
 
-        match account.take_back(books, trade) {
+        match account.bust_trade(books, trade) {
             Ok(()) if fits && account.owed_e4 > 0 => Err(Reason::InsufficientFunds),
             Ok(()) if fits => Ok(()),
             _ => Err(Reason::NotionalLimit),
@@ -402,8 +406,12 @@ impl Account {
     /// becomes a debt. Missing shares become a short position, with the price paid as collateral.
     /// The house is the other side, even if the counterparty was a user. So no other user's account
     /// changes.
-    pub fn take_back(&mut self, books: Books<'_>, trade: &Settled) -> Result<(), Broken> {
-        let Books {
+    pub fn bust_trade(
+        &mut self,
+        books: LedgerParts<'_>,
+        trade: &TradeLeg,
+    ) -> Result<(), Unbalanced> {
+        let LedgerParts {
             position,
             house,
             totals,
@@ -419,7 +427,7 @@ impl Account {
                 let gone = trade.quantity - here;
                 sub(&mut position.long, here)?;
                 add(&mut position.short, gone)?;
-                self.lend(position, -(trade.value_e4 / trade.quantity * gone))?;
+                self.release_collateral(position, -(trade.value_e4 / trade.quantity * gone))?;
             }
             Side::Sell => add(&mut position.long, trade.quantity)?,
         }
@@ -439,7 +447,7 @@ impl Account {
         };
 
         self.balance(
-            Books {
+            LedgerParts {
                 position,
                 house,
                 totals,
@@ -453,13 +461,13 @@ impl Account {
 }
 
 /// Value of a trade, as the other side sees it: positive if the user bought.
-fn signed(trade: &Settled) -> i128 {
+fn signed(trade: &TradeLeg) -> i128 {
     i128::from(trade.value_e4) * if trade.side == Side::Buy { 1 } else { -1 }
 }
 
 /// One side of a trade.
 #[derive(Clone, Copy, Debug)]
-pub struct Settled {
+pub struct TradeLeg {
     /// Side of the user.
     pub side: Side,
     pub quantity: i64,
@@ -472,21 +480,21 @@ pub struct Settled {
     pub keeps: bool,
 }
 
-impl Settled {
+impl TradeLeg {
     /// Cash to hold for `short` shares sold short: the earlier hold, and the proceeds less the fee.
     #[cold]
-    fn held_with(&self, short: i64, before_e4: i64) -> Result<i64, Broken> {
+    fn held_with(&self, short: i64, before_e4: i64) -> Result<i64, Unbalanced> {
         let brings = (self.value_e4 / self.quantity * short)
             .min(self.value_e4 - self.fee.charged_e4)
             .max(0);
         before_e4
             .checked_add(brings)
-            .ok_or(Broken("a collateral left its bounds"))
+            .ok_or(Unbalanced("a collateral left its bounds"))
     }
 }
 
 /// Ledger accounts that a trade changes besides the user's account.
-pub struct Books<'a> {
+pub struct LedgerParts<'a> {
     /// The user's shares.
     pub position: &'a mut Position,
     /// House and clearing.
@@ -508,27 +516,27 @@ impl Position {
 
     /// Covers owed shares with free shares; returns the collateral that becomes free. The last
     /// covered share frees the rest.
-    fn cover(&mut self) -> Result<i64, Broken> {
+    fn cover(&mut self) -> Result<i64, Unbalanced> {
         let covered = self.short.min(self.sellable());
         if covered == 0 {
             return Ok(0);
         }
 
         let freed = i128::from(self.collateral_e4) * i128::from(covered) / i128::from(self.short);
-        let freed = i64::try_from(freed).map_err(|_| Broken("a collateral left its bounds"))?;
+        let freed = i64::try_from(freed).map_err(|_| Unbalanced("a collateral left its bounds"))?;
         sub(&mut self.long, covered)?;
         sub(&mut self.short, covered)?;
         sub(&mut self.collateral_e4, freed)?;
         Ok(freed)
     }
 
-    fn check(&self) -> Result<(), Broken> {
+    fn check(&self) -> Result<(), Unbalanced> {
         if self.reserved > self.long {
-            return Err(Broken("more shares reserved than held"));
+            return Err(Unbalanced("more shares reserved than held"));
         }
 
         if self.short == 0 && self.collateral_e4 != 0 {
-            Err(Broken("collateral for nothing"))
+            Err(Unbalanced("collateral for nothing"))
         } else {
             Ok(())
         }

@@ -6,7 +6,7 @@ use super::decimal::Num;
 use super::hold::{Hold, Terms};
 use super::house;
 use super::instrument::Instrument;
-use super::price::{Stale, is_fresh};
+use super::price::{FreshnessLimits, is_fresh};
 use super::reason::Reason;
 use super::status::Side;
 
@@ -53,7 +53,7 @@ pub struct Facts<'a> {
     /// Append time of the command.
     pub now_ms: i64,
     /// Maximum age of a fresh price.
-    pub stale: Stale,
+    pub stale: FreshnessLimits,
     /// Maximum of open orders per user; `None` for an order that ends at once.
     pub open_max: Option<u64>,
     /// Rule that bounds a limit.
@@ -429,7 +429,7 @@ mod tests {
             account: &c.account,
             position: &c.position,
             now_ms: 120_000,
-            stale: Stale::new(120_000, true),
+            stale: FreshnessLimits::new(120_000, true),
             open_max: Some(3),
             bands: c.bands,
             margin: true,

@@ -104,7 +104,7 @@ impl Prices {
     /// Returns the last price if publication is due, and marks the price as published. Published
     /// prices are also the heartbeat, so a short maximum age makes publication more frequent. A
     /// price that was published with a time far ahead is published again with the right time.
-    pub fn tell(&mut self, stale: Stale) -> Option<Priced> {
+    pub fn tell(&mut self, stale: FreshnessLimits) -> Option<Priced> {
         let last = self.last?;
         let interval_ms = TELL_MS.min(stale.behind_ms / 4);
         let due = self.told.is_none_or(|told| {
@@ -126,7 +126,7 @@ impl Prices {
     /// Time at which the last price must be published even without a tick. The time is the next
     /// full second after the publishing interval, so that many symbols share one wake-up. `None`:
     /// the last price is already published.
-    pub fn due_ms(&self, stale: Stale) -> Option<i64> {
+    pub fn due_ms(&self, stale: FreshnessLimits) -> Option<i64> {
         let last = self.last?;
         let told = self.told?;
         let due = told
@@ -140,7 +140,7 @@ impl Prices {
     }
 
     /// Publishes the last price if due.
-    pub fn tell_due(&mut self, now_ms: i64, stale: Stale) -> Option<Priced> {
+    pub fn tell_due(&mut self, now_ms: i64, stale: FreshnessLimits) -> Option<Priced> {
         self.due_ms(stale)
             .filter(|due| *due <= now_ms)
             .and_then(|_| self.tell_last())
@@ -162,7 +162,7 @@ const AHEAD_MIN_MS: i64 = 60_000;
 
 /// Maximum distance between the time of a price and the time of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stale {
+pub struct FreshnessLimits {
     /// Maximum age of a price, in milliseconds.
     pub behind_ms: i64,
     /// Maximum lead of a price, in milliseconds. Topics share no clock, so a price may be ahead. A
@@ -170,12 +170,12 @@ pub struct Stale {
     pub ahead_ms: i64,
 }
 
-impl Stale {
+impl FreshnessLimits {
     /// `stale_ms` is the maximum age. `falls`: log time may fall, so a price far ahead is not
     /// fresh. If false (old rule), every future price is fresh.
-    pub fn new(stale_ms: u64, falls: bool) -> Stale {
+    pub fn new(stale_ms: u64, falls: bool) -> FreshnessLimits {
         let behind_ms = i64::try_from(stale_ms).unwrap_or(i64::MAX);
-        Stale {
+        FreshnessLimits {
             behind_ms,
             ahead_ms: if falls {
                 behind_ms.max(AHEAD_MIN_MS)
@@ -187,12 +187,12 @@ impl Stale {
 }
 
 /// True if a price of append time `price_ms` is fresh at `now_ms`.
-pub fn is_fresh(price_ms: i64, now_ms: i64, stale: Stale) -> bool {
+pub fn is_fresh(price_ms: i64, now_ms: i64, stale: FreshnessLimits) -> bool {
     now_ms.saturating_sub(price_ms) <= stale.behind_ms && !is_beyond(price_ms, now_ms, stale)
 }
 
 /// True if a time is further ahead than brokers' clocks differ.
-pub fn is_beyond(time_ms: i64, now_ms: i64, stale: Stale) -> bool {
+pub fn is_beyond(time_ms: i64, now_ms: i64, stale: FreshnessLimits) -> bool {
     time_ms.saturating_sub(now_ms) > stale.ahead_ms
 }
 
@@ -261,7 +261,7 @@ mod tests {
             at(1_001_001, 1_003),
         ] {
             p.take(t, &i);
-            told.extend(p.tell(Stale::new(120_000, true)));
+            told.extend(p.tell(FreshnessLimits::new(120_000, true)));
         }
 
         assert_eq!(
@@ -275,7 +275,7 @@ mod tests {
     fn the_last_price_of_a_burst_is_due_when_its_second_is_over() {
         let mut p = Prices::default();
         let i = Instrument::default();
-        let stale = Stale::new(120_000, true);
+        let stale = FreshnessLimits::new(120_000, true);
         assert_eq!(p.due_ms(stale), None);
         for (t, told, due) in [
             (at(1_000_000, 200), true, None),
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn m4_fresh_up_to_the_limit() {
         for falls in [false, true] {
-            let stale = Stale::new(120_000, falls);
+            let stale = FreshnessLimits::new(120_000, falls);
             assert!(
                 is_fresh(1_000, 121_000, stale)
                     && !is_fresh(1_000, 121_001, stale)
@@ -320,7 +320,7 @@ mod tests {
         for falls in [false, true] {
             let mut p = Prices::default();
             let i = Instrument::default();
-            let stale = Stale::new(120_000, falls);
+            let stale = FreshnessLimits::new(120_000, falls);
             let mut told = Vec::new();
             for t in [
                 at(1_000_000, 1_000),

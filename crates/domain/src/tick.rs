@@ -8,7 +8,7 @@
 //! ticks carry timestamps, the timestamps must still rise: an older timestamp means a repeat.
 
 use super::instrument::Instrument;
-use super::price::{Stale, is_ahead};
+use super::price::{FreshnessLimits, is_ahead};
 
 /// Facts about a tick that decide about its acceptance.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ pub enum Unfit {
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Maximum age of prices.
-    pub stale: Stale,
+    pub stale: FreshnessLimits,
     /// The last price of a burst is published at the end of its second.
     pub last_is_told: bool,
     /// Sources may restart their sequence numbers.

@@ -15,7 +15,7 @@ use ports::topics::{Cleanup, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{Log, LogError};
 use processor_engine::context::Ctx;
 use processor_engine::instance::{Instance, InstanceSettings};
-use processor_engine::role::{Bug, RoleFactory, RoleLogic, RoleSpec};
+use processor_engine::role::{InvariantViolation, RoleFactory, RoleLogic, RoleSpec};
 use store::memory::MemoryStores;
 
 const WORDS: TopicId = TopicId(0);
@@ -27,7 +27,11 @@ const DEAD_LETTERS: TopicId = TopicId(3);
 struct WordCount;
 
 impl RoleLogic for WordCount {
-    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    fn process(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        record: &Record<'_>,
+    ) -> Result<(), InvariantViolation> {
         let Some(word) = record.key else {
             ctx.dead_letter(record, "NO_KEY", "a word is a record's key");
             return Ok(());

@@ -12,7 +12,7 @@ use ports::records::{Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Member, RECORD_OVERHEAD, Rejection, Transaction, TransactionOutcome};
 
-use super::role::{Bug, RoleSpec};
+use super::role::{InvariantViolation, RoleSpec};
 use super::task::{Task, TaskError};
 
 /// Outcome of a commit.
@@ -180,7 +180,7 @@ pub fn commit(
                 "task {number}: its changelog went back from offset {before} to {last}: was the topic deleted and made again? No state can be \
                  rebuilt from what is left of it"
             );
-            return CommitOutcome::TaskFailed(*number, Bug(why).into());
+            return CommitOutcome::TaskFailed(*number, InvariantViolation(why).into());
         }
 
         if let Err(e) = task.post_commit(last) {

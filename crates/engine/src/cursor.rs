@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{From, Limits, Log, LogError, Reader};
+use ports::{Limits, Log, LogError, Reader, StartOffset};
 
 use super::checkpoint::next_offset;
 use super::replay::ReplayError;
@@ -46,7 +46,7 @@ impl PartitionCursor {
         start: u64,
         headers: bool,
     ) -> Result<PartitionCursor, LogError> {
-        let reader = log.reader(at.topic, &[(at.partition, From::Start)], headers)?;
+        let reader = log.reader(at.topic, &[(at.partition, StartOffset::Start)], headers)?;
         Ok(PartitionCursor {
             at,
             reader,

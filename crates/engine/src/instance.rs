@@ -31,8 +31,8 @@ use ports::partitioner::partition;
 use ports::records::Records;
 use ports::topics::{TopicId, TopicTable};
 use ports::{
-    Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Reader,
-    SpawnThread, StateStore, StoreError, Stores,
+    Clock, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Reader, SpawnThread,
+    StartOffset, StateStore, StoreError, Stores,
 };
 
 use super::broadcast::Tables;
@@ -41,7 +41,7 @@ use super::refusal::{RefusalAction, Refusals};
 use super::rejections::Rejections;
 use super::restore::beside::RestorerHandle;
 use super::restore::{Restorer, RestorerRequest, Standby};
-use super::role::{Bug, RoleFactory, RoleSpec};
+use super::role::{InvariantViolation, RoleFactory, RoleSpec};
 use super::scrub::Scrubber;
 use super::step_error::StepError;
 use super::task::{Task, TaskError};
@@ -534,7 +534,7 @@ impl Instance {
         topic: TopicId,
         tables: &mut Tables,
     ) -> Result<Box<dyn Reader>, StepError> {
-        let mut reader = self.log.reader(topic, &[(0, From::Start)], false)?;
+        let mut reader = self.log.reader(topic, &[(0, StartOffset::Start)], false)?;
         let mut chunk = Records::new();
         let mut quiet_us = self.clock.now_us();
         while !reader.caught_up() {
@@ -669,7 +669,7 @@ impl Instance {
                     Err(stop) => StepError::Stop(stop),
                 }
             }
-            TaskError::Bug(Bug(why)) => StepError::Doubt(Some(number), why),
+            TaskError::Bug(InvariantViolation(why)) => StepError::Doubt(Some(number), why),
             e => e.into(),
         }
     }

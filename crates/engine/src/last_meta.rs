@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
-use ports::{Bounds, Clock, From, Limits, Log, LogError};
+use ports::{Bounds, Clock, Limits, Log, LogError, StartOffset};
 
 use super::checkpoint::{Checkpoint, META_KEY};
 
@@ -82,7 +82,7 @@ pub fn last_meta_within(
             found.insert(task, last);
         }
 
-        left.retain(|task, b| !found.contains_key(task) && begin(b, look) != From::Start);
+        left.retain(|task, b| !found.contains_key(task) && begin(b, look) != StartOffset::Start);
         look = look.saturating_mul(FURTHER);
     }
 
@@ -131,7 +131,7 @@ pub fn fill_absent(
 /// Result of comparing a group's committed offsets with the last meta record of a task. A start,
 /// `verify` and `repair` decide by this result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fit {
+pub enum OffsetComparison {
     /// No offsets and no meta record: the task has never committed.
     Fresh,
     /// Offsets and meta record are equal.
@@ -144,18 +144,21 @@ pub enum Fit {
     Differ(Vec<(TopicPartition, Option<u64>, Option<u64>)>),
 }
 
-impl Fit {
+impl OffsetComparison {
     /// True if a committed offset is above the meta record: the changelog lacks transactions.
     /// Otherwise the committed offsets are below, and a start would repeat transactions of the
     /// changelog.
     pub fn is_ahead(&self) -> bool {
-        matches!(self, Fit::Differ(differ) if differ.iter().any(|(_, committed, meta)| committed > meta))
+        matches!(self, OffsetComparison::Differ(differ) if differ.iter().any(|(_, committed, meta)| committed > meta))
     }
 }
 
 /// Compares offsets. An input missing in the meta record was added by a later version and is
 /// ignored.
-pub fn fit(committed: &[(TopicPartition, Option<u64>)], last: Option<&Checkpoint>) -> Fit {
+pub fn fit(
+    committed: &[(TopicPartition, Option<u64>)],
+    last: Option<&Checkpoint>,
+) -> OffsetComparison {
     let Some(meta) = last else {
         let differ: Vec<_> = committed
             .iter()
@@ -163,9 +166,9 @@ pub fn fit(committed: &[(TopicPartition, Option<u64>)], last: Option<&Checkpoint
             .map(|(at, c)| (*at, *c, None))
             .collect();
         return if differ.is_empty() {
-            Fit::Fresh
+            OffsetComparison::Fresh
         } else {
-            Fit::Differ(differ)
+            OffsetComparison::Differ(differ)
         };
     };
 
@@ -174,16 +177,16 @@ pub fn fit(committed: &[(TopicPartition, Option<u64>)], last: Option<&Checkpoint
         .filter_map(|(at, c)| Some((*at, *c, Some(meta.next(*at)?))));
     let differ: Vec<_> = known.filter(|(_, c, m)| c != m).collect();
     match () {
-        () if differ.is_empty() => Fit::Equal,
-        () if differ.iter().all(|(_, c, _)| c.is_none()) => Fit::Absent,
-        () => Fit::Differ(differ),
+        () if differ.is_empty() => OffsetComparison::Equal,
+        () if differ.iter().all(|(_, c, _)| c.is_none()) => OffsetComparison::Absent,
+        () => OffsetComparison::Differ(differ),
     }
 }
 
-fn begin(bounds: &Bounds, look: u64) -> From {
+fn begin(bounds: &Bounds, look: u64) -> StartOffset {
     match bounds.stable_end.saturating_sub(look) {
-        at if at > bounds.start => From::Offset(at),
-        _ => From::Start,
+        at if at > bounds.start => StartOffset::Offset(at),
+        _ => StartOffset::Start,
     }
 }
 
@@ -278,7 +281,9 @@ fn read(
             (Some((offset, _)), Some(end)) if end > offset => {
                 format!("behind its last meta record at offset {offset}")
             }
-            (None, Some(_)) if *begin == From::Start => "and no meta record at all".to_string(),
+            (None, Some(_)) if *begin == StartOffset::Start => {
+                "and no meta record at all".to_string()
+            }
             _ => continue,
         };
 
@@ -506,7 +511,7 @@ mod tests {
         fn reader(
             &self,
             topic: TopicId,
-            from: &[(u32, From)],
+            from: &[(u32, StartOffset)],
             headers: bool,
         ) -> Result<Box<dyn Reader>, LogError> {
             self.0.reader(topic, from, headers)
@@ -575,28 +580,28 @@ mod tests {
         let of = |a: Option<u64>, b: Option<u64>, last| fit(&[(at(0), a), (at(1), b)], last);
         assert_eq!(
             (of(None, None, None), of(None, None, Some(&meta))),
-            (Fit::Fresh, Fit::Absent)
+            (OffsetComparison::Fresh, OffsetComparison::Absent)
         );
-        assert_eq!(of(Some(10), Some(20), Some(&meta)), Fit::Equal);
+        assert_eq!(of(Some(10), Some(20), Some(&meta)), OffsetComparison::Equal);
         assert_eq!(
             of(Some(9), Some(20), Some(&meta)),
-            Fit::Differ(vec![(at(0), Some(9), Some(10))]),
+            OffsetComparison::Differ(vec![(at(0), Some(9), Some(10))]),
             "moved back"
         );
         assert_eq!(
             of(Some(10), Some(21), Some(&meta)),
-            Fit::Differ(vec![(at(1), Some(21), Some(20))]),
+            OffsetComparison::Differ(vec![(at(1), Some(21), Some(20))]),
             "moved forward"
         );
         assert_eq!(
             of(Some(10), None, Some(&meta)),
-            Fit::Absent,
+            OffsetComparison::Absent,
             "one is gone: a start takes it from the meta record"
         );
         let both = of(Some(9), None, Some(&meta));
         assert_eq!(
             both,
-            Fit::Differ(vec![(at(0), Some(9), Some(10)), (at(1), None, Some(20))]),
+            OffsetComparison::Differ(vec![(at(0), Some(9), Some(10)), (at(1), None, Some(20))]),
             "one is gone, and the other moved back"
         );
         assert!(
@@ -606,7 +611,7 @@ mod tests {
         );
         assert_eq!(
             of(None, Some(1), None),
-            Fit::Differ(vec![(at(1), Some(1), None)]),
+            OffsetComparison::Differ(vec![(at(1), Some(1), None)]),
             "committed by nobody that we know"
         );
         let older = Checkpoint {
@@ -619,7 +624,7 @@ mod tests {
                 of(Some(10), None, Some(&older)),
                 of(Some(10), Some(3), Some(&older))
             ),
-            (Fit::Equal, Fit::Equal),
+            (OffsetComparison::Equal, OffsetComparison::Equal),
             "a new input"
         );
     }

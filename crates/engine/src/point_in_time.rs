@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
-use ports::{From, LogError, StateStore};
+use ports::{LogError, StartOffset, StateStore};
 
 use super::checkpoint::Checkpoint;
 use super::cursor::{LIMITS, PartitionCursor, position};
@@ -206,7 +206,7 @@ impl ReplaySettings<'_> {
 
         let mut reader = self.log.reader(
             at.topic,
-            &[(at.partition, From::Offset(from.max(bounds.start)))],
+            &[(at.partition, StartOffset::Offset(from.max(bounds.start)))],
             false,
         )?;
         let mut found = Records::new();

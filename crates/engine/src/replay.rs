@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
-use ports::{From, Log, LogError, StateStore, StoreError};
+use ports::{Log, LogError, StartOffset, StateStore, StoreError};
 
 use super::broadcast::Tables;
 use super::checkpoint::{Checkpoint, JournalEntry, UnreadableMeta, next_offset};
@@ -386,9 +386,9 @@ impl ReplaySettings<'_> {
 
         let mut first: Option<usize> = None;
         for (at, wanted) in by_partition {
-            let mut reader = self
-                .log
-                .reader(at.topic, &[(at.partition, From::Start)], true)?;
+            let mut reader =
+                self.log
+                    .reader(at.topic, &[(at.partition, StartOffset::Start)], true)?;
             let mut found: std::collections::BTreeMap<_, Vec<u8>> = Default::default();
             let mut chunk = Records::new();
             loop {

@@ -89,7 +89,7 @@ impl RoleSpec {
 /// commit, and a person must look.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Bug(pub String);
+pub struct InvariantViolation(pub String);
 
 /// A role's logic for one task.
 ///
@@ -100,7 +100,8 @@ pub struct Bug(pub String);
 pub trait RoleLogic: Send {
     /// Handles one record. The role answers bad input with events or a dead letter, never with an
     /// error.
-    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug>;
+    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>)
+    -> Result<(), InvariantViolation>;
 
     /// The role's settings besides records and state, in a form that stays readable. The journal
     /// records the settings, so a replay decides by the same settings.
@@ -127,7 +128,7 @@ pub trait RoleLogic: Send {
 
     /// Called once after the records of a batch and before the commit. Roles emit conflated output
     /// here.
-    fn batch_end(&mut self, _ctx: &mut Ctx<'_>) -> Result<(), Bug> {
+    fn batch_end(&mut self, _ctx: &mut Ctx<'_>) -> Result<(), InvariantViolation> {
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use ports::{LogError, StoreError};
 
 use super::instance::FatalError;
 use super::restore::RestoreError;
-use super::role::Bug;
+use super::role::InvariantViolation;
 use super::task::TaskError;
 
 /// Error of a turn.
@@ -71,8 +71,8 @@ impl std::convert::From<StoreError> for StepError {
     }
 }
 
-impl std::convert::From<Bug> for StepError {
-    fn from(e: Bug) -> StepError {
+impl std::convert::From<InvariantViolation> for StepError {
+    fn from(e: InvariantViolation) -> StepError {
         StepError::Stop(FatalError::Bug(e.0))
     }
 }

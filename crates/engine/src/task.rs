@@ -22,7 +22,7 @@ use super::digest::Digest;
 use super::journal::PART_BYTES;
 use super::overlay::Overlay;
 use super::pace::{TransactionContent, TransactionRoom};
-use super::role::{Bug, RoleLogic, RoleSpec};
+use super::role::{InvariantViolation, RoleLogic, RoleSpec};
 use super::scrub::Scrub;
 use super::sequence_check::{self, InSequences, SequenceCheck};
 
@@ -31,7 +31,7 @@ use super::sequence_check::{self, InSequences, SequenceCheck};
 pub enum TaskError {
     /// A mistake in our code, or a broken invariant.
     #[error(transparent)]
-    Bug(#[from] Bug),
+    Bug(#[from] InvariantViolation),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -160,14 +160,14 @@ impl Task {
             crash::point(Point::ProcessRecord);
             taken += 1;
             let position = next.iter_mut().find(|(at, _)| *at == r.at).ok_or_else(|| {
-                Bug(format!(
+                InvariantViolation(format!(
                     "task {} got a record of a partition that is not its own: {:?}",
                     self.number, r.at
                 ))
             })?;
 
             if r.offset < position.1 {
-                return Err(Bug(format!(
+                return Err(InvariantViolation(format!(
                     "offsets went back in {:?}: {} where at least {} was due",
                     r.at, r.offset, position.1
                 ))
@@ -196,7 +196,7 @@ impl Task {
                     }
                     SequenceCheck::Gap { due, came } => {
                         let src = ctx.src();
-                        return Err(Bug(format!("{src}: a record of ours is missing: sequence {came} came where {due} was due")).into());
+                        return Err(InvariantViolation(format!("{src}: a record of ours is missing: sequence {came} came where {due} was due")).into());
                     }
                 }
             }
@@ -208,7 +208,9 @@ impl Task {
                 return Err(e.into());
             }
 
-            done.map_err(|Bug(text)| Bug(format!("{}: {text}", ctx.src())))?;
+            done.map_err(|InvariantViolation(text)| {
+                InvariantViolation(format!("{}: {text}", ctx.src()))
+            })?;
             if room.is_used_up_by(ctx.written().and(self.role.held_back())) {
                 break;
             }
@@ -415,7 +417,7 @@ fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<SequenceCh
         .get(sequence_check::HEADER)
         .and_then(sequence_check::parse);
     let (task, sequence) = header.ok_or_else(|| {
-        Bug(format!(
+        InvariantViolation(format!(
             "{src}: a record without a {} header stands in an internal topic: who wrote it?",
             sequence_check::HEADER
         ))

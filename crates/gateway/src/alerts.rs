@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{From, Limits, LogError};
+use ports::{Limits, LogError, StartOffset};
 use tokio::sync::watch;
 use wire::topics::REFERENCE_PRICES;
 use wire::trade::ReferencePrice;
 
 use super::GatewayContext;
-use super::passing::Passing;
+use super::retry_policy::RetryPolicy;
 use super::subscriptions::{Alert, Fired, fired_key};
 use super::webhooks::Owned;
 use super::writer::Writer;
@@ -57,7 +57,7 @@ pub(crate) fn run(
     owned: watch::Receiver<Owned>,
     stop: &AtomicBool,
 ) -> Result<(), LogError> {
-    let mut passing = Passing::default();
+    let mut passing = RetryPolicy::default();
     while !stop.load(Ordering::Acquire) {
         let mut watcher = Watcher {
             g,
@@ -88,7 +88,7 @@ struct Watcher<'a> {
 
 impl Watcher<'_> {
     /// Watches prices until the assigned partitions change.
-    fn watch(&mut self, stop: &AtomicBool, passing: &mut Passing) -> Result<(), LogError> {
+    fn watch(&mut self, stop: &AtomicBool, passing: &mut RetryPolicy) -> Result<(), LogError> {
         let ours = self.owned.borrow_and_update().clone();
         while self.g.subscriptions.next_offset() < ours.subscriptions_end {
             if stop.load(Ordering::Acquire) {
@@ -114,10 +114,10 @@ impl Watcher<'_> {
             .min()
             .unwrap_or(bounds.stable_end);
         let from = oldest.clamp(bounds.start, bounds.stable_end.max(bounds.start));
-        let mut reader = self
-            .g
-            .log
-            .reader(REFERENCE_PRICES, &[(0, From::Offset(from))], false)?;
+        let mut reader =
+            self.g
+                .log
+                .reader(REFERENCE_PRICES, &[(0, StartOffset::Offset(from))], false)?;
         let mut batch = Records::new();
         while !stop.load(Ordering::Acquire) && !self.owned.has_changed().unwrap_or(false) {
             if changes.has_changed().unwrap_or(false) {

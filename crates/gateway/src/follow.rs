@@ -1,5 +1,6 @@
 //! Threads that follow topics and pass the records to a callback. A thread retries if the log does
-//! not answer. An error that does not pass ends the gateway.
+//! not answer. A permanent error is returned, and the
+//! caller stops the gateway.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,9 +8,9 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::TopicId;
-use ports::{From, Limits, Log, LogError};
+use ports::{Limits, Log, LogError, StartOffset};
 
-use super::passing::Passing;
+use super::retry_policy::RetryPolicy;
 
 const LIMITS: Limits = Limits {
     records: 5_000,
@@ -20,8 +21,8 @@ const WAIT: Duration = Duration::from_millis(250);
 const BACKOFF: Duration = Duration::from_millis(500);
 
 /// Follows a topic from `starts` (one offset for each partition) until `stop` is set. Calls `batch`
-/// with the records of each poll. The flag is true once all records that existed at the start were
-/// read.
+/// with the records of each poll. The flag is true once all records that existed when the current
+/// reader was made were delivered; after a new connection it can be false again.
 pub(crate) fn run(
     log: &Arc<dyn Log>,
     topic: TopicId,
@@ -31,11 +32,11 @@ pub(crate) fn run(
 ) -> Result<(), LogError> {
     let mut next = starts.to_vec();
     let mut records = Records::new();
-    let mut passing = Passing::default();
+    let mut passing = RetryPolicy::default();
     while !stop.load(Ordering::Acquire) {
         let from: Vec<_> = (0..)
             .zip(&next)
-            .map(|(p, offset)| (p, From::Offset(*offset)))
+            .map(|(p, offset)| (p, StartOffset::Offset(*offset)))
             .collect();
         let ended = log.reader(topic, &from, false).and_then(|mut reader| {
             while !stop.load(Ordering::Acquire) {

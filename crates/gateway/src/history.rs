@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{From, Limits, LogError};
+use ports::{Limits, LogError, StartOffset};
 
 use super::feed::{Feed, Item, pick};
 
@@ -66,9 +66,11 @@ fn read(
         return Ok(page);
     }
 
-    let mut reader =
-        feed.log
-            .reader(at.topic, &[(at.partition, From::Offset(page.next))], false)?;
+    let mut reader = feed.log.reader(
+        at.topic,
+        &[(at.partition, StartOffset::Offset(page.next))],
+        false,
+    )?;
     let mut batch = Records::new();
     let mut bytes = 0;
     let mut scanned = 0;

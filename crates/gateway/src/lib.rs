@@ -23,10 +23,10 @@ mod history;
 pub mod json;
 mod manage;
 mod metrics;
-mod passing;
 mod per_user_lock;
 mod percent;
 mod portfolios;
+mod retry_policy;
 mod router;
 mod server;
 mod sse;
@@ -51,7 +51,7 @@ use wire::topics::{NOTIFICATIONS, PORTFOLIOS, SUBSCRIPTIONS};
 use access::AccessControl;
 use feed::Feed;
 pub use metrics::Metrics;
-use per_user_lock::UserTurns;
+use per_user_lock::PerUserLocks;
 use portfolios::PortfolioIndex;
 use subscriptions::Subscriptions;
 use writer::Writer;
@@ -137,7 +137,7 @@ pub struct GatewayContext {
     pub feed: Arc<Feed>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) portfolios: PortfolioIndex,
-    pub(crate) turns: UserTurns,
+    pub(crate) turns: PerUserLocks,
     pub metrics: Metrics,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -233,7 +233,7 @@ pub async fn start(
         feed,
         subscriptions: Subscriptions::default(),
         portfolios: PortfolioIndex::default(),
-        turns: UserTurns::default(),
+        turns: PerUserLocks::default(),
         metrics: Metrics::default(),
         stop: stopping,
     });

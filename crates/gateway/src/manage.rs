@@ -85,7 +85,7 @@ pub(crate) async fn preferences(
         s.preferences == wanted
     });
 
-    gateway.turns.after_others(user, set).await?;
+    gateway.turns.with_user_lock(user, set).await?;
     Ok(router::json(StatusCode::OK, &shown(&wanted)))
 }
 
@@ -120,7 +120,7 @@ pub(crate) async fn webhook(
     if method == Method::DELETE {
         return gateway
             .turns
-            .after_others(user, remove(gateway, writer, user, id))
+            .with_user_lock(user, remove(gateway, writer, user, id))
             .await;
     }
 
@@ -128,7 +128,7 @@ pub(crate) async fn webhook(
     let wish: Wish = body(request).await?;
     gateway
         .turns
-        .after_others(user, register(gateway, writer, user, id, wish))
+        .with_user_lock(user, register(gateway, writer, user, id, wish))
         .await
 }
 
@@ -306,7 +306,7 @@ pub(crate) async fn one_alert(
         let wish: AlertWish = body(request).await?;
         return gateway
             .turns
-            .after_others(user, arm(gateway, writer, user, id, wish))
+            .with_user_lock(user, arm(gateway, writer, user, id, wish))
             .await;
     }
 
@@ -329,7 +329,7 @@ pub(crate) async fn one_alert(
         put::<Alert>(gateway, writer, user, fired_key(user, id), None, |_| true).await
     };
 
-    gateway.turns.after_others(user, disarm).await?;
+    gateway.turns.with_user_lock(user, disarm).await?;
     Ok(router::json(StatusCode::OK, &json!({ "removed": id })))
 }
 

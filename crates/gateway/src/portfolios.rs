@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ports::records::{Record, Records};
 use ports::topics::TopicPartition;
-use ports::{From, Limits, Log, LogError};
+use ports::{Limits, Log, LogError, StartOffset};
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
 use wire::portfolio::{PortfolioFold, PortfolioRecord, read_key};
@@ -98,7 +98,11 @@ impl PortfolioIndex {
 
         let at = TopicPartition::new(PORTFOLIOS, partition);
         let offset = offset.max(log.bounds(at)?.start);
-        let mut reader = log.reader(PORTFOLIOS, &[(partition, From::Offset(offset))], false)?;
+        let mut reader = log.reader(
+            PORTFOLIOS,
+            &[(partition, StartOffset::Offset(offset))],
+            false,
+        )?;
         let mut batch = Records::new();
         for _ in 0..POLLS {
             batch.clear();

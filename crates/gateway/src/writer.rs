@@ -166,15 +166,16 @@ impl Work {
         }
 
         for job in jobs {
-            // The caller may be gone. The record was written all the same.
+            // The caller may have dropped the receiver: then nobody needs the result. When one record
+            // fails, each caller of the batch gets the error.
             job.done
                 .send(failed.clone().map_or(Ok(()), Err))
                 .unwrap_or_default();
         }
     }
 
-    /// Writes the positions that advanced. After a failure, positions without a newer value are
-    /// kept.
+    /// Writes the positions that advanced. After a failure, each position goes back into the queue,
+    /// unless a newer one is there.
     fn positions(&mut self) {
         let moved = std::mem::take(&mut *self.moved.lock().expect("plain data"));
         if moved.is_empty() {

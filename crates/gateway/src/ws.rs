@@ -1,5 +1,5 @@
 //! A stream over a WebSocket (RFC 6455): one JSON text message for each notification, ping and pong
-//! as heartbeat, and a close frame that names the position.
+//! as heartbeat, and a close frame whose reason names the sequence to resume from.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ const INCOMING_MAX: usize = 4 << 10;
 pub(crate) fn accept(
     headers: &HeaderMap,
 ) -> Result<[(hyper::header::HeaderName, HeaderValue); 3], &'static str> {
-    // A header list may be in one line or in several lines.
+    // A header may occur several times, each time with a list (RFC 9110).
     let has = |name, word: &str| {
         let lines = headers
             .get_all(name)

@@ -169,7 +169,7 @@ impl Slots {
     }
 
     /// Skips exactly these partitions until the next call.
-    pub(super) fn pass_over(&mut self, partitions: &[TopicPartition]) {
+    pub(super) fn skip_partitions(&mut self, partitions: &[TopicPartition]) {
         self.slots
             .iter_mut()
             .for_each(|s| s.passed_over = partitions.contains(&s.at));

@@ -42,7 +42,7 @@ unsafe extern "C" {
 /// Keeps OpenSSL's memory until the process ends. By default an exit handler frees this memory.
 /// librdkafka may still close connections in its own threads and then reads freed memory. Finished
 /// commands sometimes ended with a segmentation fault for this reason.
-pub(super) fn keep_openssl_to_the_end() {
+pub(super) fn disable_openssl_atexit() {
     const NO_ATEXIT: u64 = 0x0008_0000;
     static ONCE: std::sync::Once = std::sync::Once::new();
 
@@ -483,8 +483,8 @@ impl FetchedMessage<'_> {
             .then(|| unsafe { std::slice::from_raw_parts(self.raw.payload.cast(), self.raw.len) })
     }
 
-    /// The record's timestamp in ms. `None` if the broker had to stamp the record (`by_broker`) and
-    /// did not.
+    /// The record's timestamp in ms. `None` if the time must be the broker's (`by_broker`, that is
+    /// LogAppendTime) and is not.
     pub(super) fn log_time_ms(&self, by_broker: bool) -> Option<i64> {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
 
@@ -597,8 +597,8 @@ impl ProducerTopic {
                 key,
                 key_len,
                 vtype::RD_KAFKA_VTYPE_TIMESTAMP,
-                // The cause of an output may be a record without a time. The output then has the
-                // time of its writing: librdkafka reads 0 as the current time.
+                // An output has the time of its input record. For an input without a time (-1),
+                // send 0, which librdkafka replaces by the current time.
                 r.timestamp_ms.max(0),
                 vtype::RD_KAFKA_VTYPE_HEADERS,
                 headers,

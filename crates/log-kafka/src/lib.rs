@@ -25,7 +25,7 @@ mod bell;
 mod classify;
 mod config;
 mod diagnose;
-mod fencing;
+mod fence_diagnosis;
 mod fetch;
 mod ffi;
 mod in_flight;
@@ -52,7 +52,7 @@ use faults::crash::{self, Point};
 use ports::records::Records;
 use ports::topics::{Finding, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Appender, Bounds, Committed, From, Limits, Log, LogError, Member, MemberSpec, Reader,
+    Appender, Bounds, Committed, Limits, Log, LogError, Member, MemberSpec, Reader, StartOffset,
     TopicState,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -93,7 +93,7 @@ fn bad_config(e: &KafkaError) -> LogError {
 impl KafkaLog {
     /// Creates a log on these brokers. The first request connects.
     pub fn new(settings: KafkaSettings, topics: Arc<TopicTable>) -> Self {
-        ffi::keep_openssl_to_the_end();
+        ffi::disable_openssl_atexit();
         KafkaLog {
             settings: Arc::new(settings),
             topics,
@@ -252,7 +252,7 @@ impl Log for KafkaLog {
     fn reader(
         &self,
         topic: TopicId,
-        from: &[(u32, From)],
+        from: &[(u32, StartOffset)],
         headers: bool,
     ) -> Result<Box<dyn Reader>, LogError> {
         let _guard = watchdog::exit_after(
@@ -271,21 +271,21 @@ impl Log for KafkaLog {
                 end,
             } = self.admin().bounds(name, partition)?;
             let next = match from {
-                From::Start => start,
-                From::End => stable_end,
-                From::Offset(o) if o < start || o > end => {
+                StartOffset::Start => start,
+                StartOffset::End => stable_end,
+                StartOffset::Offset(o) if o < start || o > end => {
                     return Err(LogError::Invalid(format!(
                         "{name}/{partition} holds offsets {start} to {end}; {o} is not there"
                     )));
                 }
-                From::Offset(o) => o,
+                StartOffset::Offset(o) => o,
             };
 
             // Always use a number. A new client that knows no leader sleeps for 500 ms if the
             // position is "beginning".
             list.add_partition_offset(name, partition as i32, Offset::Offset(next as i64))
                 .map_err(invalid)?;
-            let start = (from == From::Start).then_some(next);
+            let start = (from == StartOffset::Start).then_some(next);
             goals.push(reader::ReadGoal {
                 partition,
                 next,
@@ -347,7 +347,7 @@ impl Log for KafkaLog {
         self.admin().bounds_of(&named)
     }
 
-    fn ends_take_offsets(&self) -> bool {
+    fn markers_take_offsets(&self) -> bool {
         true
     }
 
@@ -375,7 +375,11 @@ impl Log for KafkaLog {
             return Ok(found);
         }
 
-        let mut reader = self.reader(at.topic, &[(at.partition, From::Offset(found))], false)?;
+        let mut reader = self.reader(
+            at.topic,
+            &[(at.partition, StartOffset::Offset(found))],
+            false,
+        )?;
         let limits = Limits {
             records: 10_000,
             bytes: 4 << 20,

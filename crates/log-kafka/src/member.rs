@@ -38,7 +38,7 @@ use super::admin::{Admin, Askers};
 use super::bell::Bell;
 use super::classify::{self, Read};
 use super::config::KafkaSettings;
-use super::fencing;
+use super::fence_diagnosis;
 use super::fetch::Slots;
 use super::ffi::{ClientHandle, EventQueue, GroupMetadata};
 use super::refused::{self, forbidden};
@@ -181,10 +181,10 @@ impl KafkaMember {
         let group = GroupMetadata::of(ClientHandle::of(c.consumer.client()));
         match (list, group) {
             (Ok(list), Some(group))
-                if !fencing::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait)
+                if !fence_diagnosis::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait)
                     // The epoch proves nothing if another instance has ended our transactions while
                     // we were out of the group.
-                    || self.was_out && !fencing::is_alive(&c.consumer, &self.settings, &self.spec) =>
+                    || self.was_out && !fence_diagnosis::is_alive(&c.consumer, &self.settings, &self.spec) =>
             {
                 LogError::Unavailable("the group gave our place to a late request of our own or of a predecessor; taking it again".into())
             }
@@ -498,8 +498,8 @@ impl Member for KafkaMember {
         Ok(())
     }
 
-    fn pass_over(&mut self, partitions: &[TopicPartition]) {
-        self.slots.pass_over(partitions);
+    fn skip_partitions(&mut self, partitions: &[TopicPartition]) {
+        self.slots.skip_partitions(partitions);
     }
 
     fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome {
@@ -567,7 +567,7 @@ impl Member for KafkaMember {
             Err(TransactError::InstanceFenced(why)) => TransactionOutcome::NotCommitted(format!(
                 "{why}; taking our place in the group again"
             )),
-            Err(TransactError::ProducerFenced(why)) => fencing::fenced_or_expired(
+            Err(TransactError::ProducerFenced(why)) => fence_diagnosis::fenced_or_expired(
                 &why,
                 begun.elapsed(),
                 &c.consumer,

@@ -31,7 +31,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 
 use super::admin::{Admin, Askers};
 use super::config::{KafkaSettings, group_instance};
-use super::fencing;
+use super::fence_diagnosis;
 use super::ffi::{self, ClientHandle};
 use super::stale_requests::Quiet;
 use super::watchdog;
@@ -138,7 +138,7 @@ impl GroupLook {
         let ids = admin.group_members(&self.group)?;
         let there: BTreeSet<String> = ids
             .iter()
-            .filter_map(|id| fencing::static_name(id))
+            .filter_map(|id| fence_diagnosis::static_name(id))
             .map(str::to_string)
             .collect();
         if there.contains(&group_instance(&self.instance)) {

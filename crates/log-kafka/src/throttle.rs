@@ -1,6 +1,6 @@
-//! Throttling of clients by brokers. A client over its quota gets late answers without any reason,
-//! so a quota looks like a slow network or unreachable brokers. librdkafka counts the delays in its
-//! statistics, per broker.
+//! Throttling of clients by brokers. A broker delays its answers to a client over its quota, so a
+//! quota looks like a slow network or unreachable brokers. Only librdkafka's statistics show the
+//! delay, per broker.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -48,10 +48,10 @@ fn longest(statistics: &[u8]) -> Option<(String, i64)> {
 pub(super) struct Throttle {
     /// Name of the client in log lines.
     whose: String,
-    story: Mutex<Option<ThrottleStory>>,
+    story: Mutex<Option<ThrottleEpisode>>,
 }
 
-struct ThrottleStory {
+struct ThrottleEpisode {
     last: Instant,
     told: Option<Instant>,
     broker: String,
@@ -84,7 +84,7 @@ impl Throttle {
                     );
                 }
 
-                *story = Some(ThrottleStory {
+                *story = Some(ThrottleEpisode {
                     last: now,
                     told: told.or(Some(now)),
                     broker,
@@ -99,7 +99,7 @@ impl Throttle {
         }
     }
 
-    /// The reason why a transaction was slow, if brokers throttled it.
+    /// The throttling of this client at present, as a possible reason of a slow transaction.
     pub(super) fn why(&self) -> Option<String> {
         let story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
         story.as_ref().map(|s| {

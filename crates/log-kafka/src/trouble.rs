@@ -25,9 +25,9 @@ const OVER_AFTER: Duration = Duration::from_secs(10);
 
 /// A partition's errors since the last successful read.
 #[derive(Default)]
-pub(super) struct Trouble(Option<TroubleStory>);
+pub(super) struct Trouble(Option<TroubleEpisode>);
 
-struct TroubleStory {
+struct TroubleEpisode {
     since: Instant,
     last: Instant,
     told: Option<Instant>,
@@ -70,7 +70,7 @@ impl Trouble {
             .0
             .take()
             .filter(|s| now.duration_since(s.last) < OVER_AFTER);
-        let mut story = story.unwrap_or(TroubleStory {
+        let mut story = story.unwrap_or(TroubleEpisode {
             since: now,
             last: now,
             told: None,

@@ -1,8 +1,8 @@
 //! Packed batches: all records of a transaction for a partition, as one run of bytes.
 //!
 //! A key for each record would cost the storage twenty-five inserts per order, but a batch is a
-//! single insert. A batch is packed before any lock is taken. Records store their distance from the
-//! first record, so the batch can learn its base offset at the end. All readers share the same
+//! single insert. A batch is packed before any lock is taken. Records store their offset delta, as
+//! in Kafka, so the base offset can be assigned at the append, under the lock. All readers share the same
 //! batch without a copy.
 
 use std::sync::Arc;

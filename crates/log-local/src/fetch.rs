@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use ports::records::{Headers, Record};
     use ports::topics::{Cleanup, Partitions, TopicId, TopicSpec, TopicTable};
-    use ports::{From, Log};
+    use ports::{Log, StartOffset};
 
     const AT: TopicPartition = TopicPartition::new(TopicId(0), 0);
     const PLACE: StoredPartition = StoredPartition {
@@ -259,7 +259,7 @@ mod tests {
 
     fn read(storage: &Memory) -> Result<usize, LogError> {
         let log = open(storage)?;
-        let mut reader = log.reader(AT.topic, &[(0, From::Start)], false)?;
+        let mut reader = log.reader(AT.topic, &[(0, StartOffset::Start)], false)?;
         let mut records = Records::new();
         while !reader.caught_up() {
             let limits = Limits {

@@ -32,7 +32,7 @@ use std::time::Duration;
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Appender, Bounds, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState,
+    Appender, Bounds, Committed, Log, LogError, Member, MemberSpec, Reader, StartOffset, TopicState,
 };
 use rustc_hash::FxHashMap;
 
@@ -417,7 +417,7 @@ impl Log for LocalLog {
     fn reader(
         &self,
         topic: TopicId,
-        from: &[(u32, From)],
+        from: &[(u32, StartOffset)],
         headers: bool,
     ) -> Result<Box<dyn Reader>, LogError> {
         Ok(Box::new(reader::LocalReader::new(

@@ -152,7 +152,7 @@ impl Member for LocalMember {
         Ok(())
     }
 
-    fn pass_over(&mut self, partitions: &[TopicPartition]) {
+    fn skip_partitions(&mut self, partitions: &[TopicPartition]) {
         self.positions
             .iter_mut()
             .for_each(|p| p.passed_over = partitions.contains(&p.at));

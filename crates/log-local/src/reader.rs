@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition};
-use ports::{From, Limits, LogError, Reader};
+use ports::{Limits, LogError, Reader, StartOffset};
 
 use super::LogHandle;
 use super::fetch::{ReadPosition, fetch};
@@ -23,7 +23,7 @@ impl LocalReader {
     pub(crate) fn new(
         handle: Arc<LogHandle>,
         topic: TopicId,
-        from: &[(u32, From)],
+        from: &[(u32, StartOffset)],
         headers: bool,
     ) -> Result<Self, LogError> {
         let mut positions = Vec::with_capacity(from.len());
@@ -32,10 +32,10 @@ impl LocalReader {
             let at = TopicPartition::new(topic, *partition);
             let (part, place, end) = handle.part(at)?;
             let next = match from {
-                From::Start => 0,
-                From::End => end,
-                From::Offset(offset) if *offset <= end => *offset,
-                From::Offset(offset) => {
+                StartOffset::Start => 0,
+                StartOffset::End => end,
+                StartOffset::Offset(offset) if *offset <= end => *offset,
+                StartOffset::Offset(offset) => {
                     let at = handle.table.show(at);
                     return Err(LogError::Invalid(format!(
                         "{at} ends at offset {end} and cannot be read from {offset}; was its log replaced?"

@@ -4,9 +4,9 @@
 //! that has the log open). Each batch has one key: topic, partition, first offset. Batches of
 //! uncompacted topics are in a column family whose values go to blob files. Blob files are written
 //! once and never rewritten. Batches of compacted topics are in an ordinary column family. A
-//! transaction is one write batch over all of this data. After the call returns, the transaction is
-//! in the write-ahead log, so a killed process loses nothing. After [`Storage::sync`] at the
-//! latest, the transaction is on the disk.
+//! transaction is one write batch over all of this data. When the commit returns, the transaction
+//! is in the write-ahead log, so a killed process loses nothing. When [`Storage::sync`] returns, the
+//! transaction is on the disk, so a power failure loses nothing.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -167,7 +167,7 @@ impl Rocks {
             })
     }
 
-    /// Converts the error of a small value.
+    /// Maps a decode error of a topic row, a committed offset or the progress of a compaction.
     fn known<T>(&self, found: Result<T, format::UnreadableValue>) -> Result<T, LogError> {
         found.map_err(|e| match e {
             format::UnreadableValue::Newer { .. } => {

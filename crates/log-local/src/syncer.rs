@@ -1,6 +1,6 @@
 //! Syncs commits to the disk every second, for logs whose commits do not wait for the disk. A power
-//! failure then costs a second or two. Without this thread the operating system keeps data back for
-//! half a minute.
+//! failure then loses the commits of the last one or two seconds. Without this thread, the operating
+//! system may keep dirty pages for half a minute.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};

@@ -183,7 +183,7 @@ pub trait Member {
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError>;
     /// Skips the given partitions in the following polls, and delivers all others again. The
     /// instance still has records of the skipped partitions. A member may ignore the request.
-    fn pass_over(&mut self, _partitions: &[TopicPartition]) {}
+    fn skip_partitions(&mut self, _partitions: &[TopicPartition]) {}
     /// Appends and commits in one transaction, fenced by the generation of the last poll (KIP-447).
     /// Blocks until the outcome or the timeout.
     fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome;
@@ -208,7 +208,7 @@ pub trait Reader: Send {
 
 /// Start position of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum StartOffset {
     /// The first existing record.
     Start,
     /// Only records appended from now on.
@@ -249,7 +249,7 @@ pub trait Log: Send + Sync {
     fn reader(
         &self,
         topic: TopicId,
-        from: &[(u32, From)],
+        from: &[(u32, StartOffset)],
         headers: bool,
     ) -> Result<Box<dyn Reader>, LogError>;
     /// A writer outside transactions.
@@ -262,7 +262,7 @@ pub trait Log: Send + Sync {
         at.iter().map(|at| self.bounds(*at)).collect()
     }
     /// True if a transaction marker takes an offset behind the records, as on Kafka.
-    fn ends_take_offsets(&self) -> bool {
+    fn markers_take_offsets(&self) -> bool {
         false
     }
     /// A group's stable committed offsets. Waits briefly for pending transactions. The caller must

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::records::{Record, Records};
 use crate::topics::TopicPartition;
-use crate::{From, Limits, Log, LogError};
+use crate::{Limits, Log, LogError, StartOffset};
 
 /// Calls `visit` with every committed record of a partition, in order.
 pub fn partition(
@@ -18,7 +18,7 @@ pub fn partition(
         age: Duration::from_millis(200),
     };
 
-    let mut reader = log.reader(at.topic, &[(at.partition, From::Start)], false)?;
+    let mut reader = log.reader(at.topic, &[(at.partition, StartOffset::Start)], false)?;
     let mut chunk = Records::new();
     loop {
         chunk.clear();

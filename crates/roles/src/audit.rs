@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use data_encoding::HEXLOWER;
 use domain::chain::{self, GENESIS, Hash};
 use engine::context::Ctx;
-use engine::role::{Bug, RoleLogic};
+use engine::role::{InvariantViolation, RoleLogic};
 use engine::sequence_check;
 use ports::records::Record;
 use ports::varint::{put, take_u64};
@@ -40,7 +40,11 @@ impl AuditRole {
 }
 
 impl RoleLogic for AuditRole {
-    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    fn process(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        record: &Record<'_>,
+    ) -> Result<(), InvariantViolation> {
         if !topics::AUDITED.contains(&record.at.topic) {
             return Ok(());
         }

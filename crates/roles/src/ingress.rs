@@ -1,7 +1,7 @@
 //! First checks of a client's record, before its value is decoded.
 
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use ports::records::{NO_LOG_TIME, Record};
 use wire::topics::INPUT_BYTES_MAX;
 
@@ -53,12 +53,12 @@ pub(super) fn vet<'r>(ctx: &mut Ctx<'_>, record: &Record<'r>) -> Option<(&'r [u8
 }
 
 /// Error with the source record's name.
-pub(super) fn bug(ctx: &Ctx<'_>, what: impl std::fmt::Display) -> Bug {
-    Bug(format!("{}: {what}", ctx.src()))
+pub(super) fn bug(ctx: &Ctx<'_>, what: impl std::fmt::Display) -> InvariantViolation {
+    InvariantViolation(format!("{}: {what}", ctx.src()))
 }
 
 /// Value of a record between our roles, which always has a value.
-pub(super) fn own<'r>(ctx: &Ctx<'_>, record: &Record<'r>) -> Result<&'r [u8], Bug> {
+pub(super) fn own<'r>(ctx: &Ctx<'_>, record: &Record<'r>) -> Result<&'r [u8], InvariantViolation> {
     record
         .value
         .ok_or_else(|| bug(ctx, "a record of ours without a value"))

@@ -198,7 +198,7 @@ pub fn factory(
 
 /// Like [`factory`], for a replay. Chains that began under version 1 have version 1 links, up to
 /// the entry at which version 2 took over.
-pub fn factory_of_past(
+pub fn replay_factory(
     role: Role,
     settings: RoleSettings,
     topics: Arc<TopicTable>,

@@ -8,7 +8,7 @@ use domain::instrument::CURRENCY;
 use domain::reason::Reason;
 use domain::status::{Side, Status};
 use engine::context::Ctx;
-use engine::role::{Bug, RoleLogic};
+use engine::role::{InvariantViolation, RoleLogic};
 use ports::records::Record;
 use wire::event::{Event, OrderEvent};
 use wire::notification::{self, NOTIFICATION};
@@ -23,7 +23,11 @@ pub(super) struct Notifications {
 }
 
 impl RoleLogic for Notifications {
-    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    fn process(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        record: &Record<'_>,
+    ) -> Result<(), InvariantViolation> {
         let raw = own(ctx, record)?;
         let e = OrderEvent::decode(raw).map_err(|fault| bug(ctx, fault))?;
         self.text.clear();

@@ -10,12 +10,12 @@ pub type OpenOrder = (String, String, i64);
 
 /// Collected state of the tasks of both roles.
 #[derive(Default)]
-pub struct AtRest {
+pub struct Reconciliation {
     accounts: orders::SharedSums,
     in_books: Vec<OpenOrder>,
 }
 
-impl AtRest {
+impl Reconciliation {
     /// Adds a task of `orders`.
     pub fn add_orders(&mut self, store: &dyn StateStore) -> Result<(), String> {
         self.accounts.add(store)
@@ -33,7 +33,7 @@ impl AtRest {
 
     /// Returns the open orders, sorted; or the first difference.
     pub fn check(self) -> Result<Vec<OpenOrder>, String> {
-        let AtRest {
+        let Reconciliation {
             accounts,
             mut in_books,
         } = self;

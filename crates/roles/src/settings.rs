@@ -2,7 +2,7 @@
 //! their journals. A replay then decides by the settings of that time, and `audit find` can print
 //! them.
 
-use domain::price::Stale;
+use domain::price::FreshnessLimits;
 use domain::tick::Rules;
 use wire::encode::{self, Encoding, Field};
 use wire::input::read_map;
@@ -200,7 +200,7 @@ impl RoleSettings {
     /// Rules for accepting ticks and publishing prices.
     pub fn price_rules(&self) -> Rules {
         Rules {
-            stale: Stale::new(self.stale_ms, self.time_may_fall),
+            stale: FreshnessLimits::new(self.stale_ms, self.time_may_fall),
             last_is_told: self.rules >= LAST_IS_TOLD,
             begins_anew: self.rules >= SOURCES_BEGIN_ANEW,
         }

@@ -55,7 +55,7 @@ named_enum! {
 
 /// Kind of a book command, with its arguments.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Ask<'a> {
+pub enum BookAction<'a> {
     /// Add an order.
     New(NewOrder),
     /// End an order.
@@ -86,7 +86,7 @@ pub struct BookCommand<'a> {
     pub order_id: &'a str,
     pub symbol: &'a str,
     /// Kind and arguments of the command.
-    pub ask: Ask<'a>,
+    pub ask: BookAction<'a>,
 }
 
 impl<'a> BookCommand<'a> {
@@ -97,7 +97,7 @@ impl<'a> BookCommand<'a> {
             .text("order_id", self.order_id)
             .text("symbol", self.symbol);
         match self.ask {
-            Ask::New(o) => {
+            BookAction::New(o) => {
                 w.text("side", o.side.name())
                     .int("quantity", o.quantity)
                     .int("limit_e4", o.limit_e4);
@@ -124,12 +124,12 @@ impl<'a> BookCommand<'a> {
                 w.maybe_int("tick_e4", o.reference.map(|t| t.price_e4))
                     .maybe_int("tick_ms", o.reference.map(|t| t.time_ms));
             }
-            Ask::Cancel { cause_id, reason } => {
+            BookAction::Cancel { cause_id, reason } => {
                 w.text("verb", Verb::Cancel.name())
                     .text("cause_id", cause_id)
                     .text("reason", reason.name());
             }
-            Ask::Replace {
+            BookAction::Replace {
                 cause_id,
                 quantity,
                 limit_e4,
@@ -203,7 +203,7 @@ impl<'a> BookCommand<'a> {
         }
 
         let ask = match verb.ok_or(ODD)? {
-            Verb::New => Ask::New(NewOrder {
+            Verb::New => BookAction::New(NewOrder {
                 side: side.ok_or(ODD)?,
                 quantity: quantity.ok_or(ODD)?,
                 market,
@@ -217,11 +217,11 @@ impl<'a> BookCommand<'a> {
                     .zip(tick_ms)
                     .map(|(price_e4, time_ms)| Priced { price_e4, time_ms }),
             }),
-            Verb::Cancel => Ask::Cancel {
+            Verb::Cancel => BookAction::Cancel {
                 cause_id: cause.ok_or(ODD)?,
                 reason: reason.ok_or(ODD)?,
             },
-            Verb::Replace => Ask::Replace {
+            Verb::Replace => BookAction::Replace {
                 cause_id: cause.ok_or(ODD)?,
                 quantity: quantity.ok_or(ODD)?,
                 limit_e4: limit.ok_or(ODD)?,
@@ -463,13 +463,13 @@ mod tests {
 
         let mut out = Vec::new();
         for ask in [
-            Ask::New(plain),
-            Ask::New(full),
-            Ask::Cancel {
+            BookAction::New(plain),
+            BookAction::New(full),
+            BookAction::Cancel {
                 cause_id: "c",
                 reason: Reason::MassCancel,
             },
-            Ask::Replace {
+            BookAction::Replace {
                 cause_id: "c",
                 quantity: 5,
                 limit_e4: 6,

@@ -144,7 +144,7 @@ pub enum Until {
 
 /// A new order with a valid combination of fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Served {
+pub struct ValidatedOrder {
     /// Order type with its prices.
     pub pricing: Pricing,
     /// Handling of the quantity that does not trade at once.
@@ -165,7 +165,7 @@ impl Command<'_> {
     }
 
     /// The order, if its combination of fields is valid.
-    pub fn served(&self) -> Option<Served> {
+    pub fn served(&self) -> Option<ValidatedOrder> {
         let (Choice::Known(kind), Choice::Known(tif)) = (self.order_type, self.tif) else {
             return None;
         };
@@ -201,7 +201,7 @@ impl Command<'_> {
             _ => Life::Rest,
         };
 
-        Some(Served {
+        Some(ValidatedOrder {
             pricing,
             life,
             until,
@@ -209,7 +209,7 @@ impl Command<'_> {
     }
 }
 
-impl Served {
+impl ValidatedOrder {
     /// Reports that the order may stay in the book for a while, resting or waiting for its stop.
     pub fn stays(&self) -> bool {
         self.life == Life::Rest

@@ -7,10 +7,10 @@ use client::partitions;
 use ports::partitioner;
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{From, Log, Reader};
+use ports::{Log, Reader, StartOffset};
 use roles::Role;
 use serde_json::{Map, Value};
-use wire::book::{Ask, BookCommand, Execution};
+use wire::book::{BookAction, BookCommand, Execution};
 use wire::command::{self, Kind};
 use wire::topics::{BOOK_COMMANDS, EXECUTIONS, ORDER_EVENTS};
 
@@ -108,7 +108,7 @@ impl<'a> PendingAnswers<'a> {
         let end = log
             .bounds(TopicPartition::new(ORDER_EVENTS, partition))?
             .stable_end;
-        let events = log.reader(ORDER_EVENTS, &[(partition, From::Offset(end))], true)?;
+        let events = log.reader(ORDER_EVENTS, &[(partition, StartOffset::Offset(end))], true)?;
         let awaited = Awaited::of(command);
         let mut books = Vec::new();
         let mut parts_done = None;
@@ -225,7 +225,7 @@ impl<'a> PendingAnswers<'a> {
             AuditCursor::range(self.log, *at, *from, end, false)?.each(&mut |r| {
                 if let Ok(c) = BookCommand::decode(r.value.unwrap_or_default())
                     && c.user_id == user
-                    && matches!(c.ask, Ask::Cancel { cause_id, .. } if cause_id == id)
+                    && matches!(c.ask, BookAction::Cancel { cause_id, .. } if cause_id == id)
                 {
                     let count = if c.order_id == id {
                         &mut asked.parts

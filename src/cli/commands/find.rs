@@ -8,7 +8,7 @@ use domain::control::EVERYBODY;
 use ports::records::Record;
 use ports::topics::TopicTable;
 use roles::RoleSettings;
-use wire::book::{Ask, BookCommand};
+use wire::book::{BookAction, BookCommand};
 use wire::command::{self, Kind};
 use wire::control::OPERATOR;
 use wire::topics;
@@ -179,7 +179,7 @@ fn is_new(r: &Record<'_>) -> bool {
         topics::ORDER_COMMANDS | topics::OPERATOR_COMMANDS => {
             command::decode(value).is_ok_and(|c| c.kind == Kind::New)
         }
-        _ => BookCommand::decode(value).is_ok_and(|c| matches!(c.ask, Ask::New(_))),
+        _ => BookCommand::decode(value).is_ok_and(|c| matches!(c.ask, BookAction::New(_))),
     }
 }
 

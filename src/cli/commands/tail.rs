@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition};
-use ports::{From, Log, Reader};
+use ports::{Log, Reader, StartOffset};
 use wire::topics;
 
 use crate::cli::args::Tail;
@@ -66,18 +66,18 @@ impl StartPoint {
     }
 
     /// An offset outside the bounds is moved to the nearest bound.
-    fn resolve(self, log: &dyn Log, at: TopicPartition) -> Result<From, Failure> {
+    fn resolve(self, log: &dyn Log, at: TopicPartition) -> Result<StartOffset, Failure> {
         Ok(match self {
-            StartPoint::Start => From::Start,
-            StartPoint::End => From::End,
-            StartPoint::TimeMs(ms) => From::Offset(log.offset_at(at, ms)?),
+            StartPoint::Start => StartOffset::Start,
+            StartPoint::End => StartOffset::End,
+            StartPoint::TimeMs(ms) => StartOffset::Offset(log.offset_at(at, ms)?),
             StartPoint::Offset(offset) => {
                 let b = log.bounds(at)?;
-                From::Offset(offset.clamp(b.start, b.stable_end.max(b.start)))
+                StartOffset::Offset(offset.clamp(b.start, b.stable_end.max(b.start)))
             }
             StartPoint::Last(n) => {
                 let b = log.bounds(at)?;
-                From::Offset(b.stable_end.saturating_sub(n).max(b.start))
+                StartOffset::Offset(b.stable_end.saturating_sub(n).max(b.start))
             }
         })
     }
@@ -125,12 +125,12 @@ fn follow_embedded(
     config: &Config,
     topic: TopicId,
     mut log: Arc<dyn Log>,
-    mut from: Vec<(u32, From)>,
+    mut from: Vec<(u32, StartOffset)>,
     show: &mut PrintRecords<'_>,
 ) -> Result<(), Failure> {
     for (partition, from) in &mut from {
-        if *from == From::End {
-            *from = From::Offset(
+        if *from == StartOffset::End {
+            *from = StartOffset::Offset(
                 log.bounds(TopicPartition::new(topic, *partition))?
                     .stable_end,
             );
@@ -146,7 +146,7 @@ fn follow_embedded(
 
         for (partition, from) in &mut from {
             if let Some(next) = next.get(partition) {
-                *from = From::Offset(*next);
+                *from = StartOffset::Offset(*next);
             }
         }
 

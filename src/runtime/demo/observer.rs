@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use indexmap::IndexMap;
 use os::clock::wall_ms;
 use ports::records::Records;
-use ports::{From, Limits, Log, LogError, Reader};
+use ports::{Limits, Log, LogError, Reader, StartOffset};
 use rustc_hash::FxBuildHasher;
 use serde::Deserialize;
 use wire::topics;
@@ -79,7 +79,7 @@ impl Observer {
     /// Starts at the present end. `run` is the name of the run, and the prefix of its command ids.
     pub(super) fn new(log: &dyn Log, run: &str) -> Result<Observer, LogError> {
         let count = log.partitions(topics::ORDER_EVENTS)?.unwrap_or(0);
-        let from: Vec<(u32, From)> = (0..count).map(|p| (p, From::End)).collect();
+        let from: Vec<(u32, StartOffset)> = (0..count).map(|p| (p, StartOffset::End)).collect();
         let readers = vec![log.reader(topics::ORDER_EVENTS, &from, false)?];
         Ok(Observer {
             readers,

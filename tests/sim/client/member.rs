@@ -440,7 +440,7 @@ impl Member for SimMember {
         Ok(())
     }
 
-    fn pass_over(&mut self, partitions: &[TopicPartition]) {
+    fn skip_partitions(&mut self, partitions: &[TopicPartition]) {
         self.passed_over = partitions.to_vec();
     }
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 use ports::records::Record;
 use ports::topics::{TopicId, TopicPartition, TopicSpec};
 use ports::{
-    Appender, Bounds, Clock, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState,
+    Appender, Bounds, Clock, Committed, Log, LogError, Member, MemberSpec, Reader, StartOffset,
+    TopicState,
 };
 
 use self::member::SimMember;
@@ -161,7 +162,7 @@ impl Log for SimLog {
     fn reader(
         &self,
         topic: TopicId,
-        from: &[(u32, From)],
+        from: &[(u32, StartOffset)],
         headers: bool,
     ) -> Result<Box<dyn Reader>, LogError> {
         if with(|w| w.cluster.made(topic).is_none()) {
@@ -193,7 +194,7 @@ impl Log for SimLog {
         }))
     }
 
-    fn ends_take_offsets(&self) -> bool {
+    fn markers_take_offsets(&self) -> bool {
         true
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use faults::mutants::{self, Mutant};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicId, TopicPartition};
-use ports::{Bounds, From, Limits, LogError, Reader};
+use ports::{Bounds, Limits, LogError, Reader, StartOffset};
 
 use super::super::coverage::Kind;
 use super::super::process;
@@ -21,23 +21,23 @@ pub struct Goal {
 }
 
 impl Goal {
-    pub fn new(partition: u32, from: From, bounds: Bounds) -> Result<Goal, LogError> {
+    pub fn new(partition: u32, from: StartOffset, bounds: Bounds) -> Result<Goal, LogError> {
         let next = match from {
-            From::Start => bounds.start,
-            From::End => bounds.stable_end,
-            From::Offset(o) if o < bounds.start || o > bounds.end => {
+            StartOffset::Start => bounds.start,
+            StartOffset::End => bounds.stable_end,
+            StartOffset::Offset(o) if o < bounds.start || o > bounds.end => {
                 return Err(LogError::Invalid(format!(
                     "partition {partition} holds {bounds:?}; {o} is not there"
                 )));
             }
-            From::Offset(o) => o,
+            StartOffset::Offset(o) => o,
         };
 
         Ok(Goal {
             partition,
             next,
             end: bounds.stable_end,
-            from_start: (from == From::Start).then_some(next),
+            from_start: (from == StartOffset::Start).then_some(next),
         })
     }
 }

@@ -8,7 +8,7 @@ use domain::status::{Liquidity, Side, Status};
 use engine::checkpoint::StoreMeta;
 use ports::topics::TopicId;
 use ports::{StateStore, Stores};
-use roles::reconciliation::AtRest;
+use roles::reconciliation::Reconciliation;
 use roles::{Role, orders, show};
 use wire::audit::AuditEntry;
 use wire::event::{Event, OrderEvent};
@@ -167,7 +167,7 @@ impl World {
             return check_events(&self.cluster, None, self.plan.window_ms.is_some());
         };
 
-        let mut all = AtRest::default();
+        let mut all = Reconciliation::default();
         for number in 0..accounts.tasks.len() as u32 {
             all.add_orders(&*accounts.stores.open(number).map_err(|e| e.to_string())?)?;
         }

@@ -29,13 +29,13 @@ impl World {
                 .freed(&hold, cum, value, *quantity, quantity * price)
                 .expect("in bounds");
             let fee = terms.fee(value, quantity * price).expect("in bounds");
-            let books = Books {
+            let books = LedgerParts {
                 position: &mut self.position,
                 house: &mut self.house,
                 totals: &mut self.totals,
             };
 
-            let trade = Settled {
+            let trade = TradeLeg {
                 side: terms.side,
                 quantity: *quantity,
                 value_e4: quantity * price,
@@ -117,7 +117,7 @@ fn a_trade_that_is_taken_back_was_not() {
             false,
         );
 
-        let trade = Settled {
+        let trade = TradeLeg {
             side,
             quantity: 5,
             value_e4: 500,
@@ -131,8 +131,8 @@ fn a_trade_that_is_taken_back_was_not() {
 
         assert_eq!(w.account.still_has(&w.position, &trade), Ok(()));
         w.account
-            .take_back(
-                Books {
+            .bust_trade(
+                LedgerParts {
                     position: &mut w.position,
                     house: &mut w.house,
                     totals: &mut w.totals,
@@ -161,7 +161,7 @@ fn a_trade_that_is_taken_back_was_not() {
     }
 
     let w = World::default();
-    let trade = |side| Settled {
+    let trade = |side| TradeLeg {
         side,
         quantity: 5,
         value_e4: 500,
@@ -221,7 +221,7 @@ fn what_is_not_there_any_more_is_owed() {
     w.trade(&terms(Side::Buy, 5, 100), &[(5, 100)], false);
     w.trade(&terms(Side::Sell, 5, 100), &[(5, 150)], false);
     w.account.withdraw(&mut w.totals, 1_200).expect("there");
-    let trade = |side, value_e4| Settled {
+    let trade = |side, value_e4| TradeLeg {
         side,
         quantity: 5,
         value_e4,
@@ -230,11 +230,11 @@ fn what_is_not_there_any_more_is_owed() {
         keeps: false,
     };
 
-    let back = |w: &mut World, trade: &Settled| {
+    let back = |w: &mut World, trade: &TradeLeg| {
         assert!(w.account.can_take_back(&w.position, trade));
         w.account
-            .take_back(
-                Books {
+            .bust_trade(
+                LedgerParts {
                     position: &mut w.position,
                     house: &mut w.house,
                     totals: &mut w.totals,
@@ -437,13 +437,13 @@ proptest! {
                 }
                 7 => {
                     let side = if fee_bps % 2 == 0 { Side::Buy } else { Side::Sell };
-                    let trade = Settled { side, quantity: part, value_e4: part * price, fee: Fee { charged_e4: 2, exact_e4: 1 }, with_house: false, keeps: false };
+                    let trade = TradeLeg { side, quantity: part, value_e4: part * price, fee: Fee { charged_e4: 2, exact_e4: 1 }, with_house: false, keeps: false };
                     if w.account.can_take_back(&w.position, &trade) {
                         let still = w.account.still_has(&w.position, &trade);
                         let owed = w.account.owed_e4;
                         let short = w.position.short;
-                        let books = Books { position: &mut w.position, house: &mut w.house, totals: &mut w.totals };
-                        w.account.take_back(books, &trade).expect("it can");
+                        let books = LedgerParts { position: &mut w.position, house: &mut w.house, totals: &mut w.totals };
+                        w.account.bust_trade(books, &trade).expect("it can");
                         let more = (w.account.owed_e4 > owed, w.position.short > short);
                         let lacks = (still == Err(Reason::InsufficientFunds), still == Err(Reason::ShortSellNotPermitted));
                         prop_assert!(owed > 0 || more == lacks);

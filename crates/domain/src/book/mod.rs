@@ -198,7 +198,7 @@ impl<P> Book<P> {
     }
 
     /// Dooms every order that is in the book now; [`Book::dead`] finds them for removal.
-    pub fn doom(&mut self) {
+    pub fn mark_for_removal(&mut self) {
         self.head.doomed_below = self.head.next_seq;
     }
 

@@ -41,7 +41,7 @@ impl<P: Party> Book<P> {
 
     /// Removes the next armed stop from the book, and returns it as a normal order with the price
     /// that the market has reached. Dead stops are skipped; their removal is a separate step.
-    pub fn next_fired(&mut self, now_ms: i64) -> Option<(Order<P>, i64)> {
+    pub fn pop_triggered_stop(&mut self, now_ms: i64) -> Option<(Order<P>, i64)> {
         for (ladder, side) in [(BUY_STOPS, Side::Buy), (SELL_STOPS, Side::Sell)] {
             let mark = if side == Side::Buy {
                 self.head.rose_to

@@ -697,7 +697,7 @@ fn the_dead_do_not_trade() {
     let mut dead = Vec::new();
     b.dead(999, 10, &mut dead);
     assert!(dead.is_empty());
-    b.doom();
+    b.mark_for_removal();
     put(&mut b, limit(5, Sell, 102, 1));
     assert_eq!(
         put(&mut b, limit(3, Buy, 102, 2)).1,
@@ -751,7 +751,7 @@ fn stops_fire_in_the_order_they_are_reached() {
         b.would_fire(Buy, 104, Some(101)),
         "armed stops are not done yet"
     );
-    let fired: Vec<(u32, i64)> = std::iter::from_fn(|| b.next_fired(0))
+    let fired: Vec<(u32, i64)> = std::iter::from_fn(|| b.pop_triggered_stop(0))
         .map(|(o, at)| (o.party, at))
         .collect();
     assert_eq!(
@@ -761,7 +761,7 @@ fn stops_fire_in_the_order_they_are_reached() {
     );
     b.price(95);
     assert_eq!(
-        std::iter::from_fn(|| b.next_fired(0))
+        std::iter::from_fn(|| b.pop_triggered_stop(0))
             .map(|(o, at)| (o.party, at))
             .collect::<Vec<_>>(),
         [(5, 95), (4, 95)]
@@ -900,8 +900,8 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
         }
 
         if below(5_000) == 0 {
-            whole.doom();
-            parts.doom();
+            whole.mark_for_removal();
+            parts.mark_for_removal();
         }
 
         if n % 16 == 0 {

@@ -6,7 +6,7 @@ use super::super::commit::{CommitOutcome, commit};
 use super::super::merge::{BatchRecord, by_log_time, by_task};
 use super::super::pace::TransactionContent;
 use super::super::rejections::TIMES;
-use super::super::role::Bug;
+use super::super::role::InvariantViolation;
 use super::super::step_error::StepError;
 use super::super::task::TaskError;
 #[cfg(feature = "faults")]
@@ -49,7 +49,7 @@ impl Instance {
         partitions.sort_unstable();
         partitions.dedup();
         if left > 0 || work.passes_over {
-            work.member.pass_over(&partitions);
+            work.member.skip_partitions(&partitions);
             work.passes_over = left > 0;
         }
 
@@ -106,7 +106,7 @@ impl Instance {
         let most = self.settings.limits;
         let has = (self.batch.len(), self.batch.size_bytes());
 
-        // A member may ignore `pass_over`. Its records must not pile up here.
+        // A member may ignore `skip_partitions`. Its records must not pile up here.
         if others == 0 || has.0 >= most.records.saturating_mul(2).saturating_add(all) {
             return Limits {
                 records: 0,
@@ -242,7 +242,7 @@ impl Instance {
             let mut chosen = choose(group, &self.batch, share, first);
             if !chosen.is_empty() && (!full || done.taken == 0) {
                 let task = work.tasks.get_mut(&number).ok_or_else(|| {
-                    Bug(format!(
+                    InvariantViolation(format!(
                         "a record came for task {number}, which does not run"
                     ))
                 })?;

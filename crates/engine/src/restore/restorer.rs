@@ -9,7 +9,8 @@ use faults::mutants::{self, Mutant};
 use ports::records::Records;
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{
-    Bounds, Clock, Committed, From, Limits, Log, LogError, Reader, StateStore, StoreError, Stores,
+    Bounds, Clock, Committed, Limits, Log, LogError, Reader, StartOffset, StateStore, StoreError,
+    Stores,
 };
 
 use super::standby::{Standby, Standbys};
@@ -416,7 +417,7 @@ impl Restorer {
 
         crash::point(Point::RestoreOpened);
         let env = judging!(self, clock);
-        let markers = self.log.ends_take_offsets();
+        let markers = self.log.markers_take_offsets();
         let result = match result {
             Ok(()) => restore.opened(&env, bounds, markers),
             Err(RestoreError::Store(StoreError::Held(why))) => match restore.held(&env, &why) {
@@ -650,7 +651,7 @@ impl Restorer {
             .iter()
             .flat_map(|r| r.reading.iter().copied())
             .collect();
-        let mut waiting: Vec<(u32, From, bool)> = Vec::new();
+        let mut waiting: Vec<(u32, StartOffset, bool)> = Vec::new();
         for (task, restore) in &self.restores {
             if let (Phase::Read(from) | Phase::Look(from), false) =
                 (restore.phase, busy.contains(task))
@@ -671,7 +672,8 @@ impl Restorer {
             };
 
             waiting = later;
-            let from: Vec<(u32, From)> = now.iter().map(|(task, from, _)| (*task, *from)).collect();
+            let from: Vec<(u32, StartOffset)> =
+                now.iter().map(|(task, from, _)| (*task, *from)).collect();
             let tasks: Vec<u32> = from.iter().map(|(task, _)| *task).collect();
             match self.log.reader(self.spec.changelog, &from, false) {
                 Ok(reader) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{Clock, From, Limits, Log, Reader, StateStore, StoreError, Stores};
+use ports::{Clock, Limits, Log, Reader, StartOffset, StateStore, StoreError, Stores};
 
 use super::RestoreProgress;
 use super::copy::StoreCopy;
@@ -283,9 +283,9 @@ impl Standbys {
             let Ok(bounds) = bounds else { continue };
             self.progress.entry(at.partition).or_default().end = bounds.stable_end;
             match self.copies.get(&at.partition).and_then(StoreCopy::at) {
-                None => from.push((at.partition, From::Start)),
+                None => from.push((at.partition, StartOffset::Start)),
                 Some(o) if (bounds.start..=bounds.stable_end).contains(&(o + 1)) => {
-                    from.push((at.partition, From::Offset(o + 1)))
+                    from.push((at.partition, StartOffset::Offset(o + 1)))
                 }
                 // The copy is outside the changelog. The restore of the task decides.
                 Some(_) => {}

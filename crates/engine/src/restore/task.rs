@@ -6,12 +6,12 @@ use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::records::Record;
 use ports::topics::TopicPartition;
-use ports::{Bounds, From, LogError, StateStore};
+use ports::{Bounds, LogError, StartOffset, StateStore};
 
 use super::copy::StoreCopy;
 use super::{Env, RestoreError, RestoreProgress, Restored};
 use crate::checkpoint::Checkpoint;
-use crate::last_meta::{Fit, fit};
+use crate::last_meta::{OffsetComparison, fit};
 
 /// Wait before the next request, while offsets or changelog may still change.
 const AGAIN_US: u64 = 20_000;
@@ -30,9 +30,9 @@ pub(super) enum Phase {
     /// Offsets are known; open the store.
     Open,
     /// Read the changelog from here into the store.
-    Read(From),
+    Read(StartOffset),
     /// Read the changelog from here, only to find its last meta record.
-    Look(From),
+    Look(StartOffset),
 }
 
 /// A restore in progress.
@@ -170,7 +170,7 @@ impl Restore {
                 return self.judge(env, bounds);
             }
 
-            self.phase = Phase::Read(From::Start);
+            self.phase = Phase::Read(StartOffset::Start);
             return Ok(RestoreStep::On);
         };
 
@@ -203,7 +203,7 @@ impl Restore {
             return self.judge(env, bounds);
         }
 
-        self.phase = Phase::Read(From::Offset(at + 1));
+        self.phase = Phase::Read(StartOffset::Offset(at + 1));
         Ok(RestoreStep::On)
     }
 
@@ -230,11 +230,11 @@ impl Restore {
         }
 
         match offsets {
-            Fit::Equal | Fit::Fresh => self.equal(env, &meta, bounds),
+            OffsetComparison::Equal | OffsetComparison::Fresh => self.equal(env, &meta, bounds),
             // First read the changelog. Only then can the restore tell the valid position.
-            Fit::Absent if from_log => self.adopt(env, &meta, bounds),
-            Fit::Absent => Ok(self.look(bounds)),
-            Fit::Differ(_) if !offsets.is_ahead() => {
+            OffsetComparison::Absent if from_log => self.adopt(env, &meta, bounds),
+            OffsetComparison::Absent => Ok(self.look(bounds)),
+            OffsetComparison::Differ(_) if !offsets.is_ahead() => {
                 self.behind += 1;
                 if self.behind < BEHIND_LOOKS {
                     self.ask_again(env);
@@ -245,7 +245,7 @@ impl Restore {
                     Ok(self.look(bounds))
                 }
             }
-            Fit::Differ(_) => {
+            OffsetComparison::Differ(_) => {
                 if mutants::on(Mutant::RestoreToStable) || mutants::on(Mutant::EndTrusted) {
                     return self.finish(env, &meta, false);
                 }
@@ -340,7 +340,7 @@ impl Restore {
             .filter(|at| (bounds.start..bounds.stable_end).contains(at));
         self.found = None;
         self.from_start = at.is_none();
-        self.phase = Phase::Look(at.map_or(From::Start, From::Offset));
+        self.phase = Phase::Look(at.map_or(StartOffset::Start, StartOffset::Offset));
         RestoreStep::On
     }
 
@@ -351,7 +351,7 @@ impl Restore {
     pub(super) fn unreadable(&mut self, env: &Env<'_>, why: &str) -> Result<(), RestoreError> {
         let begun_at_start = match self.phase {
             Phase::Look(_) => self.from_start,
-            Phase::Read(from) => from == From::Start,
+            Phase::Read(from) => from == StartOffset::Start,
             Phase::Ask | Phase::Open => false,
         };
 
@@ -364,7 +364,7 @@ impl Restore {
             )));
         }
 
-        (self.found, self.from_start, self.phase) = (None, true, Phase::Look(From::Start));
+        (self.found, self.from_start, self.phase) = (None, true, Phase::Look(StartOffset::Start));
         Ok(())
     }
 
@@ -380,7 +380,7 @@ impl Restore {
         bounds: Bounds,
     ) -> Result<RestoreStep, RestoreError> {
         if self.found.is_none() && !std::mem::replace(&mut self.from_start, true) {
-            self.phase = Phase::Look(From::Start);
+            self.phase = Phase::Look(StartOffset::Start);
             return Ok(RestoreStep::On);
         }
 
@@ -410,13 +410,19 @@ impl Restore {
         match offsets {
             // The changelog leads to the committed position, but the store differs from the
             // changelog.
-            Fit::Equal | Fit::Fresh | Fit::Absent if !own => Ok(RestoreStep::StartOver(
-                "it does not hold what the changelog's last transaction says".into(),
-            )),
-            Fit::Equal | Fit::Fresh => self.equal(env, &last, bounds),
-            Fit::Absent => self.adopt(env, &last, bounds),
-            Fit::Differ(_) if !offsets.is_ahead() => Err(self.behind_the_changelog(env, &last)),
-            Fit::Differ(_) => Err(self.ahead_of_the_changelog(env, Some(&last))),
+            OffsetComparison::Equal | OffsetComparison::Fresh | OffsetComparison::Absent
+                if !own =>
+            {
+                Ok(RestoreStep::StartOver(
+                    "it does not hold what the changelog's last transaction says".into(),
+                ))
+            }
+            OffsetComparison::Equal | OffsetComparison::Fresh => self.equal(env, &last, bounds),
+            OffsetComparison::Absent => self.adopt(env, &last, bounds),
+            OffsetComparison::Differ(_) if !offsets.is_ahead() => {
+                Err(self.behind_the_changelog(env, &last))
+            }
+            OffsetComparison::Differ(_) => Err(self.ahead_of_the_changelog(env, Some(&last))),
         }
     }
 
@@ -446,7 +452,7 @@ impl Restore {
         self.finish(env, meta, true)
     }
 
-    fn compare(&self, meta: &Checkpoint) -> Fit {
+    fn compare(&self, meta: &Checkpoint) -> OffsetComparison {
         let committed: Vec<_> = self.committed().collect();
         fit(&committed, Some(meta))
     }
@@ -456,7 +462,7 @@ impl Restore {
         self.copy
             .as_ref()
             .and_then(StoreCopy::meta)
-            .is_some_and(|meta| self.compare(meta) == Fit::Equal)
+            .is_some_and(|meta| self.compare(meta) == OffsetComparison::Equal)
     }
 
     /// For a mutant: applies records up to the first meta record equal to the committed offsets.

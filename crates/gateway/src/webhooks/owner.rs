@@ -15,7 +15,7 @@ use ports::{Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled};
 use tokio::sync::watch;
 use wire::topics::SUBSCRIPTIONS;
 
-use crate::passing::Passing;
+use crate::retry_policy::RetryPolicy;
 
 /// Partitions assigned to this gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn run(
         linger: Duration::ZERO,
     };
 
-    let mut passing = Passing::default();
+    let mut passing = RetryPolicy::default();
     while !stop.load(Ordering::Acquire) {
         let ended = log
             .join(&spec)
@@ -77,7 +77,7 @@ fn stay(
     mut member: Box<dyn Member>,
     stop: &AtomicBool,
     owned: &watch::Sender<Owned>,
-    passing: &mut Passing,
+    passing: &mut RetryPolicy,
 ) -> Result<(), LogError> {
     let mut nothing = Records::new();
     while !stop.load(Ordering::Acquire) {

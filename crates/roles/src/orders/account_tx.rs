@@ -1,12 +1,12 @@
 //! One user's account during one record. The type numbers and stamps the user's events, and opens
 //! the account before the first event.
 
-use domain::account::{Account, Broken, CashTotals, Position};
+use domain::account::{Account, CashTotals, Position, Unbalanced};
 use domain::hold::Hold;
 use domain::status::Side;
 use engine::context::Ctx;
-use engine::role::Bug;
-use wire::book::{Ask, BOOK_COMMAND, BookCommand};
+use engine::role::InvariantViolation;
+use wire::book::{BOOK_COMMAND, BookAction, BookCommand};
 use wire::command::Kind;
 use wire::event::{Event, OrderEvent};
 use wire::topics;
@@ -28,7 +28,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         ctx: &'d mut Ctx<'c>,
         buffers: &'d mut OrdersBuffers,
         user: &'d str,
-    ) -> Result<Self, Bug> {
+    ) -> Result<Self, InvariantViolation> {
         let account = state::load_account(ctx, buffers, user)?
             .ok_or_else(|| bug(ctx, "an execution for a user without an account"))?;
         Ok(AccountTx {
@@ -48,7 +48,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         user: &'d str,
         opening: impl FnOnce(&mut Ctx<'c>) -> Option<i64>,
         cause_id: &str,
-    ) -> Result<Self, Bug> {
+    ) -> Result<Self, InvariantViolation> {
         let found = state::load_account(ctx, buffers, user)?;
         let mut desk = AccountTx {
             ctx,
@@ -78,8 +78,8 @@ impl<'d, 'c> AccountTx<'d, 'c> {
     /// Posts between the account and the task's totals.
     pub(super) fn post(
         &mut self,
-        posting: impl FnOnce(&mut Account, &mut CashTotals) -> Result<(), Broken>,
-    ) -> Result<(), Bug> {
+        posting: impl FnOnce(&mut Account, &mut CashTotals) -> Result<(), Unbalanced>,
+    ) -> Result<(), InvariantViolation> {
         let mut totals = state::load_totals(self.ctx)?;
         posting(&mut self.account, &mut totals).map_err(|e| bug(self.ctx, e))?;
         state::save_totals(self.ctx, self.buffers, &totals);
@@ -117,7 +117,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         symbol: &str,
         order_id: &str,
         open: bool,
-    ) -> Result<(), Bug> {
+    ) -> Result<(), InvariantViolation> {
         if open {
             // The order's first event is the next event.
             mass::opened(
@@ -143,12 +143,16 @@ impl<'d, 'c> AccountTx<'d, 'c> {
     }
 
     /// Loads the position of a symbol.
-    pub(super) fn position(&mut self, symbol: &str) -> Result<Position, Bug> {
+    pub(super) fn position(&mut self, symbol: &str) -> Result<Position, InvariantViolation> {
         state::load_position(self.ctx, self.buffers, self.user, symbol)
     }
 
     /// Saves the position of a symbol, and its marker if the position is short.
-    pub(super) fn save_position(&mut self, symbol: &str, position: &Position) -> Result<(), Bug> {
+    pub(super) fn save_position(
+        &mut self,
+        symbol: &str,
+        position: &Position,
+    ) -> Result<(), InvariantViolation> {
         state::save_position(self.ctx, self.buffers, self.user, symbol, position);
 
         // Old rules set no markers, so none can exist.
@@ -170,11 +174,15 @@ impl<'d, 'c> AccountTx<'d, 'c> {
     }
 
     /// Releases a part of a short position's collateral, for an order that covers the position.
-    pub(super) fn borrow(&mut self, symbol: &str, amount_e4: i64) -> Result<(), Bug> {
+    pub(super) fn borrow(
+        &mut self,
+        symbol: &str,
+        amount_e4: i64,
+    ) -> Result<(), InvariantViolation> {
         if amount_e4 > 0 {
             let mut position = self.position(symbol)?;
             self.account
-                .lend(&mut position, amount_e4)
+                .release_collateral(&mut position, amount_e4)
                 .map_err(|e| bug(self.ctx, e))?;
             self.save_position(symbol, &position)?;
         }
@@ -189,7 +197,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         symbol: &str,
         hold: &Hold,
         take: bool,
-    ) -> Result<(), Bug> {
+    ) -> Result<(), InvariantViolation> {
         if *hold == Hold::default() {
             return Ok(());
         }
@@ -215,7 +223,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
     }
 
     /// Sends a command to the book.
-    pub(super) fn ask(&mut self, symbol: &str, order_id: &str, ask: Ask<'_>) {
+    pub(super) fn ask(&mut self, symbol: &str, order_id: &str, ask: BookAction<'_>) {
         self.buffers.value.clear();
         BookCommand {
             user_id: self.user,

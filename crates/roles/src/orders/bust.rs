@@ -6,7 +6,7 @@
 //! The command must match the trade as the order keeps it. An order that traded before trades were
 //! kept has traded more than its kept trades. For that part the operator's description counts.
 
-use domain::account::{Account, Books, Position, Settled};
+use domain::account::{Account, LedgerParts, Position, TradeLeg};
 use domain::hold::Fee;
 use domain::house;
 use domain::ids;
@@ -14,7 +14,7 @@ use domain::instrument::Instrument;
 use domain::reason::Reason;
 use domain::status::{Side, Status};
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use wire::command::Command;
 use wire::command_fingerprint::CommandFingerprint;
 use wire::event::{Event, OrderEvent};
@@ -24,7 +24,7 @@ use wire::trade::{TRADE_BUSTED, TradeBusted};
 use super::account_tx::{AccountTx, about};
 use super::cancel_replace::sent;
 use super::commands::CommandRefusal;
-use super::fills::Fill;
+use super::order_trades::Fill;
 use super::shorts;
 use super::state::{self, OrderRecord, OrdersBuffers, unreadable};
 use crate::decoded_table::DecodedTable;
@@ -44,7 +44,7 @@ pub(super) fn trade(
     content: CommandFingerprint<'_>,
     named: Option<OrderRecord<'_>>,
     marks: BustMarks<'_>,
-) -> Result<Result<(), CommandRefusal>, Bug> {
+) -> Result<Result<(), CommandRefusal>, InvariantViolation> {
     let (Some(order_id), Some(trade_id)) = (c.orig_order_id.as_deref(), c.trade_id.as_deref())
     else {
         return Err(bug(
@@ -100,8 +100,8 @@ pub(super) fn trade(
 
     let mut house = state::load_house(desk.ctx, desk.buffers, symbol)?;
     desk.post(|account, totals| {
-        account.take_back(
-            Books {
+        account.bust_trade(
+            LedgerParts {
                 position: &mut position,
                 house: &mut house,
                 totals,
@@ -165,7 +165,7 @@ fn told(
     c: &Command<'_>,
     (order_id, symbol): (&str, &str),
     entry: &OrderRecord<'_>,
-    trade: &Settled,
+    trade: &TradeLeg,
     with_house: bool,
 ) {
     let user = desk.user;
@@ -273,7 +273,7 @@ pub(super) fn text(reason: Reason) -> Option<&'static str> {
 fn may(
     account: &Account,
     position: &Position,
-    trade: &Settled,
+    trade: &TradeLeg,
     whatever_is_there: bool,
 ) -> Result<(), Reason> {
     match whatever_is_there {
@@ -289,7 +289,7 @@ fn as_it_was(
     entry: &OrderRecord<'_>,
     symbol: &str,
     fill: &Fill<'_>,
-) -> Result<Settled, CommandRefusal> {
+) -> Result<TradeLeg, CommandRefusal> {
     let side = entry.content.side().ok_or(Reason::UnknownOrder)?;
     let left = fill.stands();
     if left == 0 {
@@ -327,7 +327,7 @@ fn as_it_was(
     }
 
     let value_e4 = house::value(quantity, price_e4).ok_or(Reason::InvalidAmount)?;
-    Ok(Settled {
+    Ok(TradeLeg {
         side,
         quantity,
         value_e4,
@@ -338,7 +338,7 @@ fn as_it_was(
 }
 
 /// Bust by the operator's description, for a trade that the order does not keep.
-fn by_the_operators_word(c: &Command<'_>, entry: &OrderRecord<'_>) -> Result<Settled, Reason> {
+fn by_the_operators_word(c: &Command<'_>, entry: &OrderRecord<'_>) -> Result<TradeLeg, Reason> {
     let side = entry.content.side().ok_or(Reason::UnknownOrder)?;
     let most = entry.cum - entry.fills.stand;
     let quantity = c
@@ -361,7 +361,7 @@ fn by_the_operators_word(c: &Command<'_>, entry: &OrderRecord<'_>) -> Result<Set
 
     // The rounding surplus over the exact fee stays where it was posted. The next fee is not known
     // to belong to the same trade.
-    Ok(Settled {
+    Ok(TradeLeg {
         side,
         quantity,
         value_e4,

@@ -5,8 +5,8 @@ use domain::checks::{self, Facts};
 use domain::hold::{Hold, Terms};
 use domain::reason::Reason;
 use domain::status::{Side, Status};
-use engine::role::Bug;
-use wire::book::Ask;
+use engine::role::InvariantViolation;
+use wire::book::BookAction;
 use wire::command::{Command, Kind};
 use wire::command_fingerprint::CommandFingerprint;
 use wire::event::{Event, OrderEvent};
@@ -102,7 +102,7 @@ pub(super) fn cancel(
             desk.ask(
                 symbol,
                 c.orig_order_id.as_deref().unwrap_or_default(),
-                Ask::Cancel {
+                BookAction::Cancel {
                     cause_id: &c.order_id,
                     reason: on_whose_word(c, Reason::UserRequest),
                 },
@@ -119,7 +119,7 @@ pub(super) fn replace(
     content: CommandFingerprint<'_>,
     named: Option<OrderRecord<'_>>,
     market: &Market,
-) -> Result<Result<(), CommandRefusal>, Bug> {
+) -> Result<Result<(), CommandRefusal>, InvariantViolation> {
     let (entry, terms, symbol) = match open(named) {
         Ok(found) => found,
         Err(reason) => {
@@ -183,7 +183,7 @@ pub(super) fn replace(
     );
 
     sent(desk, c, content);
-    let ask = Ask::Replace {
+    let ask = BookAction::Replace {
         cause_id: &c.order_id,
         quantity: new.quantity,
         limit_e4: new.limit_e4,

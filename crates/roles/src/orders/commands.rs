@@ -7,11 +7,11 @@ use domain::account::may_withdraw;
 use domain::checks::Bands;
 use domain::control::{self, CommandEffect, Control, EVERYBODY};
 use domain::instrument::Instrument;
-use domain::price::{Stale, is_ahead};
+use domain::price::{FreshnessLimits, is_ahead};
 use domain::reason::Reason;
 use domain::status::Status;
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use ports::records::Record;
 use ports::topics::TopicId;
 use wire::command::{self, Command, Kind, Malformed};
@@ -43,7 +43,7 @@ pub(super) struct CommandRefusal {
 pub(super) struct Market {
     pub instrument: Option<Instrument>,
     pub reference: Option<(i64, i64)>,
-    pub stale: Stale,
+    pub stale: FreshnessLimits,
     pub open_max: u64,
     pub day_ends_ms: i64,
     pub bands: Bands,
@@ -78,7 +78,11 @@ impl CommandRefusal {
 }
 
 impl Orders {
-    pub(super) fn command(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    pub(super) fn command(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        record: &Record<'_>,
+    ) -> Result<(), InvariantViolation> {
         let Some((key, value)) = vet(ctx, record) else {
             return Ok(());
         };
@@ -158,7 +162,8 @@ impl Orders {
         let fit = authority.and(in_age);
         let is_new = fit.is_ok() && first.is_none();
 
-        // Orders and replacements take from the first bucket only.
+        // New orders and replacements take from the bucket of orders, all other commands from the
+        // bucket of messages.
         let is_order = is_new && matches!(c.kind, Kind::New | Kind::Replace);
         let admitted = match &self.messages {
             Some(limit) if record.at.topic == topics::ORDER_COMMANDS && !is_order => match is_new {
@@ -204,9 +209,8 @@ impl Orders {
                     retry_after_ms: Some(wait),
                     ..Reason::RateLimited.into()
                 }),
-                Ok(()) => {
-                    switched_on(&mut self.controls, desk.ctx, &c).map_err(CommandRefusal::from)
-                }
+                Ok(()) => check_kill_switch(&mut self.controls, desk.ctx, &c)
+                    .map_err(CommandRefusal::from),
             };
 
             if may.is_ok() && matches!(c.kind, Kind::New | Kind::Replace | Kind::Withdraw) {
@@ -291,7 +295,7 @@ impl Orders {
         record: &Record<'_>,
         key: &[u8],
         m: &Malformed<'_>,
-    ) -> Result<(), Bug> {
+    ) -> Result<(), InvariantViolation> {
         ctx.dead_letter(record, "MALFORMED", m.text);
         let (Some(user), Some(order_id)) = (m.user_id.as_deref(), m.order_id.as_deref()) else {
             return Ok(());
@@ -399,7 +403,7 @@ fn check_age(max_ns: Option<i128>, timestamp_ns: Option<i128>, now_ms: i64) -> R
 
 /// Checks that no kill switch of the user, or of everybody, forbids the command. Without a kill
 /// switch no row exists, so nothing is journaled, and a replay finds none.
-fn switched_on(
+fn check_kill_switch(
     controls: &mut DecodedTable<Control>,
     ctx: &mut Ctx<'_>,
     c: &Command<'_>,
@@ -451,8 +455,8 @@ fn repeated(
     });
 }
 
-/// Refuses a command before the lookup of its id, while the id belongs to an order. The order is
-/// untouched. The event carries the order's status, so that no reader takes the order for ended.
+/// Refuses a command whose id belongs to an order, for a reason that counts before duplicates do
+/// (rate, age, authority, malformed). The order is untouched. The event carries the order's status, so that no reader takes the order for ended.
 fn refuse_known(
     desk: &mut AccountTx<'_, '_>,
     order_id: &str,
@@ -503,7 +507,7 @@ fn transfer(
     desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
     content: CommandFingerprint<'_>,
-) -> Result<Result<(), CommandRefusal>, Bug> {
+) -> Result<Result<(), CommandRefusal>, InvariantViolation> {
     let deposits = c.kind == Kind::Deposit;
     let Some(amount) = c.amount.and_then(|a| a.positive()) else {
         return Ok(Err(Reason::InvalidAmount.into()));

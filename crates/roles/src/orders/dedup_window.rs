@@ -11,7 +11,7 @@
 //! since the last mark count from the next mark.
 
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 
 use super::state::{self, OrdersBuffers};
@@ -126,7 +126,7 @@ pub(super) fn some(
     window_ms: i64,
     command: bool,
     falls: bool,
-) -> Result<(), Bug> {
+) -> Result<(), InvariantViolation> {
     if !command && b.ended.is_empty() {
         return Ok(());
     }
@@ -192,7 +192,7 @@ fn forget_one(
     ended: &mut ExpiryQueue,
     by_ms: i64,
     latest_ms: i64,
-) -> Result<bool, Bug> {
+) -> Result<bool, InvariantViolation> {
     if ended.first >= ended.marked {
         return Ok(false);
     }
@@ -238,11 +238,11 @@ fn forget_one(
 }
 
 /// True if this task has ever deleted an id.
-pub(super) fn has_forgotten(ctx: &mut Ctx<'_>) -> Result<bool, Bug> {
+pub(super) fn has_forgotten(ctx: &mut Ctx<'_>) -> Result<bool, InvariantViolation> {
     Ok(load(ctx)?.first > 0)
 }
 
-fn load(ctx: &mut Ctx<'_>) -> Result<ExpiryQueue, Bug> {
+fn load(ctx: &mut Ctx<'_>) -> Result<ExpiryQueue, InvariantViolation> {
     Ok(state::load(ctx, b"w", "the ids that have ended", ExpiryQueue::read)?.unwrap_or_default())
 }
 

@@ -1,20 +1,20 @@
 //! `executions`: the role settles the outcomes of the book. Settlement never refuses an execution.
 //! An execution that cannot be settled is a bug, and stops the task.
 
-use domain::account::{Books, Settled};
+use domain::account::{LedgerParts, TradeLeg};
 use domain::hold::Terms;
 use domain::house;
 use domain::reason::Reason;
 use domain::status::{Liquidity, Side, Status};
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use ports::records::Record;
 use wire::book::{Execution, OrderOutcome, Trigger};
 use wire::event::{Event, OrderEvent};
 
 use super::Orders;
 use super::account_tx::{AccountTx, about};
-use super::fills::Fill;
+use super::order_trades::Fill;
 use super::state::{self, OrderRecord, unreadable};
 use super::{dedup_window, mass};
 use crate::ingress::{bug, own};
@@ -31,7 +31,11 @@ struct OpenOrder<'a> {
 }
 
 impl Orders {
-    pub(super) fn execution(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    pub(super) fn execution(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        record: &Record<'_>,
+    ) -> Result<(), InvariantViolation> {
         let value = own(ctx, record)?;
         let x = Execution::decode(value).map_err(|fault| bug(ctx, fault))?;
 
@@ -167,7 +171,7 @@ impl Orders {
         ctx: &mut Ctx<'_>,
         x: &Execution<'_>,
         reason: Reason,
-    ) -> Result<(), Bug> {
+    ) -> Result<(), InvariantViolation> {
         let mut desk = AccountTx::existing(ctx, &mut self.buffers, x.user_id)?;
         desk.event(OrderEvent {
             order_id: Some(x.order_id),
@@ -197,11 +201,11 @@ impl<'a> OpenOrder<'a> {
         price_e4: i64,
         quantity: i64,
         liquidity: Liquidity,
-    ) -> Result<(), Bug> {
+    ) -> Result<(), InvariantViolation> {
         let e = &mut self.entry;
         let t = &self.terms;
         let wrong = |what: &str| {
-            Bug(format!(
+            InvariantViolation(format!(
                 "a fill of order {} that cannot be booked: {what}",
                 self.id
             ))
@@ -238,7 +242,7 @@ impl<'a> OpenOrder<'a> {
 
         let mut position = desk.position(self.symbol)?;
         let mut house = state::load_house(desk.ctx, desk.buffers, self.symbol)?;
-        let trade = Settled {
+        let trade = TradeLeg {
             side: t.side,
             quantity,
             value_e4: value,
@@ -249,7 +253,7 @@ impl<'a> OpenOrder<'a> {
 
         desk.post(|account, totals| {
             account.settle(
-                Books {
+                LedgerParts {
                     position: &mut position,
                     house: &mut house,
                     totals,
@@ -302,7 +306,7 @@ impl<'a> OpenOrder<'a> {
     }
 
     /// Releases the rest of the order's hold, and removes the order from the open orders.
-    fn close(&mut self, desk: &mut AccountTx<'_, '_>) -> Result<(), Bug> {
+    fn close(&mut self, desk: &mut AccountTx<'_, '_>) -> Result<(), InvariantViolation> {
         let hold = std::mem::take(&mut self.entry.hold);
         desk.hold(self.terms.side, self.symbol, &hold, false)?;
         if std::mem::take(&mut self.entry.stays) {
@@ -318,7 +322,7 @@ impl<'a> OpenOrder<'a> {
         event: Event,
         status: Status,
         reason: Option<Reason>,
-    ) -> Result<(), Bug> {
+    ) -> Result<(), InvariantViolation> {
         self.close(desk)?;
         (self.entry.status, self.entry.reason) = (status, reason);
         desk.event(OrderEvent {
@@ -333,7 +337,11 @@ impl<'a> OpenOrder<'a> {
 
     /// The stop triggered. From now on the limit of the trigger binds the order. For a buy, the new
     /// limit is at most the old limit, so the hold may only be too large.
-    fn triggered(&mut self, desk: &mut AccountTx<'_, '_>, by: Option<Trigger>) -> Result<(), Bug> {
+    fn triggered(
+        &mut self,
+        desk: &mut AccountTx<'_, '_>,
+        by: Option<Trigger>,
+    ) -> Result<(), InvariantViolation> {
         if let Some(by) = by {
             self.terms.limit_e4 = by.limit_e4;
             self.entry.terms = Some(self.terms);
@@ -356,7 +364,7 @@ impl<'a> OpenOrder<'a> {
         desk: &mut AccountTx<'_, '_>,
         quantity: i64,
         limit_e4: i64,
-    ) -> Result<(), Bug> {
+    ) -> Result<(), InvariantViolation> {
         // A new quantity at or below CumQty fills the order.
         self.terms = Terms {
             quantity: quantity.max(self.entry.cum),
@@ -379,7 +387,7 @@ impl<'a> OpenOrder<'a> {
     }
 
     /// Counts down the changes that await the book's answer.
-    fn answered(&mut self, ctx: &Ctx<'_>) -> Result<(), Bug> {
+    fn answered(&mut self, ctx: &Ctx<'_>) -> Result<(), InvariantViolation> {
         let left = self.entry.pending.checked_sub(1);
         self.entry.pending =
             left.ok_or_else(|| bug(ctx, "an answer to a change that nobody asked for"))?;
@@ -387,7 +395,7 @@ impl<'a> OpenOrder<'a> {
     }
 
     /// Reduces the hold to the need of the terms, once no change is on its way.
-    fn decided(&mut self, desk: &mut AccountTx<'_, '_>) -> Result<(), Bug> {
+    fn decided(&mut self, desk: &mut AccountTx<'_, '_>) -> Result<(), InvariantViolation> {
         let e = &mut self.entry;
         if e.pending > 0 {
             return Ok(());

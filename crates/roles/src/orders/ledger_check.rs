@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ports::StateStore;
 
-use super::fills::{self, Fill};
+use super::order_trades::{self, Fill};
 use super::state::{self, OrderRecord};
 
 /// Checks invariants I1 to I3 over a whole store. Returns figures for people, or the first
@@ -170,7 +170,7 @@ impl Sums {
                 self.in_rows
                     .entry((first.into(), order.into()))
                     .or_default()
-                    .1 += standing(fills::each(state::body(value)?))?;
+                    .1 += standing(order_trades::each(state::body(value)?))?;
             }
             b's' => self.users.entry(first.into()).or_default().shorts.1 += 1,
             b'n' | b'x' => self.users.entry(first.into()).or_default().marked += 1,

@@ -15,10 +15,10 @@
 use domain::reason::Reason;
 use domain::status::Status;
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use faults::crash::{self, Point};
 use ports::varint::{put, put_bytes, take_bytes, take_u64};
-use wire::book::Ask;
+use wire::book::BookAction;
 use wire::command::Command;
 use wire::command_fingerprint::CommandFingerprint;
 
@@ -190,7 +190,7 @@ fn find(
     symbol: Option<&str>,
     since: u64,
     after: Option<&(String, String)>,
-) -> Result<MassCancelPart, Bug> {
+) -> Result<MassCancelPart, InvariantViolation> {
     let most = if b.cancel_part > 0 {
         b.cancel_part
     } else {
@@ -245,7 +245,7 @@ pub(super) fn finds(
     b: &mut OrdersBuffers,
     user: &str,
     symbol: Option<&str>,
-) -> Result<bool, Bug> {
+) -> Result<bool, InvariantViolation> {
     let mut found = false;
     let mut readable = true;
     ctx.scan_after(prefix(b, user, symbol), None, &mut |_, value| {
@@ -268,11 +268,11 @@ pub(super) fn finds(
 fn ask(desk: &mut AccountTx<'_, '_>, cause_id: &str, reason: Reason, part: &MassCancelPart) {
     for (symbol, order_id) in &part.orders {
         mark(desk.ctx, desk.buffers, (desk.user, symbol, order_id));
-        desk.ask(symbol, order_id, Ask::Cancel { cause_id, reason });
+        desk.ask(symbol, order_id, BookAction::Cancel { cause_id, reason });
     }
 
     if let Some((symbol, _)) = &part.stopped_at {
-        desk.ask(symbol, cause_id, Ask::Cancel { cause_id, reason });
+        desk.ask(symbol, cause_id, BookAction::Cancel { cause_id, reason });
     }
 }
 
@@ -287,7 +287,7 @@ pub(super) fn begin(
     desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
     content: CommandFingerprint<'_>,
-) -> Result<Result<(), CommandRefusal>, Bug> {
+) -> Result<Result<(), CommandRefusal>, InvariantViolation> {
     let since = desk.account.user_seq;
     let mut part = find(
         desk.ctx,
@@ -342,7 +342,7 @@ pub(super) fn go_on(
     b: &mut OrdersBuffers,
     user: &str,
     cause_id: &str,
-) -> Result<(), Bug> {
+) -> Result<(), InvariantViolation> {
     let way = state::load(
         ctx,
         b.key(b'c', user, Some(cause_id)),

@@ -22,7 +22,7 @@
 use domain::rate_limit::{Admission, Limit};
 use domain::reason::Reason;
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use wire::command::{Command, Kind};
 
 use super::account_tx::AccountTx;
@@ -56,7 +56,7 @@ pub(super) fn admit_cancel(
     limit: &Limit,
     c: &Command<'_>,
     named: Option<&mut OrderRecord<'_>>,
-) -> Result<Result<(), Option<CommandRefusal>>, Bug> {
+) -> Result<Result<(), Option<CommandRefusal>>, InvariantViolation> {
     if let Ok(clock) = limit.take(desk.account.messages.clock, now_us(desk.ctx)) {
         desk.account.messages.clock = clock;
         return Ok(Ok(()));

@@ -7,11 +7,11 @@ mod cancel_replace;
 mod commands;
 mod dedup_window;
 mod executions;
-mod fills;
 mod ledger_check;
 mod mass;
 mod messages;
 mod new_order;
+mod order_trades;
 pub(super) mod seed;
 mod shorts;
 mod show;
@@ -19,10 +19,10 @@ mod state;
 
 use domain::control::Control;
 use domain::instrument::Instrument;
-use domain::price::Stale;
+use domain::price::FreshnessLimits;
 use domain::rate_limit::Limit;
 use engine::context::Ctx;
-use engine::role::{Bug, RoleLogic};
+use engine::role::{InvariantViolation, RoleLogic};
 use ports::records::Record;
 use wire::topics;
 
@@ -40,7 +40,7 @@ pub(super) struct Orders {
     limit: Option<Limit>,
     /// Second bucket, for all commands except orders and replacements.
     messages: Option<Limit>,
-    stale: Stale,
+    stale: FreshnessLimits,
     max_age_ns: Option<i128>,
     instruments: DecodedTable<Instrument>,
     references: DecodedTable<(i64, i64)>,
@@ -72,7 +72,7 @@ impl Orders {
                 settings.message_rate_factor,
             )
             .filter(|_| settings.rules >= MESSAGES_BOUNDED),
-            stale: Stale::new(settings.stale_ms, settings.time_may_fall),
+            stale: FreshnessLimits::new(settings.stale_ms, settings.time_may_fall),
             max_age_ns: settings
                 .max_command_age_ms
                 .map(|ms| i128::from(ms) * 1_000_000),
@@ -96,7 +96,11 @@ impl Orders {
 }
 
 impl RoleLogic for Orders {
-    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    fn process(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        record: &Record<'_>,
+    ) -> Result<(), InvariantViolation> {
         match record.at.topic {
             topics::ORDER_COMMANDS | topics::OPERATOR_COMMANDS => self.command(ctx, record)?,
             topics::EXECUTIONS => self.execution(ctx, record)?,
@@ -124,7 +128,7 @@ impl RoleLogic for Orders {
 
     /// Every posting was checked when it was made (I1, I2). Sums across state records are checked
     /// here, before the commit.
-    fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
+    fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), InvariantViolation> {
         match std::mem::take(&mut self.buffers.tally) {
             tally if tally == HoldTally::default() => Ok(()),
             tally => Err(bug(

@@ -5,9 +5,9 @@ use domain::book::FOREVER;
 use domain::checks::{self, Facts, OrderRequest, Pricing, Reservation};
 use domain::price::Priced;
 use domain::status::{Side, Status};
-use engine::role::Bug;
-use wire::book::{Ask, NewOrder};
-use wire::command::{Command, Served, Until};
+use engine::role::InvariantViolation;
+use wire::book::{BookAction, NewOrder};
+use wire::command::{Command, Until, ValidatedOrder};
 use wire::command_fingerprint::CommandFingerprint;
 use wire::event::Event;
 
@@ -44,7 +44,7 @@ pub(super) fn order(
     c: &Command<'_>,
     content: CommandFingerprint<'_>,
     market: &Market,
-) -> Result<Result<(), CommandRefusal>, Bug> {
+) -> Result<Result<(), CommandRefusal>, InvariantViolation> {
     let (Some(symbol), Some(side), Some(quantity)) = (c.symbol.as_deref(), c.side, c.quantity)
     else {
         return Err(bug(
@@ -89,7 +89,7 @@ pub(super) fn order(
             stop_e4,
             borrowed_e4,
         },
-        Some(Served { pricing, life, .. }),
+        Some(ValidatedOrder { pricing, life, .. }),
     ) = (match checks::order(&request, &facts) {
         Ok(r) => (r, served),
         Err(reason) => return Ok(Err(reason.into())),
@@ -137,7 +137,7 @@ pub(super) fn order(
             .map(|(price_e4, time_ms)| Priced { price_e4, time_ms }),
     };
 
-    desk.ask(symbol, &c.order_id, Ask::New(new));
+    desk.ask(symbol, &c.order_id, BookAction::New(new));
     Ok(Ok(()))
 }
 

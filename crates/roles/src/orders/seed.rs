@@ -23,7 +23,7 @@ use engine::last_meta::fill_absent;
 use ports::partitioner;
 use ports::records::{NO_LOG_TIME, Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
-use ports::{Clock, From, Limits, Log, LogError};
+use ports::{Clock, Limits, Log, LogError, StartOffset};
 use wire::topics::INPUT_BYTES_MAX;
 use wire::trade::ReferencePrice;
 use wire::{instrument, tick, topics};
@@ -74,7 +74,7 @@ pub(crate) fn reference_prices(
         let bounds = log.bounds(at)?;
         let start = done.unwrap_or(0).max(bounds.start);
         if start < bounds.stable_end {
-            from.push((at.partition, From::Offset(start)));
+            from.push((at.partition, StartOffset::Offset(start)));
         }
     }
 
@@ -108,12 +108,12 @@ pub(crate) fn reference_prices(
 
 /// Maps a read error to `Unavailable` if old ticks were deleted between the query of their start
 /// and the read. The next start asks again.
-fn still_there(log: &dyn Log, from: &[(u32, From)], e: LogError) -> LogError {
-    let gone = |(partition, from): &(u32, From)| match from {
-        From::Offset(offset) => log
+fn still_there(log: &dyn Log, from: &[(u32, StartOffset)], e: LogError) -> LogError {
+    let gone = |(partition, from): &(u32, StartOffset)| match from {
+        StartOffset::Offset(offset) => log
             .bounds(TopicPartition::new(topics::MARKET_DATA, *partition))
             .is_ok_and(|b| b.start > *offset),
-        From::Start | From::End => false,
+        StartOffset::Start | StartOffset::End => false,
     };
 
     match e {
@@ -150,7 +150,7 @@ fn told_since(log: &dyn Log, loaded: &Tables) -> Result<BTreeMap<String, Priced>
         }
 
         if watch.is_none() {
-            watch = Some(log.reader(at.topic, &[(0, From::End)], false)?);
+            watch = Some(log.reader(at.topic, &[(0, StartOffset::End)], false)?);
         }
 
         batch.clear();
@@ -167,7 +167,11 @@ fn told_since(log: &dyn Log, loaded: &Tables) -> Result<BTreeMap<String, Priced>
         return Ok(told);
     }
 
-    let mut reader = log.reader(at.topic, &[(0, From::Offset(next.max(now.start)))], false)?;
+    let mut reader = log.reader(
+        at.topic,
+        &[(0, StartOffset::Offset(next.max(now.start)))],
+        false,
+    )?;
     idle = 0;
     while !reader.caught_up() {
         batch.clear();

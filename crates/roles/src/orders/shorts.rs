@@ -4,7 +4,7 @@
 
 use domain::checks::due_for_short;
 use domain::instrument::Instrument;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 
 use super::account_tx::AccountTx;
 use super::state;
@@ -17,7 +17,7 @@ pub(super) fn mark(
     desk: &mut AccountTx<'_, '_>,
     instruments: &mut DecodedTable<Instrument>,
     references: &mut DecodedTable<(i64, i64)>,
-) -> Result<(), Bug> {
+) -> Result<(), InvariantViolation> {
     if desk.account.shorts == 0 || !desk.buffers.margin {
         return Ok(());
     }

@@ -5,8 +5,8 @@ use domain::status::Side;
 use serde_json::{Map, Value, json};
 
 use super::dedup_window::{ExpiryMark, ExpiryQueue, ExpiryRow};
-use super::fills::{self, Fill};
 use super::mass;
+use super::order_trades::{self, Fill};
 use super::state::{self, OrderRecord};
 use crate::show::number;
 
@@ -80,7 +80,7 @@ pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
                 ],
             )
         }
-        b'f' => trades(fills::each(state::body(value)?))?,
+        b'f' => trades(order_trades::each(state::body(value)?))?,
         b'b' | b's' | b'x' => json!({}),
         b'n' => with(
             json!({}),

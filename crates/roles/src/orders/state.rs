@@ -25,11 +25,11 @@ use domain::hold::{Hold, Terms};
 use domain::reason::Reason;
 use domain::status::{Side, Status};
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use ports::varint::{put, put_signed, take_i64, take_signed, take_u64};
 use wire::command_fingerprint::CommandFingerprint;
 
-use super::fills::OrderFills;
+use super::order_trades::OrderFills;
 use crate::ingress::bug;
 use account::put_account;
 pub(super) use account::read_account;
@@ -458,7 +458,7 @@ pub(super) fn load<T>(
     key: &[u8],
     what: &str,
     read: fn(&[u8]) -> Option<T>,
-) -> Result<Option<T>, Bug> {
+) -> Result<Option<T>, InvariantViolation> {
     let Some(bytes) = ctx.get(key) else {
         return Ok(None);
     };
@@ -470,7 +470,7 @@ pub(super) fn load<T>(
 }
 
 /// Error for a value that this version cannot read.
-pub(super) fn unreadable(ctx: &Ctx<'_>, what: &str) -> Bug {
+pub(super) fn unreadable(ctx: &Ctx<'_>, what: &str) -> InvariantViolation {
     bug(
         ctx,
         format_args!(
@@ -483,7 +483,7 @@ pub(super) fn load_account(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
     user: &str,
-) -> Result<Option<Account>, Bug> {
+) -> Result<Option<Account>, InvariantViolation> {
     let account = load(ctx, b.key(b'a', user, None), "an account", read_account)?;
     account.iter().for_each(|a| b.tally.account(a, -1));
     Ok(account)
@@ -501,7 +501,7 @@ pub(super) fn load_position(
     b: &mut OrdersBuffers,
     user: &str,
     symbol: &str,
-) -> Result<Position, Bug> {
+) -> Result<Position, InvariantViolation> {
     Ok(load(
         ctx,
         b.key(b'p', user, Some(symbol)),
@@ -615,7 +615,7 @@ pub(super) fn delete_order(
     b: &mut OrdersBuffers,
     user: &str,
     order_id: &str,
-) -> Result<bool, Bug> {
+) -> Result<bool, InvariantViolation> {
     let bytes = ctx
         .get(b.key(b'o', user, Some(order_id)))
         .map(<[u8]>::to_vec);
@@ -643,7 +643,7 @@ pub(super) fn load_house(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
     symbol: &str,
-) -> Result<HousePosition, Bug> {
+) -> Result<HousePosition, InvariantViolation> {
     Ok(load(ctx, b.key(b'h', symbol, None), "the house", read_house)?.unwrap_or_default())
 }
 
@@ -662,7 +662,7 @@ pub(super) fn save_house(
     ctx.put(&b.key, &b.value);
 }
 
-pub(super) fn load_totals(ctx: &mut Ctx<'_>) -> Result<CashTotals, Bug> {
+pub(super) fn load_totals(ctx: &mut Ctx<'_>) -> Result<CashTotals, InvariantViolation> {
     Ok(load(ctx, b"t", "the totals", read_totals)?.unwrap_or_default())
 }
 

@@ -12,7 +12,7 @@ mod state;
 use domain::portfolio::Holding;
 use domain::status::{Side, Status};
 use engine::context::{Cause, Ctx};
-use engine::role::{Bug, RoleLogic};
+use engine::role::{InvariantViolation, RoleLogic};
 #[cfg(feature = "faults")]
 use faults::mutants;
 use indexmap::IndexMap;
@@ -93,7 +93,11 @@ impl PortfolioRows for StoredRows<'_, '_> {
 }
 
 impl RoleLogic for PortfolioRole {
-    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    fn process(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        record: &Record<'_>,
+    ) -> Result<(), InvariantViolation> {
         let value = own(ctx, record)?;
         let e = OrderEvent::decode(value).map_err(|fault| bug(ctx, fault))?;
         let cause = ctx.cause();
@@ -135,14 +139,14 @@ impl RoleLogic for PortfolioRole {
         }
     }
 
-    fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
+    fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), InvariantViolation> {
         self.write(ctx)
     }
 }
 
 impl PortfolioRole {
     /// Writes and publishes all cached portfolios.
-    fn write(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
+    fn write(&mut self, ctx: &mut Ctx<'_>) -> Result<(), InvariantViolation> {
         #[cfg(feature = "faults")]
         if mutants::on(mutants::Mutant::HashOrder) {
             self.touched

@@ -6,15 +6,15 @@ use std::ops::Range;
 use domain::book::{self, Book, Life, Order, ReplaceKind, Stage, SubmitOutcome};
 use domain::house;
 use domain::instrument::Instrument;
-use domain::price::{Priced, Stale, is_beyond, is_fresh};
+use domain::price::{FreshnessLimits, Priced, is_beyond, is_fresh};
 use domain::reason::Reason;
 use domain::status::Side;
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use faults::crash::{self, Point};
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
-use wire::book::{Ask, BookCommand, NewOrder, OrderOutcome, Trigger};
+use wire::book::{BookAction, BookCommand, NewOrder, OrderOutcome, Trigger};
 
 use super::execution_writer::{OrderKey, Out};
 use super::gate::{Ears, Gate};
@@ -55,7 +55,7 @@ impl Stand {
         ctx: &mut Ctx<'_>,
         b: &mut TradingBuffers,
         symbol: &str,
-    ) -> Result<Stand, Bug> {
+    ) -> Result<Stand, InvariantViolation> {
         let saved = state::load_head(ctx, b, symbol)?;
         let rest = state::load_rest(ctx, b, symbol, OrderKey::read)?;
         let line = state::load_line(ctx, b, symbol);
@@ -132,7 +132,7 @@ pub(super) struct BookSession<'o, 'c> {
     /// Last accepted tick.
     pub tick: Option<Priced>,
     pub now_ms: i64,
-    pub stale: Stale,
+    pub stale: FreshnessLimits,
     /// Version of the desk's rules.
     pub rules: u64,
     /// Switched-off users, if the rules end their orders.
@@ -536,7 +536,7 @@ impl BookSession<'_, '_> {
             && self.room.book.fills > 0
             && self.stand.rest.is_none()
             && self.is_open()
-            && let Some((order, price_e4)) = self.stand.book.next_fired(self.now_ms)
+            && let Some((order, price_e4)) = self.stand.book.pop_triggered_stop(self.now_ms)
         {
             fired += 1;
             self.stand.slots.swap_remove(&order.party.key);
@@ -590,18 +590,18 @@ impl BookSession<'_, '_> {
     }
 
     /// Marks all orders of an unlisted symbol as dead.
-    pub(super) fn doom(&mut self) {
+    pub(super) fn mark_for_removal(&mut self) {
         if !self.stand.book.is_empty()
             && !self.instrument.is_some_and(|i| i.is_listed())
             && !self.stand.book.is_doomed()
         {
-            self.stand.book.doom();
+            self.stand.book.mark_for_removal();
         }
     }
 
     /// Executes an act for the symbol, or appends the act to the waiting line and continues the
     /// line.
-    pub(super) fn take_in(&mut self, act: WaitingAct<'_>) -> Result<(), Bug> {
+    pub(super) fn take_in(&mut self, act: WaitingAct<'_>) -> Result<(), InvariantViolation> {
         let moment = ArrivalMoment {
             time_ms: self.now_ms,
             tick: self.tick,
@@ -632,8 +632,11 @@ impl BookSession<'_, '_> {
 
     /// Executes an act. Returns the unfinished part, or the whole act if earlier work must finish
     /// first.
-    fn act<'a>(&mut self, act: WaitingAct<'a>) -> Result<Option<WaitingAct<'a>>, Bug> {
-        self.doom();
+    fn act<'a>(
+        &mut self,
+        act: WaitingAct<'a>,
+    ) -> Result<Option<WaitingAct<'a>>, InvariantViolation> {
+        self.mark_for_removal();
         match act {
             WaitingAct::Price(price_e4) => {
                 if self.rules >= LAST_PROCESSED {
@@ -666,11 +669,11 @@ impl BookSession<'_, '_> {
                 }
 
                 match c.ask {
-                    Ask::New(order) => self.enter(c.user_id, c.order_id, &order),
-                    Ask::Cancel { cause_id, reason } => {
+                    BookAction::New(order) => self.enter(c.user_id, c.order_id, &order),
+                    BookAction::Cancel { cause_id, reason } => {
                         self.cancel(c.user_id, c.order_id, cause_id, reason)
                     }
-                    Ask::Replace {
+                    BookAction::Replace {
                         cause_id,
                         quantity,
                         limit_e4,
@@ -707,7 +710,7 @@ impl BookSession<'_, '_> {
     /// Continues the unfinished order, then the waiting line, within the budget. Each act is
     /// decided at its arrival moment, so results do not depend on the share that one record
     /// executes.
-    pub(super) fn go_on(&mut self) -> Result<(), Bug> {
+    pub(super) fn go_on(&mut self) -> Result<(), InvariantViolation> {
         let now = ArrivalMoment {
             time_ms: self.now_ms,
             tick: self.tick,
@@ -718,7 +721,7 @@ impl BookSession<'_, '_> {
         done
     }
 
-    fn go_on_in_turn(&mut self) -> Result<(), Bug> {
+    fn go_on_in_turn(&mut self) -> Result<(), InvariantViolation> {
         let mut value = Vec::new();
         loop {
             if let Some(Rest {

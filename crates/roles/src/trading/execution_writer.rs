@@ -5,7 +5,7 @@ use std::fmt::Write;
 use domain::book::{Match, Order, Party};
 use domain::status::{Liquidity, Side};
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use wire::book::{EXECUTION, Execution, OrderOutcome};
 use wire::topics;
 use wire::trade::{TRADE, Trade};
@@ -62,7 +62,7 @@ pub(super) struct Out<'o, 'c> {
     /// Arrival time of the current act at the book.
     pub now_ms: i64,
     /// Error of the trade counter.
-    pub failed: Option<Bug>,
+    pub failed: Option<InvariantViolation>,
 }
 
 /// Reusable buffers for texts.

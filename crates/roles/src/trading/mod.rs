@@ -15,7 +15,7 @@ use domain::instrument::Instrument;
 use domain::price::{Priced, TickFate};
 use domain::tick::{ANEW_MS, LATE_TOLD, Rules, Source, Tick, Unfit};
 use engine::context::Ctx;
-use engine::role::{Bug, RoleLogic};
+use engine::role::{InvariantViolation, RoleLogic};
 use ports::records::Record;
 use wire::book::BookCommand;
 use wire::trade::{REFERENCE_PRICE, ReferencePrice};
@@ -73,7 +73,7 @@ impl Trading {
         }
     }
 
-    fn tick(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    fn tick(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), InvariantViolation> {
         let Some((key, value)) = vet(ctx, record) else {
             return Ok(());
         };
@@ -181,7 +181,11 @@ impl Trading {
         );
     }
 
-    fn book_command(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    fn book_command(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        record: &Record<'_>,
+    ) -> Result<(), InvariantViolation> {
         let value = own(ctx, record)?;
         let c = BookCommand::decode(value).map_err(|fault| bug(ctx, fault))?;
         let mut room = self.room();
@@ -195,7 +199,7 @@ impl Trading {
         RecordBudget::new(self.settings.match_part)
     }
 
-    fn open_book(&mut self, ctx: &mut Ctx<'_>, symbol: &str) -> Result<(), Bug> {
+    fn open_book(&mut self, ctx: &mut Ctx<'_>, symbol: &str) -> Result<(), InvariantViolation> {
         if !self.stands.contains_key(symbol) {
             let stand = Stand::load(ctx, &mut self.buffers, symbol)?;
             self.stands.insert(symbol.into(), stand);
@@ -211,8 +215,8 @@ impl Trading {
         symbol: &str,
         tick: Option<Option<Priced>>,
         room: &mut RecordBudget,
-        act: impl FnOnce(&mut BookSession<'_, '_>) -> Result<(), Bug>,
-    ) -> Result<(), Bug> {
+        act: impl FnOnce(&mut BookSession<'_, '_>) -> Result<(), InvariantViolation>,
+    ) -> Result<(), InvariantViolation> {
         let instrument = self.instruments.get(ctx, symbol);
         let tick = match tick {
             Some(tick) => tick,
@@ -275,7 +279,7 @@ impl Trading {
 
     /// Visits all books after a wake-up, a change of listings or controls, or leftover work. The
     /// work has a bound; the rest waits for a later record.
-    fn clock(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    fn clock(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), InvariantViolation> {
         if record.value == Some(CONTINUE) {
             state::set_goes_on(ctx, false);
         }
@@ -326,7 +330,7 @@ impl Trading {
                     return Ok(());
                 }
 
-                floor.doom();
+                floor.mark_for_removal();
                 budget -= floor.bury_dead(budget, &mut slots).min(budget);
                 if let Some(crossing) = floor.owed() {
                     floor.take_in(WaitingAct::Crossing(crossing))?;
@@ -370,7 +374,11 @@ fn silent(name: Option<&str>, source: &Source) -> String {
 }
 
 impl RoleLogic for Trading {
-    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    fn process(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        record: &Record<'_>,
+    ) -> Result<(), InvariantViolation> {
         match record.at.topic {
             topics::MARKET_DATA => self.tick(ctx, record),
             topics::CLOCK => self.clock(ctx, record),

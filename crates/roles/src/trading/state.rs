@@ -17,7 +17,7 @@ use domain::price::{Priced, Prices};
 use domain::status::Side;
 use domain::tick::Source;
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use ports::varint::{put, put_signed, take, take_i64, take_signed, take_u64};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -214,7 +214,7 @@ fn load<T: Default>(
     key: &[u8],
     what: &str,
     read: fn(&[u8]) -> Option<T>,
-) -> Result<T, Bug> {
+) -> Result<T, InvariantViolation> {
     let Some(bytes) = ctx.get(key) else {
         return Ok(T::default());
     };
@@ -234,7 +234,7 @@ pub(super) fn load_prices(
     ctx: &mut Ctx<'_>,
     b: &mut TradingBuffers,
     symbol: &str,
-) -> Result<Prices, Bug> {
+) -> Result<Prices, InvariantViolation> {
     b.symbol(symbol);
     load(ctx, &b.key, "a symbol's prices", read_prices)
 }
@@ -250,7 +250,7 @@ pub(super) fn load_source(
     b: &mut TradingBuffers,
     symbol: &str,
     source: Option<&str>,
-) -> Result<Source, Bug> {
+) -> Result<Source, InvariantViolation> {
     b.source(symbol, source);
     load(ctx, &b.key, "a source of ticks", read_source)
 }
@@ -268,7 +268,10 @@ pub(super) fn save_source(
 }
 
 /// Takes the task's next trade number; numbers start at 1.
-pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut TradingBuffers) -> Result<u64, Bug> {
+pub(super) fn next_trade(
+    ctx: &mut Ctx<'_>,
+    b: &mut TradingBuffers,
+) -> Result<u64, InvariantViolation> {
     let next = load(ctx, b"t", "the trade counter", |bytes| {
         whole(bytes, take_u64)
     })? + 1;
@@ -387,7 +390,7 @@ pub(super) fn load_head(
     ctx: &mut Ctx<'_>,
     b: &mut TradingBuffers,
     symbol: &str,
-) -> Result<BookHead, Bug> {
+) -> Result<BookHead, InvariantViolation> {
     b.book(symbol);
     load(ctx, &b.key, "a book", read_head)
 }
@@ -404,7 +407,7 @@ pub(super) fn load_orders<P>(
     b: &mut TradingBuffers,
     symbol: &str,
     party: fn(&[u8]) -> Option<P>,
-) -> Result<Vec<Order<P>>, Bug> {
+) -> Result<Vec<Order<P>>, InvariantViolation> {
     b.order(symbol, b"");
     let start = b.key.len();
     let mut all = Vec::new();

@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::price::{Prices, Stale};
+use domain::price::{FreshnessLimits, Prices};
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 
 use super::{Trading, WORK_MAX, state};
 use crate::settings::LAST_IS_TOLD;
@@ -22,7 +22,7 @@ pub(super) struct Untold {
 
 impl Untold {
     /// Updates the due time of a symbol.
-    pub(super) fn note(&mut self, symbol: &str, prices: &Prices, stale: Stale) {
+    pub(super) fn note(&mut self, symbol: &str, prices: &Prices, stale: FreshnessLimits) {
         let due = prices.due_ms(stale);
         if self.due.get(symbol).copied() == due {
             return;
@@ -46,7 +46,7 @@ impl Untold {
 
 impl Trading {
     /// Publishes due prices, with a bound per record. The rest stays due, and wakes the task again.
-    pub(super) fn tell_untold(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
+    pub(super) fn tell_untold(&mut self, ctx: &mut Ctx<'_>) -> Result<(), InvariantViolation> {
         if self.settings.rules < LAST_IS_TOLD {
             return Ok(());
         }

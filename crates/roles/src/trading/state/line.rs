@@ -8,7 +8,7 @@ use domain::price::Priced;
 use domain::reason::Reason;
 use domain::status::Side;
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 use serde_json::{Value, json};
 
@@ -257,7 +257,7 @@ pub(in crate::trading) fn load_rest<P>(
     b: &mut TradingBuffers,
     symbol: &str,
     party: fn(&[u8]) -> Option<P>,
-) -> Result<Option<Rest<P>>, Bug> {
+) -> Result<Option<Rest<P>>, InvariantViolation> {
     b.rest(symbol);
     let Some(bytes) = ctx.get(&b.key) else {
         return Ok(None);
@@ -342,7 +342,7 @@ pub(in crate::trading) fn read_waiting<'v>(
     ctx: &Ctx<'_>,
     symbol: &str,
     value: &'v [u8],
-) -> Result<(ArrivalMoment, WaitingAct<'v>), Bug> {
+) -> Result<(ArrivalMoment, WaitingAct<'v>), InvariantViolation> {
     let text = format_args!(
         "what waits in the line of {symbol} cannot be read; it was written by a newer version or is damaged"
     );

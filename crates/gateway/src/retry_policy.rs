@@ -11,12 +11,12 @@ const REFUSED_MAX: Duration = Duration::from_secs(300);
 
 /// State of one reader of the log.
 #[derive(Default)]
-pub(crate) struct Passing {
+pub(crate) struct RetryPolicy {
     worked: bool,
     refused: Option<Instant>,
 }
 
-impl Passing {
+impl RetryPolicy {
     /// Notes that the log has answered.
     pub(crate) fn works(&mut self) {
         (self.worked, self.refused) = (true, None);
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_refusal_passes_only_for_those_who_were_let_in() {
-        let mut p = Passing::default();
+        let mut p = RetryPolicy::default();
         assert!(p.wait(LogError::Unavailable("no answer".into())).is_ok());
         assert!(matches!(
             p.wait(LogError::Refused("who is that?".into())),

@@ -5,7 +5,7 @@
 
 use domain::hold::{Fee, part_of};
 use engine::context::Ctx;
-use engine::role::Bug;
+use engine::role::InvariantViolation;
 use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 
 use super::state::{self, OrdersBuffers};
@@ -180,7 +180,7 @@ impl<'a> OrderFills<'a> {
         b: &mut OrdersBuffers,
         order: (&str, &str),
         trade_id: &str,
-    ) -> Result<Option<FillPlace>, Bug> {
+    ) -> Result<Option<FillPlace>, InvariantViolation> {
         let number = |bytes: &[u8]| {
             each(bytes).position(|fill| fill.is_some_and(|fill| fill.trade_id == trade_id))
         };
