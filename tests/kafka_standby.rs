@@ -11,7 +11,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use faults::crash::Point;
-use processor::runtime::status::{InstanceStatus, Phase, TaskStatus};
+use processor::runtime::status::{InstancePhase, InstanceStatus, TaskStatus};
 use wire::topics as t;
 
 use support::follower::Follower;
@@ -67,7 +67,7 @@ impl Stage {
         self.spare.start_with("orders", 2, variables)
     }
 
-    fn tasks(&self, process: &Process, state: Phase) -> Vec<TaskStatus> {
+    fn tasks(&self, process: &Process, state: InstancePhase) -> Vec<TaskStatus> {
         let status = std::fs::read(InstanceStatus::path(
             &self.installation.state,
             "orders",
@@ -90,14 +90,14 @@ impl Stage {
         wait_for("two shares", SOON, || {
             [one, other]
                 .iter()
-                .all(|p| self.tasks(p, Phase::Running).len() == 2)
+                .all(|p| self.tasks(p, InstancePhase::Running).len() == 2)
         });
     }
 
     /// Waits until the heir has a standby, caught up to the end, of each task that it does not run.
     fn warm(&self, heir: &Process) {
         wait_for("warm copies", SOON, || {
-            let copies = self.tasks(heir, Phase::Standby);
+            let copies = self.tasks(heir, InstancePhase::Standby);
             copies.len() == 2
                 && copies
                     .iter()
@@ -114,7 +114,7 @@ impl Stage {
         self.sender.flush();
         self.sent += USERS;
         wait_for("all tasks", SOON, || {
-            self.tasks(heir, Phase::Running).len() == 4
+            self.tasks(heir, InstancePhase::Running).len() == 4
         });
 
         let took = began.elapsed();
@@ -242,7 +242,7 @@ fn hard_cases(stage: &mut Stage, first: &mut Process, second: &mut Process) {
     stage.rest();
     stage.warm(second);
     let copies: Vec<u32> = stage
-        .tasks(second, Phase::Standby)
+        .tasks(second, InstancePhase::Standby)
         .iter()
         .map(|c| c.task)
         .collect();

@@ -42,7 +42,7 @@ pub struct Args {
     pub common: Common,
     /// What to do; without it, the roles given with --role are run.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CliCommand>,
 }
 
 /// Options that every command takes. All are text, and optional: absence means "look at the next
@@ -160,7 +160,7 @@ pub struct Common {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Run roles until a signal
     #[command(
         after_help = "Example: processor run --role orders,trading --instance 1 --brokers localhost:9092"
@@ -182,16 +182,16 @@ pub enum Command {
     Instruments(Instruments),
     /// What operators do: stop or disable users, or everybody; end orders, take trades back
     #[command(subcommand)]
-    Account(account::Account),
+    Account(account::AccountCommand),
     /// Publish ticks: a random walk, or a file
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(Publish),
     /// Simulated traders: send many orders
     #[command(after_help = TRADERS_EXAMPLES)]
-    Traders(Traders),
+    Traders(TradersArgs),
     /// Send one command and wait for its events
     #[command(after_help = ORDER_EXAMPLES)]
-    Order(Order),
+    Order(OrderArgs),
     /// Print the records of a topic, decoded
     #[command(after_help = TAIL_EXAMPLES)]
     Tail(Tail),
@@ -475,7 +475,7 @@ are rejected: `processor publish` makes some.";
 
 /// Options of `traders`.
 #[derive(Debug, Default, Clone, ClapArgs)]
-pub struct Traders {
+pub struct TradersArgs {
     /// Stop after this many orders [default: never]
     #[arg(long, value_name = "N")]
     pub orders: Option<u64>,
@@ -511,7 +511,7 @@ Exit code: 0 when the command was carried out, or an order that may rest was acc
 
 /// Options of `order`.
 #[derive(Debug, Default, Clone, ClapArgs)]
-pub struct Order {
+pub struct OrderArgs {
     /// The user
     #[arg(long, required_unless_present = "json", value_name = "ID")]
     pub user: Option<String>,

@@ -27,8 +27,8 @@ use domain::control::Control;
 
 use crate::runtime::limits;
 use crate::runtime::stderr::Stderr;
-use args::account::{Account, Whom};
-use args::{Args, Command, ConfigCommand, Instruments, Repair, Topics};
+use args::account::{AccountCommand, Whom};
+use args::{Args, CliCommand, ConfigCommand, Instruments, Repair, Topics};
 use config::Config;
 use exit::{Code, Failure};
 
@@ -68,7 +68,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(args: &Args) -> Result<(), Failure> {
     let env = |name: &str| std::env::var(name).ok();
     let mut config = Config::load(&args.common, &env)?;
-    if let Some(Command::Tail(tail)) = &args.command
+    if let Some(CliCommand::Tail(tail)) = &args.command
         && tail.json
     {
         config.format = output::OutputFormat::Json;
@@ -80,36 +80,36 @@ fn run(args: &Args) -> Result<(), Failure> {
         None if config.roles.is_empty() => Err(Failure::usage(
             "nothing to do: name a command (`processor --help` lists them) or a role, such as --role orders",
         )),
-        None | Some(Command::Run) => commands::run::run(&config),
-        Some(Command::Gateway(gateway)) => commands::gateway::run(&config, gateway),
-        Some(Command::Demo(demo)) => commands::demo::run(&config, demo),
-        Some(Command::Topics(Topics::Create {
+        None | Some(CliCommand::Run) => commands::run::run(&config),
+        Some(CliCommand::Gateway(gateway)) => commands::gateway::run(&config, gateway),
+        Some(CliCommand::Demo(demo)) => commands::demo::run(&config, demo),
+        Some(CliCommand::Topics(Topics::Create {
             partitions,
             replication,
             fix,
         })) => commands::topics::create(&config, *partitions, *replication, *fix),
-        Some(Command::Topics(Topics::Check { strict })) => {
+        Some(CliCommand::Topics(Topics::Check { strict })) => {
             commands::topics::check(&config, *strict)
         }
-        Some(Command::Instruments(instruments)) => listings_of(&config, instruments),
-        Some(Command::Account(account)) => switch(&config, account),
-        Some(Command::Publish(publish)) => commands::publish::run(&config, publish),
-        Some(Command::Traders(traders)) => commands::traders::run(&config, traders),
-        Some(Command::Order(order)) => commands::order::run(&config, order),
-        Some(Command::Tail(tail)) => commands::tail::run(&config, tail),
-        Some(Command::Status) => commands::status::run(&config),
-        Some(Command::Portfolio(p)) if p.history => commands::history::run(&config, p),
-        Some(Command::Portfolio(p)) => commands::portfolio::run(&config, &p.user),
-        Some(Command::Audit(audit)) => commands::audit::run(&config, audit),
-        Some(Command::Repair(Repair::Offsets { dry_run })) => {
+        Some(CliCommand::Instruments(instruments)) => listings_of(&config, instruments),
+        Some(CliCommand::Account(account)) => switch(&config, account),
+        Some(CliCommand::Publish(publish)) => commands::publish::run(&config, publish),
+        Some(CliCommand::Traders(traders)) => commands::traders::run(&config, traders),
+        Some(CliCommand::Order(order)) => commands::order::run(&config, order),
+        Some(CliCommand::Tail(tail)) => commands::tail::run(&config, tail),
+        Some(CliCommand::Status) => commands::status::run(&config),
+        Some(CliCommand::Portfolio(p)) if p.history => commands::history::run(&config, p),
+        Some(CliCommand::Portfolio(p)) => commands::portfolio::run(&config, &p.user),
+        Some(CliCommand::Audit(audit)) => commands::audit::run(&config, audit),
+        Some(CliCommand::Repair(Repair::Offsets { dry_run })) => {
             commands::repair::offsets(&config, *dry_run)
         }
-        Some(Command::Rebuild) => commands::rebuild::run(&config),
-        Some(Command::Replay(replay)) => commands::replay::run(&config, replay),
-        Some(Command::State(state)) => commands::state::run(&config, state),
-        Some(Command::Verify) => commands::verify::run(&config),
-        Some(Command::Config(ConfigCommand::Show)) => commands::config::show(&config),
-        Some(Command::Completions { shell }) => {
+        Some(CliCommand::Rebuild) => commands::rebuild::run(&config),
+        Some(CliCommand::Replay(replay)) => commands::replay::run(&config, replay),
+        Some(CliCommand::State(state)) => commands::state::run(&config, state),
+        Some(CliCommand::Verify) => commands::verify::run(&config),
+        Some(CliCommand::Config(ConfigCommand::Show)) => commands::config::show(&config),
+        Some(CliCommand::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Args::command(), "processor", &mut text);
             output::line(String::from_utf8_lossy(&text).trim_end())
@@ -139,11 +139,11 @@ fn listings_of(config: &Config, instruments: &Instruments) -> Result<(), Failure
     }
 }
 
-fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
+fn switch(config: &Config, account: &AccountCommand) -> Result<(), Failure> {
     use commands::account::{list, resume, switch_off};
     use commands::operator;
     match account {
-        Account::Stop {
+        AccountCommand::Stop {
             whom,
             keep_orders,
             text,
@@ -156,7 +156,7 @@ fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
             text.as_deref(),
             operator,
         ),
-        Account::Disable {
+        AccountCommand::Disable {
             user,
             keep_orders,
             text,
@@ -172,17 +172,20 @@ fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
             text.as_deref(),
             operator,
         ),
-        Account::Resume { whom, operator } => resume(config, whom, operator),
-        Account::List => list(config),
-        Account::Cancel(cancel) => operator::cancel(config, cancel),
-        Account::Bust(bust) => operator::bust(config, bust),
+        AccountCommand::Resume { whom, operator } => resume(config, whom, operator),
+        AccountCommand::List => list(config),
+        AccountCommand::Cancel(cancel) => operator::cancel(config, cancel),
+        AccountCommand::Bust(bust) => operator::bust(config, bust),
     }
 }
 
 /// Sends log lines to stderr; a failed write never ends a role. Roles log at level info, one-shot
 /// commands at level warn.
-fn init_log(config: &Config, command: Option<&Command>) {
-    let quiet = !matches!(command, None | Some(Command::Run | Command::Gateway(_)));
+fn init_log(config: &Config, command: Option<&CliCommand>) {
+    let quiet = !matches!(
+        command,
+        None | Some(CliCommand::Run | CliCommand::Gateway(_))
+    );
     let filter = match config.log.as_str() {
         // Log lines of the rdkafka wrapper are redundant: its errors come back to this program,
         // which logs them with their effect.

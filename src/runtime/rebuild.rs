@@ -12,7 +12,7 @@ use roles::Role;
 
 use super::replay::newest_store;
 use super::standing;
-use super::status::{InstanceStatus, Phase};
+use super::status::{InstancePhase, InstanceStatus};
 use super::supervisor::{Ends, Supervisor};
 use super::system::{Installation, stop_log, stop_store};
 
@@ -44,7 +44,7 @@ pub async fn run(
 
             show(&status);
             last = status;
-            if last.state == Phase::Running && !last.tasks.is_empty() {
+            if last.state == InstancePhase::Running && !last.tasks.is_empty() {
                 return;
             }
         }

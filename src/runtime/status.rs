@@ -16,7 +16,7 @@ pub use engine::instance::Counters;
 /// Phase of an instance or a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub enum InstancePhase {
     /// Waits for the assignment of partitions.
     #[default]
     Joining,
@@ -31,16 +31,16 @@ pub enum Phase {
     Stopped,
 }
 
-impl Phase {
+impl InstancePhase {
     /// Name in the status file.
     pub fn name(self) -> &'static str {
         match self {
-            Phase::Joining => "joining",
-            Phase::Restoring => "restoring",
-            Phase::Running => "running",
-            Phase::Recovering => "recovering",
-            Phase::Standby => "standby",
-            Phase::Stopped => "stopped",
+            InstancePhase::Joining => "joining",
+            InstancePhase::Restoring => "restoring",
+            InstancePhase::Running => "running",
+            InstancePhase::Recovering => "recovering",
+            InstancePhase::Standby => "standby",
+            InstancePhase::Stopped => "stopped",
         }
     }
 }
@@ -55,7 +55,7 @@ pub struct InstanceStatus {
     /// Name of the machine or container. Empty in files of older versions.
     #[serde(default)]
     pub host: String,
-    pub state: Phase,
+    pub state: InstancePhase,
     /// Start of the current state, milliseconds since 1970.
     pub since_ms: i64,
     /// Reason for not running, or for an end with an error.
@@ -79,7 +79,7 @@ pub struct InstanceStatus {
 pub struct TaskStatus {
     /// Number of the task and of its partitions.
     pub task: u32,
-    pub state: Phase,
+    pub state: InstancePhase,
     /// Changelog offset up to which the state is restored.
     pub restored: u64,
     /// Changelog offset at which the restore ends.
@@ -139,11 +139,11 @@ impl InstanceStatus {
     pub fn life(&self, now_ms: i64) -> Life {
         let silent = |ms: i64| now_ms.saturating_sub(ms).abs() > SILENCE_MS;
         match self.state {
-            Phase::Stopped => Life::Ended,
+            InstancePhase::Stopped => Life::Ended,
             _ if silent(self.updated_ms) => Life::Silent {
                 since_ms: self.updated_ms,
             },
-            Phase::Running if self.turned_ms > 0 && silent(self.turned_ms) => Life::Busy {
+            InstancePhase::Running if self.turned_ms > 0 && silent(self.turned_ms) => Life::Busy {
                 since_ms: self.turned_ms,
             },
             _ => Life::Alive,
@@ -205,28 +205,28 @@ mod tests {
 
         // Process id 1 exists on every machine.
         assert_eq!(
-            at(Phase::Running, now - 6_000, now - 6_000).life(now),
+            at(InstancePhase::Running, now - 6_000, now - 6_000).life(now),
             Life::Silent {
                 since_ms: now - 6_000
             }
         );
         assert_eq!(
-            at(Phase::Running, now - 1_000, now - 1_500).life(now),
+            at(InstancePhase::Running, now - 1_000, now - 1_500).life(now),
             Life::Alive
         );
         assert_eq!(
-            at(Phase::Running, now - 1_000, now - 9_000).life(now),
+            at(InstancePhase::Running, now - 1_000, now - 9_000).life(now),
             Life::Busy {
                 since_ms: now - 9_000
             }
         );
         assert_eq!(
-            at(Phase::Restoring, now - 1_000, now - 9_000).life(now),
+            at(InstancePhase::Restoring, now - 1_000, now - 9_000).life(now),
             Life::Alive
         );
-        assert_eq!(at(Phase::Stopped, 5, 5).life(now), Life::Ended);
+        assert_eq!(at(InstancePhase::Stopped, 5, 5).life(now), Life::Ended);
         assert_eq!(
-            at(Phase::Running, now + 3_600_000, 0).life(now),
+            at(InstancePhase::Running, now + 3_600_000, 0).life(now),
             Life::Silent {
                 since_ms: now + 3_600_000
             },

@@ -21,7 +21,7 @@ use faults::crash::{self, Point};
 use os::clock::wall_ms;
 use ports::topics::TopicTable;
 
-use super::status::{InputStatus, InstanceStatus, Phase, TaskStatus, host};
+use super::status::{InputStatus, InstancePhase, InstanceStatus, TaskStatus, host};
 
 /// Interval of status updates by the loop, and interval of status file writes, independent of the
 /// loop.
@@ -441,7 +441,7 @@ impl Heart {
                 for told in &members {
                     let mut status = lock(told);
                     if status.updated_ms > 0
-                        && status.state != Phase::Stopped
+                        && status.state != InstancePhase::Stopped
                         && !ended.load(Ordering::Acquire)
                     {
                         status.updated_ms = wall_ms();
@@ -493,10 +493,10 @@ struct Reporter {
 impl Reporter {
     fn report(&mut self, instance: &Instance) {
         let state = match instance.phase() {
-            "running" => Phase::Running,
-            "restoring" => Phase::Restoring,
-            "recovering" => Phase::Recovering,
-            _ => Phase::Joining,
+            "running" => InstancePhase::Running,
+            "restoring" => InstancePhase::Restoring,
+            "recovering" => InstancePhase::Recovering,
+            _ => InstancePhase::Joining,
         };
 
         let tasks = instance
@@ -506,7 +506,7 @@ impl Reporter {
             .collect();
         let counters = instance.counters();
         let trouble = instance.trouble().map(String::from);
-        let why = trouble.clone().filter(|_| state != Phase::Running);
+        let why = trouble.clone().filter(|_| state != InstancePhase::Running);
         self.tell(state, why, |status| {
             (status.tasks, status.counters, status.trouble) = (tasks, counters, trouble)
         });
@@ -514,7 +514,7 @@ impl Reporter {
 
     /// The role ended with a temporary failure, and is restarted soon.
     fn waiting(&mut self, why: &str) {
-        self.tell(Phase::Recovering, Some(why.to_string()), |status| {
+        self.tell(InstancePhase::Recovering, Some(why.to_string()), |status| {
             status.tasks.clear()
         });
     }
@@ -523,7 +523,7 @@ impl Reporter {
         // If the instance was never made, the status file may belong to another, living process.
         let made = lock(&self.status).updated_ms > 0;
         if made || why.is_some() && !self.is_somebody_elses() {
-            self.tell(Phase::Stopped, why.map(ToString::to_string), |_| {});
+            self.tell(InstancePhase::Stopped, why.map(ToString::to_string), |_| {});
         }
     }
 
@@ -536,13 +536,18 @@ impl Reporter {
 
         let files = InstanceStatus::read_all(&self.state, &role);
         let fresh = |s: &InstanceStatus| {
-            s.state != Phase::Stopped && wall_ms().saturating_sub(s.updated_ms) < FRESH_MS
+            s.state != InstancePhase::Stopped && wall_ms().saturating_sub(s.updated_ms) < FRESH_MS
         };
 
         files.iter().any(|s| s.instance == instance && fresh(s))
     }
 
-    fn tell(&mut self, state: Phase, why: Option<String>, more: impl FnOnce(&mut InstanceStatus)) {
+    fn tell(
+        &mut self,
+        state: InstancePhase,
+        why: Option<String>,
+        more: impl FnOnce(&mut InstanceStatus),
+    ) {
         let mut status = lock(&self.status);
         let now = wall_ms();
         if status.state != state {
@@ -569,14 +574,14 @@ impl Reporter {
         match view {
             TaskView::Restoring(p) => TaskStatus {
                 task,
-                state: Phase::Restoring,
+                state: InstancePhase::Restoring,
                 restored: p.at,
                 restore_end: p.end,
                 ..Default::default()
             },
             TaskView::Standby(p) => TaskStatus {
                 task,
-                state: Phase::Standby,
+                state: InstancePhase::Standby,
                 restored: p.at,
                 restore_end: p.end,
                 ..Default::default()
@@ -587,7 +592,7 @@ impl Reporter {
                 inputs,
             } => TaskStatus {
                 task,
-                state: Phase::Running,
+                state: InstancePhase::Running,
                 transaction,
                 digest,
                 inputs: inputs

@@ -7,7 +7,7 @@ use std::io::PipeReader;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use processor::runtime::status::{InstanceStatus, Phase};
+use processor::runtime::status::{InstancePhase, InstanceStatus};
 
 use crate::nemesis::set_clock;
 use crate::silence::Owners;
@@ -170,7 +170,7 @@ impl Crew {
             for task in said
                 .into_iter()
                 .flat_map(|s| s.tasks)
-                .filter(|t| t.state == Phase::Running)
+                .filter(|t| t.state == InstancePhase::Running)
             {
                 owners.note(*name, task.task);
             }

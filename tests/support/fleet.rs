@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use processor::runtime::status::{InstanceStatus, Phase};
+use processor::runtime::status::{InstancePhase, InstanceStatus};
 
 use super::load::wait_for;
 use super::process::{Installation, Process, tail};
@@ -214,7 +214,7 @@ impl Fleet {
         let tasks = status.map(|s| s.tasks).unwrap_or_default();
         tasks
             .iter()
-            .filter(|t| t.state == Phase::Running)
+            .filter(|t| t.state == InstancePhase::Running)
             .map(|t| t.task)
             .collect()
     }

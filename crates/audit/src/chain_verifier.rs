@@ -113,7 +113,7 @@ pub struct VerifiedPrefix {
 
 /// The head of a chain as an anchor recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checkpoint {
+pub struct ChainCheckpoint {
     /// Number of entries up to this head; none if the verifier does not start at the first entry.
     pub entries: Option<u64>,
     /// Source offset of the last entry.
@@ -156,7 +156,7 @@ pub struct ChainVerifier {
     last_at: Option<u64>,
     open: OpenDamage,
     damage: Option<Damage>,
-    anchors: VecDeque<Checkpoint>,
+    anchors: VecDeque<ChainCheckpoint>,
     anchored: Option<(u64, String)>,
     /// The verifier starts at the first entry of the chain.
     from_start: bool,
@@ -167,19 +167,19 @@ pub struct ChainVerifier {
 impl ChainVerifier {
     /// Verifies a chain from its start. `name` is `topic/partition`. `anchors` are sorted by
     /// offset.
-    pub fn new(name: &str, anchors: Vec<Checkpoint>) -> ChainVerifier {
+    pub fn new(name: &str, anchors: Vec<ChainCheckpoint>) -> ChainVerifier {
         Self::continuing(name, GENESIS, anchors, true)
     }
 
     /// Verifies the part of a chain that follows the entry with hash `head`.
-    pub fn after(name: &str, head: Hash, anchors: Vec<Checkpoint>) -> ChainVerifier {
+    pub fn after(name: &str, head: Hash, anchors: Vec<ChainCheckpoint>) -> ChainVerifier {
         Self::continuing(name, head, anchors, false)
     }
 
     fn continuing(
         name: &str,
         head: Hash,
-        anchors: Vec<Checkpoint>,
+        anchors: Vec<ChainCheckpoint>,
         from_start: bool,
     ) -> ChainVerifier {
         let good = VerifiedPrefix {
@@ -203,7 +203,11 @@ impl ChainVerifier {
     }
 
     /// Verifies the part of a chain that follows `good`, a prefix that an anchor recorded.
-    pub fn resuming(name: &str, good: VerifiedPrefix, anchors: Vec<Checkpoint>) -> ChainVerifier {
+    pub fn resuming(
+        name: &str,
+        good: VerifiedPrefix,
+        anchors: Vec<ChainCheckpoint>,
+    ) -> ChainVerifier {
         let anchors = anchors
             .into_iter()
             .filter(|c| good.last.is_none_or(|last| c.offset > last))

@@ -19,7 +19,7 @@ use wire::topics::{AUDIT_CHANGELOG, AUDIT_LOG, AUDITED};
 
 use super::anchor::{Anchor, ChainHead};
 use super::chain_verifier::{
-    ChainVerifier, Checkpoint, Damage, DamageKind, Link, SourceRecordState, VerifiedPrefix,
+    ChainCheckpoint, ChainVerifier, Damage, DamageKind, Link, SourceRecordState, VerifiedPrefix,
 };
 use super::cursor::AuditCursor;
 
@@ -354,17 +354,17 @@ impl Chains<'_> {
     }
 
     /// The anchors' checkpoints of a chain, sorted by offset.
-    fn checkpoints(&self, name: &str) -> Vec<Checkpoint> {
+    fn checkpoints(&self, name: &str) -> Vec<ChainCheckpoint> {
         checkpoints(self.anchors, name)
     }
 }
 
 /// The checkpoints of a chain from `anchors`, sorted by offset.
-pub fn checkpoints(anchors: &[Anchor], name: &str) -> Vec<Checkpoint> {
+pub fn checkpoints(anchors: &[Anchor], name: &str) -> Vec<ChainCheckpoint> {
     let of = |a: &Anchor| {
         let head = a.heads.iter().find(|h| h.chain == name)?;
         let label = format!("the anchor of {}", a.time);
-        Some(Checkpoint {
+        Some(ChainCheckpoint {
             entries: Some(head.entries),
             offset: head.offset,
             hash: head.hash,

@@ -15,7 +15,7 @@ use wire::topics;
 
 use super::anchor::{Anchor, ChainHead, parse_head, prefix_of, topic_of};
 use super::chain_verifier::{
-    ChainVerifier, Checkpoint, Damage, DamageKind, Link, SourceRecordState,
+    ChainCheckpoint, ChainVerifier, Damage, DamageKind, Link, SourceRecordState,
 };
 use super::chains::checkpoints;
 use super::export::{ExportSummary, FORMAT, SUM, sum};
@@ -110,7 +110,7 @@ struct ExportFile<'a> {
     /// For the current chain: number of records that an anchor proves, and the last anchored head
     /// that the file must contain.
     bound_here: u64,
-    due_here: Option<Checkpoint>,
+    due_here: Option<ChainCheckpoint>,
     bound: u64,
     unbound: Vec<String>,
     heads: Vec<ChainHead>,
@@ -260,7 +260,7 @@ impl ExportFile<'_> {
                 // unknown.
                 let anchors = checkpoints(&known, name)
                     .into_iter()
-                    .map(|c| Checkpoint { entries: None, ..c })
+                    .map(|c| ChainCheckpoint { entries: None, ..c })
                     .collect();
                 self.walker = Some(ChainVerifier::after(name, prev, anchors));
                 self.bound_here = 0;
@@ -438,7 +438,7 @@ impl ExportFile<'_> {
         &mut self,
         chain: &str,
         offset: u64,
-        due: &Checkpoint,
+        due: &ChainCheckpoint,
         end: &str,
     ) -> Result<(), Option<&'static str>> {
         let text = format!(

@@ -6,13 +6,13 @@ use ports::StateStore;
 use super::{orders, trading};
 
 /// User, order id and LeavesQty.
-pub type OpenOrder = (String, String, i64);
+pub type ReconciledOrder = (String, String, i64);
 
 /// Collected state of the tasks of both roles.
 #[derive(Default)]
 pub struct Reconciliation {
     accounts: orders::SharedSums,
-    in_books: Vec<OpenOrder>,
+    in_books: Vec<ReconciledOrder>,
 }
 
 impl Reconciliation {
@@ -32,7 +32,7 @@ impl Reconciliation {
     }
 
     /// Returns the open orders, sorted; or the first difference.
-    pub fn check(self) -> Result<Vec<OpenOrder>, String> {
+    pub fn check(self) -> Result<Vec<ReconciledOrder>, String> {
         let Reconciliation {
             accounts,
             mut in_books,

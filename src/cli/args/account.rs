@@ -63,7 +63,7 @@ Example: processor account bust 501 1001 0-17 --operator ana --brokers localhost
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Account {
+pub enum AccountCommand {
     /// Kill switch: orders end, and no new ones and no changes come in, of a user or of everybody
     #[command(after_help = STOP)]
     Stop {

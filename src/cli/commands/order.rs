@@ -6,13 +6,13 @@ use serde_json::{Map, Value};
 use wire::command;
 
 use super::send::{Sending, carry_out, new_id, patience};
-use crate::cli::args::{Order, SideArg};
+use crate::cli::args::{OrderArgs, SideArg};
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::{moment, number, shown};
 
 /// Sends the command, and waits unless `--no-wait` is given.
-pub(crate) fn run(config: &Config, order: &Order) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, order: &OrderArgs) -> Result<(), Failure> {
     let timeout = patience(&order.timeout)?;
     let sending = match &order.json {
         Some(text) => raw(text)?,
@@ -57,7 +57,7 @@ fn raw(text: &str) -> Result<Sending, Failure> {
     })
 }
 
-fn build(order: &Order) -> Result<Sending, Failure> {
+fn build(order: &OrderArgs) -> Result<Sending, Failure> {
     let wrong = |e: client::ClientError| Failure::usage(e.to_string());
     let user = order
         .user
@@ -173,7 +173,7 @@ fn build(order: &Order) -> Result<Sending, Failure> {
 
 /// Rejects options that contradict each other: the roles would reject the command, and its id would
 /// be used up.
-fn fits(order: &Order, sending: &Sending) -> Result<(), Failure> {
+fn fits(order: &OrderArgs, sending: &Sending) -> Result<(), Failure> {
     if command::decode(&sending.value).is_ok_and(|c| c.served().is_some()) {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::{self, JobProgress};
 use crate::cli::system;
-use crate::runtime::status::{InstanceStatus, Phase};
+use crate::runtime::status::{InstancePhase, InstanceStatus};
 use crate::runtime::{rebuild, signals};
 
 /// A running instance keeps the lock, so a long wait is useless.
@@ -24,7 +24,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         let mut bar: Option<JobProgress> = None;
         let mut show = |s: &InstanceStatus| {
             let total = s.tasks.iter().map(|t| t.restore_end).sum::<u64>();
-            if s.state == Phase::Restoring && total > 0 {
+            if s.state == InstancePhase::Restoring && total > 0 {
                 let bar = bar
                     .get_or_insert_with(|| JobProgress::new(&format!("restoring {role}"), total));
                 bar.set(s.tasks.iter().map(|t| t.restored.min(t.restore_end)).sum());

@@ -14,7 +14,7 @@ use crate::cli::open::Access;
 use crate::cli::output::OutputFormat;
 use crate::cli::{decode, open, output};
 use crate::runtime::lag::{self, Lag};
-use crate::runtime::status::{InstanceStatus, Life, Phase, SILENCE_MS, TaskStatus};
+use crate::runtime::status::{InstancePhase, InstanceStatus, Life, SILENCE_MS, TaskStatus};
 
 const HEADER: [&str; 15] = [
     "ROLE",
@@ -208,7 +208,7 @@ fn told(instances: &[InstanceStatus], task: u32, now: i64) -> TaskRow {
     // over a dead one, then the latest report.
     all.sort_by_key(|(s, t)| {
         (
-            t.state != Phase::Standby,
+            t.state != InstancePhase::Standby,
             matches!(s.life(now), Life::Alive | Life::Busy { .. }),
             s.updated_ms,
         )
@@ -226,7 +226,7 @@ fn told(instances: &[InstanceStatus], task: u32, now: i64) -> TaskRow {
     };
 
     let restored = match task.restore_end {
-        _ if task.state == Phase::Running => 100.into(),
+        _ if task.state == InstancePhase::Running => 100.into(),
         0 => Value::Null,
         end => u64::try_from(u128::from(task.restored.min(end)) * 100 / u128::from(end))
             .unwrap_or(100)
@@ -248,10 +248,10 @@ mod tests {
     use super::*;
     use crate::runtime::status::Counters;
 
-    fn instance(state: Phase, updated_ms: i64, why: Option<&str>) -> InstanceStatus {
+    fn instance(state: InstancePhase, updated_ms: i64, why: Option<&str>) -> InstanceStatus {
         let tasks = vec![TaskStatus {
             task: 0,
-            state: Phase::Running,
+            state: InstancePhase::Running,
             ..Default::default()
         }];
         let role = "orders".to_string();
@@ -277,21 +277,24 @@ mod tests {
     fn states_are_told_by_signs_of_life() {
         let now = 1_000_000;
         let state = |s: InstanceStatus| told(&[s], 0, now).state;
-        assert_eq!(state(instance(Phase::Running, now - 500, None)), "running");
         assert_eq!(
-            state(instance(Phase::Running, now - 60_000, None)),
+            state(instance(InstancePhase::Running, now - 500, None)),
+            "running"
+        );
+        assert_eq!(
+            state(instance(InstancePhase::Running, now - 60_000, None)),
             "gone",
             "the process id is of somebody else"
         );
         assert_eq!(
-            state(instance(Phase::Stopped, now - 60_000, None)),
+            state(instance(InstancePhase::Stopped, now - 60_000, None)),
             "stopped"
         );
         let (old, new) = (
-            instance(Phase::Running, now - 60_000, None),
+            instance(InstancePhase::Running, now - 60_000, None),
             InstanceStatus {
                 instance: 2,
-                ..instance(Phase::Running, now, None)
+                ..instance(InstancePhase::Running, now, None)
             },
         );
 
@@ -302,25 +305,28 @@ mod tests {
     fn remarks_say_why_and_since_when() {
         let now = 1_000_000;
         let said = |s: InstanceStatus| remark(&s, now).unwrap_or_default();
-        assert_eq!(said(instance(Phase::Running, now, None)), "");
-        assert_eq!(said(instance(Phase::Stopped, now - 60_000, None)), "");
+        assert_eq!(said(instance(InstancePhase::Running, now, None)), "");
+        assert_eq!(
+            said(instance(InstancePhase::Stopped, now - 60_000, None)),
+            ""
+        );
         assert!(
-            said(instance(Phase::Running, now - 60_000, None))
+            said(instance(InstancePhase::Running, now - 60_000, None))
                 .starts_with("orders-1 on h1: no sign of life since 1970-01-01T00:15:40")
         );
-        let ended = said(instance(Phase::Stopped, now, Some("a bug")));
+        let ended = said(instance(InstancePhase::Stopped, now, Some("a bug")));
         assert!(
             ended.contains("ended at") && ended.ends_with("a bug"),
             "{ended}"
         );
-        let recovering = said(instance(Phase::Recovering, now, Some("no broker")));
+        let recovering = said(instance(InstancePhase::Recovering, now, Some("no broker")));
         assert!(
             recovering.contains("recovering since 1970") && recovering.ends_with("no broker"),
             "{recovering}"
         );
         let busy = InstanceStatus {
             turned_ms: now - 9_000,
-            ..instance(Phase::Running, now, None)
+            ..instance(InstancePhase::Running, now, None)
         };
 
         assert!(said(busy).contains("one turn of its loop has lasted since 1970-01-01T00:16:31"));
@@ -361,7 +367,7 @@ mod tests {
         assert_eq!(
             trouble(
                 &InstanceStatus {
-                    state: Phase::Stopped,
+                    state: InstancePhase::Stopped,
                     ..s
                 },
                 0

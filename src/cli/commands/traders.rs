@@ -24,7 +24,7 @@ const SETTLED_AFTER_S: u64 = 5;
 const SHOW_EVERY: u64 = 256;
 
 /// Sends orders until the limit or a signal.
-pub(crate) fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, typed: &args::TradersArgs) -> Result<(), Failure> {
     let run = typed
         .run
         .clone()

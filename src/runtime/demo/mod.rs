@@ -13,7 +13,7 @@ use client::simulate::Traders;
 use engine::instance::FatalError;
 use roles::Role;
 
-use super::status::{Counters, Phase};
+use super::status::{Counters, InstancePhase};
 use super::supervisor::{Ends, Monitor, Supervisor};
 use super::system::Installation;
 use observer::Observer;
@@ -160,7 +160,10 @@ fn watch(
         let stopping = gauge.stop.load(Ordering::Relaxed);
         let side = side(gauge, monitor, observer.open_orders());
         if !gauge.ready.load(Ordering::Relaxed)
-            && monitor.statuses().iter().all(|s| s.state == Phase::Running)
+            && monitor
+                .statuses()
+                .iter()
+                .all(|s| s.state == InstancePhase::Running)
         {
             gauge.ready.store(true, Ordering::Relaxed);
             screen.begin();

@@ -277,7 +277,7 @@ fn a_role_that_ended_beside_others_is_told_again_and_shown() {
 
     assert_eq!(
         (shown.state, shown.why.as_deref()),
-        (Phase::Stopped, Some("made for 7 partitions"))
+        (InstancePhase::Stopped, Some("made for 7 partitions"))
     );
 }
 
@@ -289,7 +289,7 @@ fn the_status_of_another_process_is_left_alone() {
         role: "audit".into(),
         instance: 1,
         updated_ms: wall_ms(),
-        state: Phase::Running,
+        state: InstancePhase::Running,
         ..Default::default()
     };
 
