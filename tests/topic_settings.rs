@@ -403,7 +403,10 @@ fn a_role_names_an_advertised_listener_that_leads_nowhere() {
             .any(|role| status(role, "trouble").contains(&named))
     });
 
-    broker.stop();
+    // Killed, not stopped: then the harness lets the controller fence the broker before the start.
+    // A lone broker that could not reach itself has markers of transactions left to write; started
+    // at once, the broker may skip them, and committed offsets stay pending for ever.
+    broker.kill();
     broker.set(&[&format!(
         "advertised.listeners=PLAINTEXT://{}",
         broker.address

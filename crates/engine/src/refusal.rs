@@ -42,7 +42,7 @@ impl Refusals {
         }
     }
 
-    /// Notes a committed transaction, which proves all rights.
+    /// Notes a committed transaction with output, which proves the rights.
     pub(super) fn allowed(&mut self) {
         *self = Refusals {
             proven: true,

@@ -162,7 +162,11 @@ impl Instance {
                 });
 
                 self.backoff = BACKOFF_MIN;
-                self.refusals.allowed();
+                // A transaction of state alone, as a wake-up causes, proves no right to write output.
+                let state = |t| t == self.spec.changelog || Some(t) == self.spec.journal;
+                if self.out.iter().any(|r| !state(r.at.topic)) {
+                    self.refusals.allowed();
+                }
                 self.progressed();
                 self.pace
                     .well(taken, written, self.clock.now_us().saturating_sub(began_us));
