@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 
 use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{HeaderBuf, Record, Records};
-use ports::topics::{Cleanup, TopicPartition, TopicTable};
+use ports::topics::{Cleanup, TopicPartition, TopicSpec, TopicTable};
 use ports::{
     Committed, Limits, Log, Member, MemberInput, MemberSpec, Polled, Transaction,
     TransactionOutcome,
 };
 
-use copy::{INPUT, OUTPUT, PARTITIONS, VALUE, bare, fill, topic};
+use copy::{INPUT, OUTPUT, PARTITIONS, VALUE, bare, fill};
 
 fn main() {
     let records: u64 = std::env::var("COPY_RECORDS")
@@ -33,8 +33,8 @@ fn main() {
     let table = Arc::new(TopicTable::new(
         "copy-",
         vec![
-            topic("input", Cleanup::Keep),
-            topic("output", Cleanup::Keep),
+            TopicSpec::new("input", Cleanup::Keep),
+            TopicSpec::new("output", Cleanup::Keep),
         ],
     ));
 

@@ -40,44 +40,7 @@ fn set_up(p: &Program) {
     std::fs::write(p.dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
     p.good(&["topics", "create", "--partitions", "2"]);
     p.good(&["instruments", "load", "l.csv"]);
-    p.good(&[
-        "publish",
-        "--symbols",
-        "AAPL",
-        "--count",
-        "3",
-        "--rate",
-        "0",
-    ]);
-}
-
-/// Orders one AAPL and returns the resulting events; the roles must be running.
-fn order(p: &Program, id: &str) -> Vec<String> {
-    let answer = p.good(&[
-        "order",
-        "--user",
-        "501",
-        "--symbol",
-        "AAPL",
-        "--quantity",
-        "1",
-        "--side",
-        "buy",
-        "--format",
-        "json",
-        "--id",
-        id,
-    ]);
-
-    answer
-        .lines()
-        .map(|l| {
-            serde_json::from_str::<Value>(l).expect("JSON lines")["event"]
-                .as_str()
-                .expect("a name")
-                .to_string()
-        })
-        .collect()
+    p.price_aapl();
 }
 
 const FIRST: [&str; 4] = ["Deposited", "OrderPending", "OrderAccepted", "OrderFilled"];
@@ -229,7 +192,7 @@ fn topics_that_are_missing_or_do_not_fit() {
     );
     set_up(&wide);
     let running = wide.start_roles("all");
-    assert_eq!(order(&wide, "1"), FIRST);
+    assert_eq!(wide.order_aapl("1"), FIRST);
     running.stop();
 
     // Or uses another prefix.
@@ -241,7 +204,7 @@ fn topics_that_are_missing_or_do_not_fit() {
     .with(&["--state", "state-fresh"]);
     set_up(&fresh);
     let running = fresh.start_roles("all");
-    assert_eq!(order(&fresh, "1"), FIRST);
+    assert_eq!(fresh.order_aapl("1"), FIRST);
     running.stop();
 }
 
@@ -257,7 +220,7 @@ fn local_state_of_another_cluster_and_a_disk_that_says_no() {
     let p = p.with(&["--state", state]);
     set_up(&p);
     let running = p.start_roles("all");
-    assert_eq!(order(&p, "1"), FIRST);
+    assert_eq!(p.order_aapl("1"), FIRST);
     running.stop();
 
     let elsewhere =
@@ -328,15 +291,7 @@ fn local_state_of_another_cluster_and_a_disk_that_says_no() {
 
     disk.free();
     let running = p.start_roles("all");
-    p.good(&[
-        "publish",
-        "--symbols",
-        "AAPL",
-        "--count",
-        "3",
-        "--rate",
-        "0",
-    ]);
+    p.price_aapl();
 
     support::rest::wait_at_rest(&log, &prefix, Duration::from_secs(90), || {});
     let filled: std::collections::BTreeSet<_> = support::oracle::read_all(&log, t::ORDER_EVENTS)
@@ -396,7 +351,7 @@ fn a_living_twin() {
         began.elapsed()
     );
     assert!(first.is_running(), "the twin is left alone");
-    assert_eq!(order(&p, "1"), FIRST);
+    assert_eq!(p.order_aapl("1"), FIRST);
 
     // Follows the message: another directory.
     let elsewhere = other.with(&["--state", "state-other"]);

@@ -30,18 +30,6 @@ fn temp() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-fn order(p: &Program, id: &str) -> Vec<String> {
-    let answer = p.good(&[&AAPL[..], &[id]].concat());
-    let event = |l: &str| {
-        serde_json::from_str::<Value>(l).expect("JSON lines")["event"]
-            .as_str()
-            .expect("a name")
-            .to_string()
-    };
-
-    answer.lines().map(event).collect()
-}
-
 /// Creates the topics, one listing and one price.
 fn set_up(p: &Program) {
     std::fs::write(p.dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
@@ -51,15 +39,7 @@ fn set_up(p: &Program) {
 }
 
 fn price(p: &Program) {
-    p.good(&[
-        "publish",
-        "--symbols",
-        "AAPL",
-        "--count",
-        "3",
-        "--rate",
-        "0",
-    ]);
+    p.price_aapl();
 }
 
 /// Checks local state against changelogs, offsets, sequences and audit chains.
@@ -112,7 +92,7 @@ fn a_full_disk_under_local_state_stops_the_roles_and_nothing_is_lost() {
     let p =
         Program::embedded(dir.path(), "log").with(&["--state", disk.path.to_str().expect("text")]);
     set_up(&p);
-    assert_eq!(order(&p, "1"), ONE_ORDER);
+    assert_eq!(p.order_aapl("1"), ONE_ORDER);
     disk.fill();
     p.run(&["demo", "--for", "20s", "--orders-per-second", "2000"])
         .fails(
@@ -139,7 +119,7 @@ fn a_directory_that_cannot_be_written() {
     let state = disk.path.join("state");
     let p = Program::embedded(dir.path(), "log").with(&["--state", state.to_str().expect("text")]);
     set_up(&p);
-    assert_eq!(order(&p, "1"), ONE_ORDER);
+    assert_eq!(p.order_aapl("1"), ONE_ORDER);
     disk.remount("ro");
     p.run(&["run", "--role", "all"]).fails(
         1,
@@ -155,7 +135,7 @@ fn a_directory_that_cannot_be_written() {
         .fails(1, &["Read-only file system", "permissions"]);
     disk.remount("rw");
     price(&p);
-    assert_eq!(order(&p, "2"), ONE_ORDER[1..]);
+    assert_eq!(p.order_aapl("2"), ONE_ORDER[1..]);
     all_is_right(&p);
 }
 
@@ -174,7 +154,7 @@ fn local_state_of_another_world() {
     let dir = temp();
     let here = Program::embedded(dir.path(), "here").with(&["--state", "state"]);
     set_up(&here);
-    assert_eq!(order(&here, "1"), ONE_ORDER);
+    assert_eq!(here.order_aapl("1"), ONE_ORDER);
 
     // Another cluster, another prefix, another number of partitions, another role.
     let there = Program::embedded(dir.path(), "there").with(&["--state", "state"]);
@@ -227,8 +207,8 @@ fn local_state_of_another_world() {
     // Follows the message: the state is deleted and rebuilt from the log.
     std::fs::remove_dir_all(dir.path().join("state/orders")).expect("it is there");
     price(&here);
-    assert_eq!(order(&here, "1"), ["OrderStatus"], "nothing was lost");
-    assert_eq!(order(&here, "2"), ONE_ORDER[1..]);
+    assert_eq!(here.order_aapl("1"), ["OrderStatus"], "nothing was lost");
+    assert_eq!(here.order_aapl("2"), ONE_ORDER[1..]);
     all_is_right(&here);
 }
 
@@ -238,7 +218,7 @@ fn state_without_its_identity() {
     let dir = temp();
     let p = Program::embedded(dir.path(), "log");
     set_up(&p);
-    assert_eq!(order(&p, "1"), ONE_ORDER);
+    assert_eq!(p.order_aapl("1"), ONE_ORDER);
     let state = dir.path().join("log/state");
     let kept = std::fs::read(identity_of(&state)).expect("an identity");
     std::fs::remove_file(identity_of(&state)).expect("it is there");
@@ -252,18 +232,18 @@ fn state_without_its_identity() {
 
     // Follows the message: the identity is put back, ...
     std::fs::write(identity_of(&state), kept).expect("file");
-    assert_eq!(order(&p, "2"), ONE_ORDER[1..]);
+    assert_eq!(p.order_aapl("2"), ONE_ORDER[1..]);
 
     // ... or the state is deleted and rebuilt from the log.
     std::fs::remove_file(identity_of(&state)).expect("it is there");
     std::fs::remove_dir_all(state.join("orders/1")).expect("it is there");
-    assert_eq!(order(&p, "1"), ["OrderStatus"], "nothing was lost");
+    assert_eq!(p.order_aapl("1"), ["OrderStatus"], "nothing was lost");
     all_is_right(&p);
 
     // An empty directory needs no identity.
     std::fs::remove_dir_all(state.join("orders/1")).expect("it is there");
     std::fs::create_dir_all(state.join("orders/1/0")).expect("a directory");
-    assert_eq!(order(&p, "3"), ONE_ORDER[1..]);
+    assert_eq!(p.order_aapl("3"), ONE_ORDER[1..]);
 }
 
 /// These files contain every balance and the secrets of webhooks.
@@ -273,7 +253,7 @@ fn what_is_kept_is_for_its_owner_alone() {
     let dir = temp();
     let p = Program::embedded(dir.path(), "log");
     set_up(&p);
-    order(&p, "1");
+    p.order_aapl("1");
     p.good(&["audit", "export", "-o", "day.jsonl"]);
     p.good(&["audit", "anchor", "-o", "anchors.jsonl"]);
 
@@ -315,7 +295,7 @@ fn what_is_kept_is_for_its_owner_alone() {
             .expect("opened to all");
     }
 
-    order(&p, "2");
+    p.order_aapl("2");
     assert!(
         open_to_others(&all).is_empty(),
         "{:?}",
@@ -405,7 +385,7 @@ fn an_embedded_log_of_a_newer_version_or_without_its_identity() {
     );
 
     std::fs::write(&identity, kept).expect("file");
-    assert_eq!(order(&p, "1"), ONE_ORDER);
+    assert_eq!(p.order_aapl("1"), ONE_ORDER);
 }
 
 /// Changes some bytes in the middle of every file of this kind below a directory; returns the
@@ -470,7 +450,7 @@ fn damaged_local_state_is_put_aside_and_rebuilt() {
         "l.csv"
     }]);
     price(&p);
-    assert_eq!(order(&p, "0"), ONE_ORDER);
+    assert_eq!(p.order_aapl("0"), ONE_ORDER);
     let state = dir.path().join("state");
     type Hurt = fn(&Path) -> usize;
     let ways: [(&str, bool, Hurt); 5] = [
@@ -602,7 +582,7 @@ fn a_second_process_on_the_same_embedded_directory() {
     p.good(&["tail", "instruments", "--from", "start", "--exit-at-end"]);
     assert!(first.is_running());
     first.stop();
-    assert_eq!(order(&p, "1"), ONE_ORDER);
+    assert_eq!(p.order_aapl("1"), ONE_ORDER);
 }
 
 #[test]
@@ -620,7 +600,7 @@ fn topics_that_are_missing() {
     }
 
     set_up(&p);
-    assert_eq!(order(&p, "1"), ONE_ORDER);
+    assert_eq!(p.order_aapl("1"), ONE_ORDER);
 }
 
 /// Every command that needs topics.
@@ -679,6 +659,6 @@ fn signals() {
     let answer = running.ends(Duration::from_secs(20));
     assert_eq!(answer.code, Some(130), "{}", answer.err);
     assert!(began.elapsed() < Duration::from_secs(5));
-    assert_eq!(order(&p, "1"), ONE_ORDER);
+    assert_eq!(p.order_aapl("1"), ONE_ORDER);
     all_is_right(&p);
 }

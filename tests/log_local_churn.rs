@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use log_local::{LocalLog, LocalOptions, Memory};
 use ports::records::{Headers, Record, Records};
-use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::topics::{Cleanup, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
     Committed, Limits, Log, LogError, MemberInput, MemberSpec, Polled, StartOffset, Transaction,
     TransactionOutcome,
@@ -22,20 +22,12 @@ const EACH: u64 = 40_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn table() -> TopicTable {
-    let spec = |name, cleanup| TopicSpec {
-        name,
-        partitions: Partitions::Many,
-        cleanup,
-        append_time: false,
-        record_bytes_max: 1 << 20,
-    };
-
     TopicTable::new(
         "",
         vec![
-            spec("input", Cleanup::Keep),
-            spec("output", Cleanup::Keep),
-            spec("state", Cleanup::Compact),
+            TopicSpec::new("input", Cleanup::Keep),
+            TopicSpec::new("output", Cleanup::Keep),
+            TopicSpec::new("state", Cleanup::Compact),
         ],
     )
 }

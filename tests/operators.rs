@@ -17,7 +17,6 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
-use serde_json::Value;
 use wire::topics as t;
 
 use support::broker::{self, Broker};
@@ -62,44 +61,12 @@ impl Place {
     }
 
     fn price(&self) {
-        self.p.good(&[
-            "publish",
-            "--symbols",
-            "AAPL",
-            "--count",
-            "3",
-            "--rate",
-            "0",
-        ]);
+        self.p.price_aapl();
     }
 
     fn order(&self, id: &str) -> Vec<String> {
         self.price();
-        let answer = self.p.good(&[
-            "order",
-            "--user",
-            "501",
-            "--symbol",
-            "AAPL",
-            "--quantity",
-            "1",
-            "--side",
-            "buy",
-            "--format",
-            "json",
-            "--id",
-            id,
-        ]);
-
-        answer
-            .lines()
-            .map(|l| {
-                serde_json::from_str::<Value>(l).expect("JSON lines")["event"]
-                    .as_str()
-                    .expect("a name")
-                    .to_string()
-            })
-            .collect()
+        self.p.order_aapl(id)
     }
 
     fn client(&self) -> ClientConfig {

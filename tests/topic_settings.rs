@@ -67,44 +67,12 @@ impl Place {
     }
 
     fn price(&self) {
-        self.p.good(&[
-            "publish",
-            "--symbols",
-            "AAPL",
-            "--count",
-            "3",
-            "--rate",
-            "0",
-        ]);
+        self.p.price_aapl();
     }
 
     fn order(&self, id: &str) -> Vec<String> {
         self.price();
-        let order = [
-            "order",
-            "--user",
-            "501",
-            "--symbol",
-            "AAPL",
-            "--quantity",
-            "1",
-            "--side",
-            "buy",
-            "--format",
-            "json",
-            "--id",
-            id,
-        ];
-
-        let events = self.p.good(&order);
-        let name = |l: &str| {
-            serde_json::from_str::<Value>(l).expect("JSON lines")["event"]
-                .as_str()
-                .expect("a name")
-                .to_string()
-        };
-
-        events.lines().map(name).collect()
+        self.p.order_aapl(id)
     }
 
     fn name(&self, topic: TopicId) -> String {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use log_kafka::KafkaLog;
 use ports::Log;
 use ports::records::{Headers, Record};
-use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::topics::{TopicId, TopicPartition, TopicTable};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Message, OwnedHeaders};
@@ -20,16 +20,6 @@ pub const PARTITIONS: u32 = 6;
 pub const VALUE: [u8; 120] = [b'x'; 120];
 
 /// A topic of these benches.
-pub fn topic(name: &'static str, cleanup: Cleanup) -> TopicSpec {
-    TopicSpec {
-        name,
-        partitions: Partitions::Many,
-        cleanup,
-        append_time: false,
-        record_bytes_max: 1 << 20,
-    }
-}
-
 /// Writes the input records.
 pub fn fill(log: &KafkaLog, records: u64) {
     let mut appender = log.appender().expect("a writer");

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use engine::context::Ctx;
 use engine::instance::{Instance, InstanceSettings};
-use engine::role::{InvariantViolation, RoleFactory, RoleInput, RoleLogic, RoleSpec};
+use engine::role::{InvariantViolation, RoleFactory, RoleLogic, RoleSpec};
 use os::clock::SystemClock;
 use ports::records::Record;
-use ports::topics::{Cleanup, TopicId, TopicTable};
+use ports::topics::{Cleanup, TopicId, TopicSpec, TopicTable};
 use ports::{Limits, Log};
 use store::dir::StateIdentity;
 use store::rocks::{RocksStores, SharedMemory};
 
-use crate::copy::{INPUT, OUTPUT, PARTITIONS, topic};
+use crate::copy::{INPUT, OUTPUT, PARTITIONS};
 
 const CHANGELOG: TopicId = TopicId(2);
 const DEAD_LETTERS: TopicId = TopicId(3);
@@ -25,8 +25,8 @@ pub const BARE_CHANGELOG: TopicId = TopicId(4);
 
 /// Topics of both copies.
 pub fn table(prefix: &str) -> Arc<TopicTable> {
-    let keep = |name| topic(name, Cleanup::Keep);
-    let compact = |name| topic(name, Cleanup::Compact);
+    let keep = |name| TopicSpec::new(name, Cleanup::Keep);
+    let compact = |name| TopicSpec::new(name, Cleanup::Compact);
     let topics = vec![
         keep("input"),
         keep("output"),
@@ -88,21 +88,7 @@ pub fn instance(
     )
     .expect("local state");
 
-    let spec = RoleSpec {
-        name: "copy",
-        inputs: vec![RoleInput {
-            topic: INPUT,
-            guarded: false,
-        }],
-        broadcasts: vec![],
-        guarded_outputs: vec![],
-        changelog: CHANGELOG,
-        journal: None,
-        dead_letters: DEAD_LETTERS,
-        clock: None,
-        linger: Duration::ZERO,
-        headers: false,
-    };
+    let spec = RoleSpec::new("copy", INPUT, CHANGELOG, DEAD_LETTERS);
 
     let settings = InstanceSettings {
         group: format!("{}loop", table.prefix()),

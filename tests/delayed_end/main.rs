@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{Headers, Record, Records};
-use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::topics::{Cleanup, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
     Committed, Limits, Log, Member, MemberInput, MemberSpec, Polled, StartOffset, Transaction,
     TransactionOutcome,
@@ -108,13 +108,7 @@ struct Stage {
 impl Stage {
     fn new(name: &str) -> Stage {
         let prefix = unique_prefix(name);
-        let spec = |name| TopicSpec {
-            name,
-            partitions: Partitions::Many,
-            cleanup: Cleanup::Keep,
-            append_time: false,
-            record_bytes_max: 1 << 20,
-        };
+        let spec = |name| TopicSpec::new(name, Cleanup::Keep);
 
         let specs = vec![spec("input"), spec("output")];
         let mut settings = KafkaSettings::new(&cluster().address());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::context::Ctx;
 use engine::instance::{FatalError, Instance, InstanceSettings, TaskView};
 use engine::restore::Standby;
-use engine::role::{InvariantViolation, RoleFactory, RoleInput, RoleLogic, RoleSpec};
+use engine::role::{InvariantViolation, RoleFactory, RoleLogic, RoleSpec};
 use log_local::LocalLog;
 use ports::records::{Headers, Record, Records};
 use ports::topics::*;
@@ -23,21 +23,13 @@ pub const DEAD: TopicId = TopicId(3);
 pub const PARTITIONS: u32 = 2;
 
 pub fn table() -> Arc<TopicTable> {
-    let spec = |name, cleanup| TopicSpec {
-        name,
-        partitions: Partitions::Many,
-        cleanup,
-        append_time: false,
-        record_bytes_max: 1 << 20,
-    };
-
     Arc::new(TopicTable::new(
         "",
         vec![
-            spec("in", Cleanup::Keep),
-            spec("out", Cleanup::Keep),
-            spec("changelog", Cleanup::Compact),
-            spec("dead", Cleanup::Keep),
+            TopicSpec::new("in", Cleanup::Keep),
+            TopicSpec::new("out", Cleanup::Keep),
+            TopicSpec::new("changelog", Cleanup::Compact),
+            TopicSpec::new("dead", Cleanup::Keep),
         ],
     ))
 }
@@ -117,20 +109,10 @@ impl RoleFactory for Counters {
 }
 
 pub fn factory() -> Box<dyn RoleFactory> {
+    let spec = RoleSpec::new("counter", IN, CHANGELOG, DEAD);
     Box::new(Counters(RoleSpec {
-        name: "counter",
-        inputs: vec![RoleInput {
-            topic: IN,
-            guarded: false,
-        }],
-        broadcasts: vec![],
         guarded_outputs: vec![OUT],
-        changelog: CHANGELOG,
-        journal: None,
-        dead_letters: DEAD,
-        clock: None,
-        linger: Duration::ZERO,
-        headers: false,
+        ..spec
     }))
 }
 

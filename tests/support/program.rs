@@ -143,6 +143,34 @@ impl Program {
         answer.out
     }
 
+    /// Publishes three prices of AAPL.
+    pub fn price_aapl(&self) {
+        let what = ["--symbols", "AAPL", "--count", "3", "--rate", "0"];
+        self.good(&[&["publish"][..], &what].concat());
+    }
+
+    /// User 501 buys one AAPL under this id. Returns the names of the resulting events; the roles
+    /// must be running.
+    pub fn order_aapl(&self, id: &str) -> Vec<String> {
+        let order = [
+            "order",
+            "--user",
+            "501",
+            "--symbol",
+            "AAPL",
+            "--quantity",
+            "1",
+        ];
+        let rest = ["--side", "buy", "--format", "json", "--id", id];
+        let answer = self.good(&[&order[..], &rest].concat());
+        let event = |line: &str| {
+            let event: serde_json::Value = serde_json::from_str(line).expect("JSON lines");
+            event["event"].as_str().expect("a name").to_string()
+        };
+
+        answer.lines().map(event).collect()
+    }
+
     /// Starts a command and collects its output.
     pub fn start(&self, args: &[&str]) -> Background {
         Program::collect(self.command(args))
