@@ -47,46 +47,57 @@ impl<'a> Trade<'a> {
 
     /// Decodes a trade that [`Trade::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let mut id = None;
-        let mut symbol = None;
-        let mut price = None;
-        let mut quantity = None;
-        let mut buyer = None;
-        let mut seller = None;
-        let mut buy = None;
-        let mut sell = None;
-        let mut maker = None;
-        let mut time = None;
+        const ODD: Fault = "a trade without one of its fields";
+        let f = TradeFields::read(bytes, "quantity")?;
+        Ok(Trade {
+            trade_id: f.trade_id.ok_or(ODD)?,
+            symbol: f.symbol.ok_or(ODD)?,
+            price_e4: f.price_e4.ok_or(ODD)?,
+            quantity: f.quantity.ok_or(ODD)?,
+            buyer: f.buyer.ok_or(ODD)?,
+            seller: f.seller.ok_or(ODD)?,
+            buy_order_id: f.buy_order_id,
+            sell_order_id: f.sell_order_id,
+            maker_side: f.maker_side.ok_or(ODD)?,
+            time_us: f.time_us.ok_or(ODD)?,
+        })
+    }
+}
+
+/// The fields of a trade or bust that a record has.
+#[derive(Default)]
+struct TradeFields<'a> {
+    trade_id: Option<&'a str>,
+    symbol: Option<&'a str>,
+    price_e4: Option<i64>,
+    quantity: Option<i64>,
+    buyer: Option<&'a str>,
+    seller: Option<&'a str>,
+    buy_order_id: Option<&'a str>,
+    sell_order_id: Option<&'a str>,
+    maker_side: Option<Side>,
+    time_us: Option<i64>,
+}
+
+impl<'a> TradeFields<'a> {
+    /// Reads a record whose quantity has the name `quantity`.
+    fn read(bytes: &'a [u8], quantity: &str) -> Result<Self, Fault> {
+        let mut f = TradeFields::default();
         let fault = read_map(bytes, |name, v| match name {
-            "trade_id" => id = v.plain_text(),
-            "symbol" => symbol = v.plain_text(),
-            "price_e4" => price = v.i64(),
-            "quantity" => quantity = v.i64(),
-            "buyer" => buyer = v.plain_text(),
-            "seller" => seller = v.plain_text(),
-            "buy_order_id" => buy = v.plain_text(),
-            "sell_order_id" => sell = v.plain_text(),
-            "maker_side" => maker = named(v, Side::from_name).flatten(),
-            "time_us" => time = v.i64(),
+            "trade_id" => f.trade_id = v.plain_text(),
+            "symbol" => f.symbol = v.plain_text(),
+            "price_e4" => f.price_e4 = v.i64(),
+            "buyer" => f.buyer = v.plain_text(),
+            "seller" => f.seller = v.plain_text(),
+            "buy_order_id" => f.buy_order_id = v.plain_text(),
+            "sell_order_id" => f.sell_order_id = v.plain_text(),
+            "maker_side" => f.maker_side = named(v, Side::from_name).flatten(),
+            "time_us" => f.time_us = v.i64(),
+            _ if name == quantity => f.quantity = v.i64(),
             _ => {}
         })?;
 
-        const ODD: Fault = "a trade without one of its fields";
-        match fault {
-            Some(fault) => Err(fault),
-            None => Ok(Trade {
-                trade_id: id.ok_or(ODD)?,
-                symbol: symbol.ok_or(ODD)?,
-                price_e4: price.ok_or(ODD)?,
-                quantity: quantity.ok_or(ODD)?,
-                buyer: buyer.ok_or(ODD)?,
-                seller: seller.ok_or(ODD)?,
-                buy_order_id: buy,
-                sell_order_id: sell,
-                maker_side: maker.ok_or(ODD)?,
-                time_us: time.ok_or(ODD)?,
-            }),
-        }
+        fault.map_or(Ok(f), Err)
     }
 }
 
@@ -125,43 +136,19 @@ impl<'a> TradeBusted<'a> {
 
     /// Decodes a bust that [`TradeBusted::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let mut id = None;
-        let mut symbol = None;
-        let mut price = None;
-        let mut quantity = None;
-        let mut time = None;
-        let mut buyer = None;
-        let mut seller = None;
-        let mut buy = None;
-        let mut sell = None;
-        let fault = read_map(bytes, |name, v| match name {
-            "trade_id" => id = v.plain_text(),
-            "symbol" => symbol = v.plain_text(),
-            "price_e4" => price = v.i64(),
-            "busted_quantity" => quantity = v.i64(),
-            "buyer" => buyer = v.plain_text(),
-            "seller" => seller = v.plain_text(),
-            "buy_order_id" => buy = v.plain_text(),
-            "sell_order_id" => sell = v.plain_text(),
-            "time_us" => time = v.i64(),
-            _ => {}
-        })?;
-
         const ODD: Fault = "a trade that was taken back, without one of its fields";
-        match fault {
-            Some(fault) => Err(fault),
-            None => Ok(TradeBusted {
-                trade_id: id.ok_or(ODD)?,
-                symbol: symbol.ok_or(ODD)?,
-                price_e4: price.ok_or(ODD)?,
-                busted_quantity: quantity.ok_or(ODD)?,
-                buyer,
-                seller,
-                buy_order_id: buy,
-                sell_order_id: sell,
-                time_us: time.ok_or(ODD)?,
-            }),
-        }
+        let f = TradeFields::read(bytes, "busted_quantity")?;
+        Ok(TradeBusted {
+            trade_id: f.trade_id.ok_or(ODD)?,
+            symbol: f.symbol.ok_or(ODD)?,
+            price_e4: f.price_e4.ok_or(ODD)?,
+            busted_quantity: f.quantity.ok_or(ODD)?,
+            buyer: f.buyer,
+            seller: f.seller,
+            buy_order_id: f.buy_order_id,
+            sell_order_id: f.sell_order_id,
+            time_us: f.time_us.ok_or(ODD)?,
+        })
     }
 }
 
