@@ -148,93 +148,115 @@ impl<'a> BookCommand<'a> {
 
     /// Decodes a command that [`BookCommand::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let mut user = None;
-        let mut order = None;
-        let mut symbol = None;
-        let mut side = None;
-        let mut quantity = None;
-        let mut limit = None;
-        let mut ceiling = None;
-        let mut stop = None;
-        let mut deadline = None;
-        let mut verb = Some(Verb::New);
-        let mut life = None;
-        let mut cause = None;
-        let mut reason = None;
-        let mut market = false;
-        let mut post_only = false;
-        let mut value_max = None;
-        let mut tick = None;
-        let mut tick_ms = None;
+        let f = CommandFields::read(bytes)?;
+        Ok(BookCommand {
+            user_id: f.user_id.ok_or(INCOMPLETE)?,
+            order_id: f.order_id.ok_or(INCOMPLETE)?,
+            symbol: f.symbol.ok_or(INCOMPLETE)?,
+            ask: f.action()?,
+        })
+    }
+}
+
+const INCOMPLETE: Fault = "a book command without one of its fields";
+
+/// The fields of a book command that a record has.
+#[derive(Default)]
+struct CommandFields<'a> {
+    user_id: Option<&'a str>,
+    order_id: Option<&'a str>,
+    symbol: Option<&'a str>,
+    side: Option<Side>,
+    quantity: Option<i64>,
+    limit_e4: Option<i64>,
+    ceiling_e4: Option<i64>,
+    value_max_e4: Option<i64>,
+    stop_e4: Option<i64>,
+    deadline_ms: Option<i64>,
+    /// A record without a verb adds an order. `None`: the verb is unknown.
+    verb: Option<Verb>,
+    life: Option<Life>,
+    cause_id: Option<&'a str>,
+    reason: Option<Reason>,
+    market: bool,
+    post_only: bool,
+    tick_e4: Option<i64>,
+    tick_ms: Option<i64>,
+}
+
+impl<'a> CommandFields<'a> {
+    #[inline]
+    fn read(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let mut f = CommandFields {
+            verb: Some(Verb::New),
+            ..CommandFields::default()
+        };
+
         let fault = read_map(bytes, |name, v| match name {
-            "user_id" => user = v.plain_text(),
-            "order_id" => order = v.plain_text(),
-            "symbol" => symbol = v.plain_text(),
-            "side" => side = named(v, Side::from_name).flatten(),
-            "quantity" => quantity = v.i64(),
-            "limit_e4" => limit = v.i64(),
+            "user_id" => f.user_id = v.plain_text(),
+            "order_id" => f.order_id = v.plain_text(),
+            "symbol" => f.symbol = v.plain_text(),
+            "side" => f.side = named(v, Side::from_name).flatten(),
+            "quantity" => f.quantity = v.i64(),
+            "limit_e4" => f.limit_e4 = v.i64(),
             // Name of `limit_e4` in the first version, which had only market orders.
-            "worst_price_e4" => (limit, market, life) = (v.i64(), true, Some(Life::Ioc)),
-            "value_max_e4" => value_max = v.i64(),
-            "ceiling_e4" => ceiling = v.i64(),
-            "stop_e4" => stop = v.i64(),
-            "deadline_ms" => deadline = v.i64(),
-            "verb" => verb = named(v, Verb::from_name).flatten(),
-            "life" => life = named(v, Life::from_name).flatten(),
-            "cause_id" => cause = v.plain_text(),
-            "reason" => reason = named(v, Reason::from_name).flatten(),
-            "market" => market = true,
-            "post_only" => post_only = true,
-            "tick_e4" => tick = v.i64(),
-            "tick_ms" => tick_ms = v.i64(),
+            "worst_price_e4" => (f.limit_e4, f.market, f.life) = (v.i64(), true, Some(Life::Ioc)),
+            "value_max_e4" => f.value_max_e4 = v.i64(),
+            "ceiling_e4" => f.ceiling_e4 = v.i64(),
+            "stop_e4" => f.stop_e4 = v.i64(),
+            "deadline_ms" => f.deadline_ms = v.i64(),
+            "verb" => f.verb = named(v, Verb::from_name).flatten(),
+            "life" => f.life = named(v, Life::from_name).flatten(),
+            "cause_id" => f.cause_id = v.plain_text(),
+            "reason" => f.reason = named(v, Reason::from_name).flatten(),
+            "market" => f.market = true,
+            "post_only" => f.post_only = true,
+            "tick_e4" => f.tick_e4 = v.i64(),
+            "tick_ms" => f.tick_ms = v.i64(),
             _ => {}
         })?;
 
-        const ODD: Fault = "a book command without one of its fields";
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
+        fault.map_or(Ok(f), Err)
+    }
 
-        // The first version bounded the total value of a sell, instead of its price.
-        if let (Some(Side::Sell), None, Some(max), Some(quantity)) =
-            (side, ceiling, value_max, quantity.filter(|q| *q > 0))
-        {
-            ceiling = Some(max / quantity);
-        }
-
-        let ask = match verb.ok_or(ODD)? {
+    #[inline]
+    fn action(&self) -> Result<BookAction<'a>, Fault> {
+        Ok(match self.verb.ok_or(INCOMPLETE)? {
             Verb::New => BookAction::New(NewOrder {
-                side: side.ok_or(ODD)?,
-                quantity: quantity.ok_or(ODD)?,
-                market,
-                limit_e4: limit.ok_or(ODD)?,
-                ceiling_e4: ceiling.unwrap_or(i64::MAX),
-                stop_e4: stop,
-                life: life.ok_or(ODD)?,
-                deadline_ms: deadline.unwrap_or(FOREVER),
-                post_only,
-                reference: tick
-                    .zip(tick_ms)
+                side: self.side.ok_or(INCOMPLETE)?,
+                quantity: self.quantity.ok_or(INCOMPLETE)?,
+                market: self.market,
+                limit_e4: self.limit_e4.ok_or(INCOMPLETE)?,
+                ceiling_e4: self.ceiling_e4().unwrap_or(i64::MAX),
+                stop_e4: self.stop_e4,
+                life: self.life.ok_or(INCOMPLETE)?,
+                deadline_ms: self.deadline_ms.unwrap_or(FOREVER),
+                post_only: self.post_only,
+                reference: self
+                    .tick_e4
+                    .zip(self.tick_ms)
                     .map(|(price_e4, time_ms)| Priced { price_e4, time_ms }),
             }),
             Verb::Cancel => BookAction::Cancel {
-                cause_id: cause.ok_or(ODD)?,
-                reason: reason.ok_or(ODD)?,
+                cause_id: self.cause_id.ok_or(INCOMPLETE)?,
+                reason: self.reason.ok_or(INCOMPLETE)?,
             },
             Verb::Replace => BookAction::Replace {
-                cause_id: cause.ok_or(ODD)?,
-                quantity: quantity.ok_or(ODD)?,
-                limit_e4: limit.ok_or(ODD)?,
-                ceiling_e4: ceiling.ok_or(ODD)?,
+                cause_id: self.cause_id.ok_or(INCOMPLETE)?,
+                quantity: self.quantity.ok_or(INCOMPLETE)?,
+                limit_e4: self.limit_e4.ok_or(INCOMPLETE)?,
+                ceiling_e4: self.ceiling_e4().ok_or(INCOMPLETE)?,
             },
-        };
-
-        Ok(BookCommand {
-            user_id: user.ok_or(ODD)?,
-            order_id: order.ok_or(ODD)?,
-            symbol: symbol.ok_or(ODD)?,
-            ask,
         })
+    }
+
+    /// Ceiling of a sell. The first version bounded the total value of a sell, instead of its
+    /// price.
+    fn ceiling_e4(&self) -> Option<i64> {
+        match (self.side, self.ceiling_e4, self.value_max_e4, self.quantity) {
+            (Some(Side::Sell), None, Some(max), Some(quantity @ 1..)) => Some(max / quantity),
+            _ => self.ceiling_e4,
+        }
     }
 }
 
