@@ -59,6 +59,50 @@ fn is_before(side: Side, quote: &Quote, price_e4: i64) -> bool {
     }
 }
 
+/// The house's quote, if the house trades before the best user, who offers `best_e4`.
+#[inline]
+fn house_before(house: &mut HouseQuote, side: Side, best_e4: Option<i64>) -> Option<&mut Quote> {
+    match house {
+        HouseQuote::At(quote)
+            if quote.left > 0 && best_e4.is_none_or(|best_e4| is_before(side, quote, best_e4)) =>
+        {
+            Some(quote)
+        }
+        _ => None,
+    }
+}
+
+/// Trades with the house at its quote. Returns the reason to stop.
+#[inline]
+fn trade_with_house<P: Party>(
+    taker: &mut Order<P>,
+    quote: &mut Quote,
+    room: &mut StepBudget,
+    watch: &mut impl Watch<P>,
+) -> Option<MatchStop> {
+    let price_e4 = quote.price_e4;
+    if !taker.accepts(price_e4) {
+        return Some(MatchStop::TooFar);
+    }
+
+    if room.fills == 0 {
+        return Some(MatchStop::Room);
+    }
+
+    room.fills -= 1;
+    let quantity = taker.leaves.min(quote.left);
+    (taker.leaves, taker.cum) = (taker.leaves - quantity, taker.cum + quantity);
+    quote.left -= quantity;
+    watch.matched(Match {
+        taker,
+        maker: None,
+        price_e4,
+        quantity,
+    });
+
+    None
+}
+
 impl<P: Party> Book<P> {
     /// Matches an incoming order. `watch` receives every trade. `house` is the house's offer for
     /// this order; traded quantity is subtracted. An order that needs more than `room` pauses, and
@@ -289,79 +333,69 @@ impl<P: Party> Book<P> {
     ) -> Option<MatchStop> {
         while taker.leaves > 0 {
             let slot = self.next_maker(taker.side, now_ms);
-            if let HouseQuote::At(quote) = house
-                && quote.left > 0
-                && slot.is_none_or(|slot| is_before(taker.side, quote, self.at(slot).limit_e4))
-            {
-                let price_e4 = quote.price_e4;
-                if !taker.accepts(price_e4) {
-                    return Some(MatchStop::TooFar);
-                }
-
-                if room.fills == 0 {
-                    return Some(MatchStop::Room);
-                }
-
-                room.fills -= 1;
-                let quantity = taker.leaves.min(quote.left);
-                (taker.leaves, taker.cum, quote.left) = (
-                    taker.leaves - quantity,
-                    taker.cum + quantity,
-                    quote.left - quantity,
-                );
-                watch.matched(Match {
-                    taker,
-                    maker: None,
-                    price_e4,
-                    quantity,
-                });
-
-                continue;
-            }
-
-            let Some(slot) = slot else {
-                return Some(MatchStop::NoOne);
+            let best_e4 = slot.map(|slot| self.at(slot).limit_e4);
+            let stop = match (house_before(house, taker.side, best_e4), slot) {
+                (Some(quote), _) => trade_with_house(taker, quote, room, watch),
+                (None, Some(slot)) => self.trade_with(slot, taker, room, watch),
+                (None, None) => Some(MatchStop::NoOne),
             };
 
-            let maker = self.at_mut(slot);
-            let price_e4 = maker.limit_e4;
-            if !taker.accepts(price_e4) {
-                return Some(MatchStop::TooFar);
+            if stop.is_some() {
+                return stop;
             }
+        }
 
-            if room.fills > 0 && !watch.may_trade(maker) {
-                room.fills -= 1;
-                self.remove(slot).into_iter().for_each(|o| watch.ended(o));
-                continue;
-            }
+        None
+    }
 
-            if maker.party.same(&taker.party) {
-                return Some(MatchStop::Oneself);
-            }
+    /// Trades with the first order of the other side, or ends the order if the order may not trade.
+    /// Returns the reason to stop.
+    #[inline]
+    fn trade_with(
+        &mut self,
+        slot: u32,
+        taker: &mut Order<P>,
+        room: &mut StepBudget,
+        watch: &mut impl Watch<P>,
+    ) -> Option<MatchStop> {
+        let maker = self.at_mut(slot);
+        let price_e4 = maker.limit_e4;
+        if !taker.accepts(price_e4) {
+            return Some(MatchStop::TooFar);
+        }
 
-            if room.fills == 0 {
-                return Some(MatchStop::Room);
-            }
-
+        if room.fills > 0 && !watch.may_trade(maker) {
             room.fills -= 1;
-            let quantity = taker.leaves.min(maker.leaves);
-            (taker.leaves, taker.cum) = (taker.leaves - quantity, taker.cum + quantity);
-            (maker.leaves, maker.cum) = (maker.leaves - quantity, maker.cum + quantity);
-            if maker.leaves > 0 {
-                watch.matched(Match {
-                    taker,
-                    maker: Some(maker),
-                    price_e4,
-                    quantity,
-                });
-            } else if let Some(maker) = self.remove(slot) {
-                watch.matched(Match {
-                    taker,
-                    maker: Some(&maker),
-                    price_e4,
-                    quantity,
-                });
-            }
+            self.remove(slot).into_iter().for_each(|o| watch.ended(o));
+            return None;
+        }
+
+        if maker.party.same(&taker.party) {
+            return Some(MatchStop::Oneself);
+        }
+
+        if room.fills == 0 {
+            return Some(MatchStop::Room);
+        }
+
+        room.fills -= 1;
+        let quantity = taker.leaves.min(maker.leaves);
+        (taker.leaves, taker.cum) = (taker.leaves - quantity, taker.cum + quantity);
+        (maker.leaves, maker.cum) = (maker.leaves - quantity, maker.cum + quantity);
+        if maker.leaves > 0 {
+            watch.matched(Match {
+                taker,
+                maker: Some(maker),
+                price_e4,
+                quantity,
+            });
+        } else if let Some(maker) = self.remove(slot) {
+            watch.matched(Match {
+                taker,
+                maker: Some(&maker),
+                price_e4,
+                quantity,
+            });
         }
 
         None
