@@ -1,6 +1,8 @@
 //! Checks of an order in a fixed order; the first failure is the answer. The role does the earlier
 //! checks (age, duplicates, rate limit) and the later posting.
 
+mod replace;
+
 use super::account::{Account, Position};
 use super::decimal::Num;
 use super::hold::{Hold, Terms};
@@ -9,6 +11,8 @@ use super::instrument::Instrument;
 use super::price::{FreshnessLimits, is_fresh};
 use super::reason::Reason;
 use super::status::Side;
+
+pub use replace::{ReplaceRequest, replace};
 
 /// Order type with its prices (FIX OrdType).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +90,7 @@ pub struct Reservation {
 }
 
 /// Checks that the quantity is representable and the order type is supported.
-pub fn representable(r: &OrderRequest) -> Result<(i64, Pricing), Reason> {
+fn representable(r: &OrderRequest) -> Result<(i64, Pricing), Reason> {
     let quantity = r.quantity.positive().ok_or(Reason::IncorrectQuantity)?;
     Ok((
         quantity,
@@ -95,7 +99,7 @@ pub fn representable(r: &OrderRequest) -> Result<(i64, Pricing), Reason> {
 }
 
 /// Checks that the symbol is listed, and open for new orders and replaces.
-pub fn listed(instrument: Option<&Instrument>) -> Result<&Instrument, Reason> {
+fn listed(instrument: Option<&Instrument>) -> Result<&Instrument, Reason> {
     let i = instrument
         .filter(|i| i.is_listed())
         .ok_or(Reason::UnknownSymbol)?;
@@ -111,7 +115,7 @@ pub fn listed(instrument: Option<&Instrument>) -> Result<&Instrument, Reason> {
 }
 
 /// Checks that a price is a positive multiple of the tick.
-pub fn on_tick(price: Num, i: &Instrument) -> Result<i64, Reason> {
+fn on_tick(price: Num, i: &Instrument) -> Result<i64, Reason> {
     price
         .positive()
         .filter(|p| p % i.tick_e4 == 0)
@@ -119,7 +123,7 @@ pub fn on_tick(price: Num, i: &Instrument) -> Result<i64, Reason> {
 }
 
 /// Checks lot size and maximum quantity.
-pub fn lots(quantity: i64, i: &Instrument) -> Result<(), Reason> {
+fn lots(quantity: i64, i: &Instrument) -> Result<(), Reason> {
     if quantity % i.lot != 0 {
         return Err(Reason::IncorrectQuantity);
     }
@@ -133,7 +137,7 @@ pub fn lots(quantity: i64, i: &Instrument) -> Result<(), Reason> {
 
 /// Checks the smaller maximum for orders without a limit, because a fat-finger error costs more
 /// there.
-pub fn clip(quantity: i64, has_limit: bool, i: &Instrument) -> Result<(), Reason> {
+fn clip(quantity: i64, has_limit: bool, i: &Instrument) -> Result<(), Reason> {
     if !has_limit && i.clip_size.is_some_and(|max| quantity > max) {
         Err(Reason::ClipSize)
     } else {
@@ -170,7 +174,7 @@ fn in_band(
 /// compared with the stop price. `woken`: the stop may have triggered, which only the book knows,
 /// so both prices are allowed.
 #[inline(never)]
-pub fn near(
+fn near(
     side: Side,
     limit_e4: i64,
     stop_e4: Option<i64>,
@@ -196,7 +200,7 @@ pub fn near(
 
 /// Checks the value of an order, at its own price, or at the reference price for an order without a
 /// price.
-pub fn notional(quantity: i64, price_e4: i64, i: &Instrument) -> Result<i64, Reason> {
+fn notional(quantity: i64, price_e4: i64, i: &Instrument) -> Result<i64, Reason> {
     let value = house::value(quantity, price_e4).ok_or(Reason::NotionalLimit)?;
     if i.max_notional_e4.is_some_and(|max| value > max) {
         Err(Reason::NotionalLimit)
@@ -210,7 +214,7 @@ pub fn notional(quantity: i64, price_e4: i64, i: &Instrument) -> Result<i64, Rea
 const CEILING: i64 = 100;
 
 /// Maximum price of a sell, per share.
-pub fn ceiling(prices: [i64; 3]) -> Result<i64, Reason> {
+fn ceiling(prices: [i64; 3]) -> Result<i64, Reason> {
     prices
         .into_iter()
         .max()
@@ -223,7 +227,7 @@ pub const SHORTS_MAX: u64 = 100;
 
 /// Checks the additional hold of an order: bounds, short sale, cash. `covers` is the quantity of a
 /// buy. Returns the amount that comes from the short position's collateral.
-pub fn funds(
+fn funds(
     more: &Hold,
     short: i64,
     covers: i64,
@@ -278,7 +282,7 @@ fn lendable(covers: i64, f: &Facts<'_>, i: &Instrument) -> i64 {
 }
 
 /// Cash that a share sold short at a limit holds, so that cash and proceeds cover price and margin.
-pub fn short_unit(
+fn short_unit(
     reference_e4: i64,
     limit_e4: i64,
     margin: bool,
@@ -309,13 +313,7 @@ pub fn order(r: &OrderRequest, f: &Facts<'_>) -> Result<Reservation, Reason> {
         return Err(Reason::TooLateToEnter);
     }
 
-    let (limit, stop_e4) = match pricing {
-        Pricing::Market => (None, None),
-        Pricing::Limit(limit) => (Some(on_tick(limit, i)?), None),
-        Pricing::Stop(stop) => (None, Some(on_tick(stop, i)?)),
-        Pricing::StopLimit { stop, limit } => (Some(on_tick(limit, i)?), Some(on_tick(stop, i)?)),
-    };
-
+    let (limit, stop_e4) = prices(pricing, i)?;
     lots(quantity, i)?;
     clip(quantity, limit.is_some(), i)?;
     if f.open_max.is_some_and(|max| f.account.open_orders >= max) {
@@ -329,38 +327,7 @@ pub fn order(r: &OrderRequest, f: &Facts<'_>) -> Result<Reservation, Reason> {
         0
     };
 
-    // An order with its own price needs no reference, unless the order sells short. The value of a
-    // market order depends on the reference, so `NO_REFERENCE_PRICE` comes before `NOTIONAL_LIMIT`.
-    let needs_reference = (limit.is_none() && stop_e4.is_none()) || (short > 0 && i.short_ok);
-    if needs_reference && f.reference.is_none() {
-        return Err(Reason::NoReferencePrice);
-    }
-
-    let (reference, reference_ms) = f.reference.unwrap_or_default();
-    let limit_e4 = match limit {
-        Some(limit) => limit,
-        None => house::worst_price(r.side, stop_e4.unwrap_or(reference), i.collar_bps)
-            .ok_or(Reason::NotionalLimit)?,
-    };
-
-    notional(quantity, limit.or(stop_e4).unwrap_or(reference), i)?;
-    let terms = Terms {
-        side: r.side,
-        quantity,
-        limit_e4,
-        ceiling_e4: if sells {
-            ceiling([reference, limit.unwrap_or(0), stop_e4.unwrap_or(0)])?
-        } else {
-            0
-        },
-        fee_bps: i.fee_bps,
-        short_unit_e4: if short > 0 && i.short_ok {
-            short_unit(reference, limit_e4, f.margin, i)?
-        } else {
-            0
-        },
-    };
-
+    let terms = terms(r.side, quantity, short, (limit, stop_e4), f, i)?;
     let hold = terms
         .need(0, 0, f.position.sellable())
         .ok_or(Reason::NotionalLimit)?;
@@ -369,7 +336,10 @@ pub fn order(r: &OrderRequest, f: &Facts<'_>) -> Result<Reservation, Reason> {
     }
 
     match (limit, stop_e4) {
-        (None, None) if !is_fresh(reference_ms, f.now_ms, f.stale) => {
+        (None, None)
+            if f.reference
+                .is_none_or(|(_, ms)| !is_fresh(ms, f.now_ms, f.stale)) =>
+        {
             return Err(Reason::StalePrice);
         }
         (Some(limit), stop) => near(r.side, limit, stop, f.open_max.is_some(), false, f, i)?,
@@ -382,6 +352,59 @@ pub fn order(r: &OrderRequest, f: &Facts<'_>) -> Result<Reservation, Reason> {
         hold,
         stop_e4,
         borrowed_e4,
+    })
+}
+
+/// Limit and stop price of an order, in whole ticks.
+fn prices(pricing: Pricing, i: &Instrument) -> Result<(Option<i64>, Option<i64>), Reason> {
+    Ok(match pricing {
+        Pricing::Market => (None, None),
+        Pricing::Limit(limit) => (Some(on_tick(limit, i)?), None),
+        Pricing::Stop(stop) => (None, Some(on_tick(stop, i)?)),
+        Pricing::StopLimit { stop, limit } => (Some(on_tick(limit, i)?), Some(on_tick(stop, i)?)),
+    })
+}
+
+/// Terms of a new order, of which `short` shares are sold short.
+#[inline]
+fn terms(
+    side: Side,
+    quantity: i64,
+    short: i64,
+    (limit, stop_e4): (Option<i64>, Option<i64>),
+    f: &Facts<'_>,
+    i: &Instrument,
+) -> Result<Terms, Reason> {
+    // An order with its own price needs no reference, unless the order sells short. The value of a
+    // market order depends on the reference, so `NO_REFERENCE_PRICE` comes before `NOTIONAL_LIMIT`.
+    let needs_reference = (limit.is_none() && stop_e4.is_none()) || (short > 0 && i.short_ok);
+    if needs_reference && f.reference.is_none() {
+        return Err(Reason::NoReferencePrice);
+    }
+
+    let reference = f.reference.map_or(0, |(price, _)| price);
+    let limit_e4 = match limit {
+        Some(limit) => limit,
+        None => house::worst_price(side, stop_e4.unwrap_or(reference), i.collar_bps)
+            .ok_or(Reason::NotionalLimit)?,
+    };
+
+    notional(quantity, limit.or(stop_e4).unwrap_or(reference), i)?;
+    Ok(Terms {
+        side,
+        quantity,
+        limit_e4,
+        ceiling_e4: if side == Side::Sell {
+            ceiling([reference, limit.unwrap_or(0), stop_e4.unwrap_or(0)])?
+        } else {
+            0
+        },
+        fee_bps: i.fee_bps,
+        short_unit_e4: if short > 0 && i.short_ok {
+            short_unit(reference, limit_e4, f.margin, i)?
+        } else {
+            0
+        },
     })
 }
 

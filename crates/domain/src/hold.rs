@@ -35,6 +35,18 @@ pub struct Terms {
     pub short_unit_e4: i64,
 }
 
+/// The money side of an order that may still trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkingOrder {
+    pub terms: Terms,
+    /// Cash and shares that are reserved for the order.
+    pub hold: Hold,
+    /// Quantity that has traded (FIX CumQty).
+    pub cum: i64,
+    /// Traded value.
+    pub value_e4: i64,
+}
+
 /// Fee of a trade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fee {

@@ -24,7 +24,7 @@ pub(super) struct AccountTx<'d, 'c> {
 
 impl<'d, 'c> AccountTx<'d, 'c> {
     /// Loads the account of a user who must have an account.
-    pub(super) fn existing(
+    pub(super) fn load(
         ctx: &'d mut Ctx<'c>,
         buffers: &'d mut OrdersBuffers,
         user: &'d str,
@@ -42,7 +42,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
     /// Loads the account of a user who is about to get an event. The first command that may open
     /// the account does so. `opening` returns the opening cash, or `None` if the command may not
     /// open an account.
-    pub(super) fn open(
+    pub(super) fn load_or_open(
         ctx: &'d mut Ctx<'c>,
         buffers: &'d mut OrdersBuffers,
         user: &'d str,
@@ -50,7 +50,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         cause_id: &str,
     ) -> Result<Self, InvariantViolation> {
         let found = state::load_account(ctx, buffers, user)?;
-        let mut desk = AccountTx {
+        let mut tx = AccountTx {
             ctx,
             buffers,
             user,
@@ -58,21 +58,26 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         };
 
         if found.is_some_and(|account| !account.unopened) {
-            return Ok(desk);
+            return Ok(tx);
         }
 
-        let opening_cash_e4 = opening(desk.ctx);
-        desk.account.unopened = opening_cash_e4.is_none();
+        let opening_cash_e4 = opening(tx.ctx);
+        tx.account.unopened = opening_cash_e4.is_none();
         if let Some(opening_cash_e4) = opening_cash_e4.filter(|cash| *cash > 0) {
-            desk.post(|account, totals| account.deposit(totals, opening_cash_e4))?;
-            desk.event(OrderEvent {
+            tx.post(|account, totals| account.deposit(totals, opening_cash_e4))?;
+            tx.emit(OrderEvent {
                 cause_id: Some(cause_id),
                 amount_e4: Some(opening_cash_e4),
                 ..OrderEvent::new(Event::Deposited, user)
             });
         }
 
-        Ok(desk)
+        Ok(tx)
+    }
+
+    /// Saves the account, and ends the unit.
+    pub(super) fn save(self) {
+        state::save_account(self.ctx, self.buffers, self.user, &self.account);
     }
 
     /// Posts between the account and the task's totals.
@@ -86,64 +91,8 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         Ok(())
     }
 
-    /// Emits the next event of the user.
-    pub(super) fn event(&mut self, mut e: OrderEvent<'_>) {
-        self.account.user_seq += 1;
-        e.user_seq = self.account.user_seq;
-        e.time_us = self.ctx.time_ms().saturating_mul(1_000);
-        e.cash_available_e4 = self.account.balance_e4();
-        e.cash_reserved_e4 = self.account.reserved_e4;
-        let unanswered = i64::try_from(std::mem::take(&mut self.account.messages.unanswered))
-            .unwrap_or(i64::MAX);
-        e.unanswered = Some(unanswered).filter(|n| *n > 0);
-        self.buffers.value.clear();
-        e.encode(&mut self.buffers.value);
-        self.ctx.emit(
-            topics::ORDER_EVENTS,
-            self.user.as_bytes(),
-            e.event.name(),
-            &self.buffers.value,
-        );
-    }
-
-    /// Saves the record of an id.
-    pub(super) fn note(&mut self, order_id: &str, entry: &OrderRecord<'_>) {
-        state::save_order(self.ctx, self.buffers, self.user, order_id, entry);
-    }
-
-    /// Counts an order that may stay open, or removes the order from the count.
-    pub(super) fn mark_open(
-        &mut self,
-        symbol: &str,
-        order_id: &str,
-        open: bool,
-    ) -> Result<(), InvariantViolation> {
-        if open {
-            // The order's first event is the next event.
-            mass::opened(
-                self.ctx,
-                self.buffers,
-                (self.user, symbol, order_id),
-                self.account.user_seq + 1,
-            );
-        } else {
-            mass::ended(self.ctx, self.buffers, (self.user, symbol, order_id));
-        }
-
-        let count = self.account.open_orders;
-        let count = if open {
-            count.checked_add(1)
-        } else {
-            count.checked_sub(1)
-        };
-
-        self.account.open_orders =
-            count.ok_or_else(|| bug(self.ctx, "more orders ended than were open"))?;
-        Ok(())
-    }
-
     /// Loads the position of a symbol.
-    pub(super) fn position(&mut self, symbol: &str) -> Result<Position, InvariantViolation> {
+    pub(super) fn load_position(&mut self, symbol: &str) -> Result<Position, InvariantViolation> {
         state::load_position(self.ctx, self.buffers, self.user, symbol)
     }
 
@@ -180,7 +129,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         amount_e4: i64,
     ) -> Result<(), InvariantViolation> {
         if amount_e4 > 0 {
-            let mut position = self.position(symbol)?;
+            let mut position = self.load_position(symbol)?;
             self.account
                 .release_collateral(&mut position, amount_e4)
                 .map_err(|e| bug(self.ctx, e))?;
@@ -190,40 +139,102 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         Ok(())
     }
 
-    /// Reserves or releases an order's hold. Only sells touch the position.
-    pub(super) fn hold(
+    /// Reserves an order's hold. Only sells touch the position.
+    pub(super) fn reserve(
         &mut self,
         side: Side,
         symbol: &str,
         hold: &Hold,
-        take: bool,
+    ) -> Result<(), InvariantViolation> {
+        self.move_hold(side, symbol, hold, Account::reserve)
+    }
+
+    /// Releases an order's hold, or a part of the hold. Only sells touch the position.
+    pub(super) fn release(
+        &mut self,
+        side: Side,
+        symbol: &str,
+        hold: &Hold,
+    ) -> Result<(), InvariantViolation> {
+        self.move_hold(side, symbol, hold, Account::release)
+    }
+
+    fn move_hold(
+        &mut self,
+        side: Side,
+        symbol: &str,
+        hold: &Hold,
+        posting: fn(&mut Account, &mut Position, &Hold) -> Result<(), Unbalanced>,
     ) -> Result<(), InvariantViolation> {
         if *hold == Hold::default() {
             return Ok(());
         }
 
-        let mut position = if side == Side::Sell {
-            self.position(symbol)?
-        } else {
-            Position::default()
+        let mut position = match side {
+            Side::Sell => self.load_position(symbol)?,
+            Side::Buy => Position::default(),
         };
 
-        let moved = if take {
-            self.account.reserve(&mut position, hold)
-        } else {
-            self.account.release(&mut position, hold)
-        };
-
-        moved.map_err(|e| bug(self.ctx, e))?;
-        if side == Side::Sell {
-            self.save_position(symbol, &position)?;
+        posting(&mut self.account, &mut position, hold).map_err(|e| bug(self.ctx, e))?;
+        match side {
+            Side::Sell => self.save_position(symbol, &position),
+            Side::Buy => Ok(()),
         }
+    }
 
+    /// Counts a new order that may stay open. The order's first event is the next event.
+    pub(super) fn add_open_order(
+        &mut self,
+        symbol: &str,
+        order_id: &str,
+    ) -> Result<(), InvariantViolation> {
+        let order = (self.user, symbol, order_id);
+        mass::opened(self.ctx, self.buffers, order, self.account.user_seq + 1);
+        let count = self.account.open_orders.checked_add(1);
+        self.account.open_orders = count.ok_or_else(|| bug(self.ctx, "too many open orders"))?;
         Ok(())
     }
 
+    /// Removes an order from the open orders.
+    pub(super) fn remove_open_order(
+        &mut self,
+        symbol: &str,
+        order_id: &str,
+    ) -> Result<(), InvariantViolation> {
+        mass::ended(self.ctx, self.buffers, (self.user, symbol, order_id));
+        let count = self.account.open_orders.checked_sub(1);
+        self.account.open_orders =
+            count.ok_or_else(|| bug(self.ctx, "more orders ended than were open"))?;
+        Ok(())
+    }
+
+    /// Saves the record of an order, or of another command's id.
+    pub(super) fn save_order(&mut self, order_id: &str, entry: &OrderRecord<'_>) {
+        state::save_order(self.ctx, self.buffers, self.user, order_id, entry);
+    }
+
+    /// Emits the next event of the user.
+    pub(super) fn emit(&mut self, mut e: OrderEvent<'_>) {
+        self.account.user_seq += 1;
+        e.user_seq = self.account.user_seq;
+        e.time_us = self.ctx.time_ms().saturating_mul(1_000);
+        e.cash_available_e4 = self.account.balance_e4();
+        e.cash_reserved_e4 = self.account.reserved_e4;
+        let unanswered = i64::try_from(std::mem::take(&mut self.account.messages.unanswered))
+            .unwrap_or(i64::MAX);
+        e.unanswered = Some(unanswered).filter(|n| *n > 0);
+        self.buffers.value.clear();
+        e.encode(&mut self.buffers.value);
+        self.ctx.emit(
+            topics::ORDER_EVENTS,
+            self.user.as_bytes(),
+            e.event.name(),
+            &self.buffers.value,
+        );
+    }
+
     /// Sends a command to the book.
-    pub(super) fn ask(&mut self, symbol: &str, order_id: &str, ask: BookAction<'_>) {
+    pub(super) fn send_to_book(&mut self, symbol: &str, order_id: &str, ask: BookAction<'_>) {
         self.buffers.value.clear();
         BookCommand {
             user_id: self.user,
@@ -239,11 +250,6 @@ impl<'d, 'c> AccountTx<'d, 'c> {
             BOOK_COMMAND,
             &self.buffers.value,
         );
-    }
-
-    /// Saves the account.
-    pub(super) fn close(self) {
-        state::save_account(self.ctx, self.buffers, self.user, &self.account);
     }
 }
 
@@ -261,7 +267,7 @@ fn has_value(event: Event) -> bool {
 }
 
 /// Event about an order (or transfer), with the fields of its record.
-pub(super) fn about<'a>(
+pub(super) fn order_event<'a>(
     event: Event,
     user: &'a str,
     order_id: &'a str,

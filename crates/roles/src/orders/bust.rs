@@ -10,128 +10,149 @@ use domain::account::{Account, LedgerParts, Position, TradeLeg};
 use domain::hold::Fee;
 use domain::house;
 use domain::ids;
-use domain::instrument::Instrument;
 use domain::reason::Reason;
 use domain::status::{Side, Status};
 use engine::context::Ctx;
 use engine::role::InvariantViolation;
 use wire::command::Command;
-use wire::command_fingerprint::CommandFingerprint;
 use wire::event::{Event, OrderEvent};
 use wire::topics;
 use wire::trade::{TRADE_BUSTED, TradeBusted};
 
-use super::account_tx::{AccountTx, about};
-use super::cancel_replace::sent;
-use super::commands::CommandRefusal;
-use super::order_trades::Fill;
+use super::account_tx::{AccountTx, order_event};
+use super::commands::MarketTables;
+use super::decision::{CommandInHand, CommandRefusal, Decision, save_accepted};
+use super::order_trades::{Fill, FillPlace};
 use super::shorts;
 use super::state::{self, OrderRecord, OrdersBuffers, unreadable};
-use crate::decoded_table::DecodedTable;
 use crate::ingress::bug;
 
-/// Tables for revaluing a position that owes shares after a bust.
-pub(super) struct BustMarks<'r> {
-    pub instruments: &'r mut DecodedTable<Instrument>,
-    pub references: &'r mut DecodedTable<(i64, i64)>,
+/// The order and the trade that a bust names.
+#[derive(Clone, Copy)]
+struct NamedTrade<'a> {
+    order_id: &'a str,
+    symbol: &'a str,
+    entry: OrderRecord<'a>,
+    trade_id: &'a str,
 }
 
 /// Busts a trade. Refusals: an unknown order, an open order (the id stays free), an unknown trade,
 /// or a trade that is already busted in full.
-pub(super) fn trade(
-    desk: &mut AccountTx<'_, '_>,
-    c: &Command<'_>,
-    content: CommandFingerprint<'_>,
-    named: Option<OrderRecord<'_>>,
-    marks: BustMarks<'_>,
-) -> Result<Result<(), CommandRefusal>, InvariantViolation> {
-    let (Some(order_id), Some(trade_id)) = (c.orig_order_id.as_deref(), c.trade_id.as_deref())
-    else {
-        return Err(bug(
-            desk.ctx,
-            "a bust was decoded without the order or the trade it names",
-        ));
+pub(super) fn bust(
+    tx: &mut AccountTx<'_, '_>,
+    command: &CommandInHand<'_>,
+    tables: &mut MarketTables,
+) -> Result<Decision, InvariantViolation> {
+    let named = match named_trade(tx.ctx, command)? {
+        Some(named) if named.entry.is_open() => return Ok(Reason::SystemBusy.into()),
+        Some(named) => named,
+        None => return Ok(Reason::UnknownOrder.into()),
     };
 
-    let Some((entry, symbol)) = named
-        .and_then(|e| Some((e, e.content.symbol()?)))
-        .filter(|(e, _)| e.status != Status::Rejected && !e.fills.forgotten)
-    else {
-        return Ok(Err(Reason::UnknownOrder.into()));
-    };
-
-    if entry.is_open() {
-        return Ok(Err(Reason::SystemBusy.into()));
-    }
-
-    let order = (desk.user, order_id);
-    let found = entry.fills.find(desk.ctx, desk.buffers, order, trade_id)?;
-    let fill = match &found {
-        Some(found) => Some(
-            found
-                .fill()
-                .ok_or_else(|| unreadable(desk.ctx, "a trade"))?,
-        ),
+    let order = (tx.user, named.order_id);
+    let fills = named.entry.fills;
+    let place = fills.find(tx.ctx, tx.buffers, order, named.trade_id)?;
+    let fill = match &place {
+        Some(place) => Some(place.fill().ok_or_else(|| unreadable(tx.ctx, "a trade"))?),
         None => None,
     };
 
-    let by_word = fill.is_none();
-    if by_word && was_busted(desk.ctx, desk.buffers, desk.user, order_id, trade_id) {
-        return Ok(Err(Reason::TooLateToCancel.into()));
+    if fill.is_none() && was_busted(tx.ctx, tx.buffers, tx.user, &named) {
+        return Ok(Reason::TooLateToCancel.into());
     }
 
-    let described = match fill {
-        Some(fill) => as_it_was(c, &entry, symbol, &fill),
-        None if desk.buffers.keeps_trades && entry.cum == entry.fills.stand => {
-            Err(Reason::UnknownTrade.into())
-        }
-        None => by_the_operators_word(c, &entry).map_err(CommandRefusal::from),
+    let keeps_trades = tx.buffers.keeps_trades;
+    let described = match &fill {
+        Some(fill) => as_it_was(command.command, &named, fill),
+        None if keeps_trades && named.entry.cum == fills.stand => Err(Reason::UnknownTrade.into()),
+        None => by_the_operators_word(command.command, &named.entry).map_err(Into::into),
     };
 
     let trade = match described {
         Ok(trade) => trade,
-        Err(refusal) => return Ok(Err(refusal)),
+        Err(refusal) => return Ok(refusal.into()),
     };
 
-    let mut position = desk.position(symbol)?;
-    if let Err(reason) = may(&desk.account, &position, &trade, desk.buffers.keeps_trades) {
-        return Ok(Err(reason.into()));
+    let symbol = named.symbol;
+    let mut position = tx.load_position(symbol)?;
+    if let Err(reason) = can_bust(&tx.account, &position, &trade, keeps_trades) {
+        return Ok(reason.into());
     }
 
-    let mut house = state::load_house(desk.ctx, desk.buffers, symbol)?;
-    desk.post(|account, totals| {
-        account.bust_trade(
-            LedgerParts {
-                position: &mut position,
-                house: &mut house,
-                totals,
-            },
-            &trade,
-        )
+    let mut house = state::load_house(tx.ctx, tx.buffers, symbol)?;
+    tx.post(|account, totals| {
+        let books = LedgerParts {
+            position: &mut position,
+            house: &mut house,
+            totals,
+        };
+
+        account.bust_trade(books, &trade)
     })?;
 
-    desk.save_position(symbol, &position)?;
-    state::save_house(desk.ctx, desk.buffers, symbol, &house);
-    if desk.buffers.keeps_trades {
-        shorts::mark(desk, marks.instruments, marks.references)?;
+    tx.save_position(symbol, &position)?;
+    state::save_house(tx.ctx, tx.buffers, symbol, &house);
+    if keeps_trades {
+        shorts::mark(tx, tables)?;
     }
 
     let mut kept = Vec::new();
-    let fills = match &found {
-        Some(found) => entry.fills.taken_back(
-            desk.ctx,
-            desk.buffers,
-            order,
-            found,
-            trade.quantity,
-            &mut kept,
-        ),
-        None => entry.fills,
+    let entry = record_bust(tx, &named, place.as_ref(), &trade, &mut kept);
+    let with_house = fill.is_some_and(|fill| fill.with_house);
+    publish(tx, command.command, &named, &entry, &trade, with_house);
+    tx.save_order(named.order_id, &entry);
+    save_accepted(tx, command);
+    Ok(Decision::Accepted)
+}
+
+/// The order and the trade that the command names; `None` if there is no such order.
+fn named_trade<'a>(
+    ctx: &Ctx<'_>,
+    command: &CommandInHand<'a>,
+) -> Result<Option<NamedTrade<'a>>, InvariantViolation> {
+    let c = command.command;
+    let (Some(order_id), Some(trade_id)) = (c.orig_order_id.as_deref(), c.trade_id.as_deref())
+    else {
+        return Err(bug(
+            ctx,
+            "a bust was decoded without the order or the trade it names",
+        ));
     };
 
-    if by_word {
-        mark_busted(desk.ctx, desk.buffers, desk.user, order_id, trade_id);
-    }
+    let entry = command
+        .named
+        .filter(|e| e.status != Status::Rejected && !e.fills.forgotten);
+    Ok(entry.and_then(|entry| {
+        Some(NamedTrade {
+            order_id,
+            symbol: entry.content.symbol()?,
+            entry,
+            trade_id,
+        })
+    }))
+}
+
+/// Records the bust with the trade. Returns the order's record after the bust. `place`: the trade
+/// as the order keeps it. `kept` is a buffer for the trades in the record.
+fn record_bust<'n>(
+    tx: &mut AccountTx<'_, '_>,
+    named: &NamedTrade<'n>,
+    place: Option<&FillPlace>,
+    trade: &TradeLeg,
+    kept: &'n mut Vec<u8>,
+) -> OrderRecord<'n> {
+    let entry = named.entry;
+    let order = (tx.user, named.order_id);
+    let fills = match place {
+        Some(place) => {
+            let fills = entry.fills;
+            fills.taken_back(tx.ctx, tx.buffers, order, place, trade.quantity, kept)
+        }
+        None => {
+            mark_busted(tx.ctx, tx.buffers, tx.user, named);
+            entry.fills
+        }
+    };
 
     let mut entry = OrderRecord {
         cum: entry.cum - trade.quantity,
@@ -141,50 +162,39 @@ pub(super) fn trade(
     };
 
     // After a bust, CumQty is below the order quantity, and no more trades follow.
-    if desk.buffers.keeps_trades && entry.status == Status::Filled {
+    if tx.buffers.keeps_trades && entry.status == Status::Filled {
         (entry.status, entry.reason) = (Status::Cancelled, Some(Reason::Operator));
     }
 
-    told(
-        desk,
-        c,
-        (order_id, symbol),
-        &entry,
-        &trade,
-        fill.is_some_and(|fill| fill.with_house),
-    );
-
-    desk.note(order_id, &entry);
-    sent(desk, c, content);
-    Ok(Ok(()))
+    entry
 }
 
 /// Writes the event for the user, and a record to `trades`.
-fn told(
-    desk: &mut AccountTx<'_, '_>,
+fn publish(
+    tx: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
-    (order_id, symbol): (&str, &str),
+    named: &NamedTrade<'_>,
     entry: &OrderRecord<'_>,
     trade: &TradeLeg,
     with_house: bool,
 ) {
-    let user = desk.user;
     let price_e4 = trade.value_e4 / trade.quantity;
-    desk.event(OrderEvent {
+    tx.emit(OrderEvent {
         cause_id: Some(&c.order_id),
-        trade_id: c.trade_id.as_deref(),
+        trade_id: Some(named.trade_id),
         last_quantity: Some(trade.quantity),
         last_price_e4: Some(price_e4),
         fee_e4: Some(-trade.fee.charged_e4),
-        ..about(Event::TradeBusted, user, order_id, entry)
+        ..order_event(Event::TradeBusted, tx.user, named.order_id, entry)
     });
 
-    if !desk.buffers.keeps_trades {
+    if !tx.buffers.keeps_trades {
         return;
     }
 
+    let symbol = named.symbol;
     let house = with_house.then(|| ids::house_account(symbol));
-    let own = Some((user, Some(order_id)));
+    let own = Some((tx.user, Some(named.order_id)));
     let other = house.as_deref().map(|house| (house, None));
     let (buy, sell) = if trade.side == Side::Buy {
         (own, other)
@@ -192,9 +202,9 @@ fn told(
         (other, own)
     };
 
-    desk.buffers.value.clear();
+    tx.buffers.value.clear();
     TradeBusted {
-        trade_id: c.trade_id.as_deref().unwrap_or_default(),
+        trade_id: named.trade_id,
         symbol,
         price_e4,
         busted_quantity: trade.quantity,
@@ -202,27 +212,22 @@ fn told(
         seller: sell.map(|(who, _)| who),
         buy_order_id: buy.and_then(|(_, order)| order),
         sell_order_id: sell.and_then(|(_, order)| order),
-        time_us: desk.ctx.time_ms().saturating_mul(1_000),
+        time_us: tx.ctx.time_ms().saturating_mul(1_000),
     }
-    .encode(&mut desk.buffers.value);
+    .encode(&mut tx.buffers.value);
 
-    desk.ctx.emit(
+    tx.ctx.emit(
         topics::TRADES,
         symbol.as_bytes(),
         TRADE_BUSTED,
-        &desk.buffers.value,
+        &tx.buffers.value,
     );
 }
 
-fn busted_key<'a>(
-    b: &'a mut OrdersBuffers,
-    user: &str,
-    order_id: &str,
-    trade_id: &str,
-) -> &'a [u8] {
-    b.key(b'b', user, Some(order_id));
+fn busted_key<'a>(b: &'a mut OrdersBuffers, user: &str, named: &NamedTrade<'_>) -> &'a [u8] {
+    b.key(b'b', user, Some(named.order_id));
     b.key.push(0);
-    b.key.extend_from_slice(trade_id.as_bytes());
+    b.key.extend_from_slice(named.trade_id.as_bytes());
     &b.key
 }
 
@@ -231,52 +236,26 @@ fn was_busted(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
     user: &str,
-    order_id: &str,
-    trade_id: &str,
+    named: &NamedTrade<'_>,
 ) -> bool {
-    ctx.get(busted_key(b, user, order_id, trade_id)).is_some()
+    ctx.get(busted_key(b, user, named)).is_some()
 }
 
 /// Records the bust of a trade that the order does not keep. The value is a version only.
-fn mark_busted(
-    ctx: &mut Ctx<'_>,
-    b: &mut OrdersBuffers,
-    user: &str,
-    order_id: &str,
-    trade_id: &str,
-) {
+fn mark_busted(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, user: &str, named: &NamedTrade<'_>) {
     let nothing = b.fresh().clone();
-    ctx.put(busted_key(b, user, order_id, trade_id), &nothing);
+    ctx.put(busted_key(b, user, named), &nothing);
 }
 
-/// Text of a reason, if a bust needs another text than other commands.
-pub(super) fn text(reason: Reason) -> Option<&'static str> {
-    Some(match reason {
-        Reason::UnknownOrder => "there is no such order",
-        Reason::SystemBusy => "the order may still trade; cancel it first",
-        Reason::TooLateToCancel => "the trade was taken back before",
-        Reason::IncorrectQuantity => {
-            "so many of it have not been traded, or were taken back before"
-        }
-        Reason::InvalidAmount => "no trade has such a price or such a fee",
-        Reason::ShortSellNotPermitted => {
-            "the shares are not there any more, or are promised to other orders"
-        }
-        Reason::InsufficientFunds => {
-            "the money is not there any more, or is promised to other orders"
-        }
-        _ => return None,
-    })
-}
-
-/// Checks that a bust can be posted.
-fn may(
+/// Checks that a bust can be posted. By old rules, the account must still have the shares or cash
+/// of the trade.
+fn can_bust(
     account: &Account,
     position: &Position,
     trade: &TradeLeg,
-    whatever_is_there: bool,
+    keeps_trades: bool,
 ) -> Result<(), Reason> {
-    match whatever_is_there {
+    match keeps_trades {
         false => account.still_has(position, trade),
         true if account.can_take_back(position, trade) => Ok(()),
         true => Err(Reason::NotionalLimit),
@@ -286,11 +265,10 @@ fn may(
 /// Returns the busted part, if the command matches the kept trade.
 fn as_it_was(
     c: &Command<'_>,
-    entry: &OrderRecord<'_>,
-    symbol: &str,
+    named: &NamedTrade<'_>,
     fill: &Fill<'_>,
 ) -> Result<TradeLeg, CommandRefusal> {
-    let side = entry.content.side().ok_or(Reason::UnknownOrder)?;
+    let side = named.entry.content.side().ok_or(Reason::UnknownOrder)?;
     let left = fill.stands();
     if left == 0 {
         return Err(Reason::TooLateToCancel.into());
@@ -315,9 +293,9 @@ fn as_it_was(
     let fields = [
         (
             "symbol",
-            c.symbol.as_deref().is_none_or(|named| named == symbol),
+            c.symbol.as_deref().is_none_or(|is| is == named.symbol),
         ),
-        ("order_type", c.side.is_none_or(|named| named == side)),
+        ("order_type", c.side.is_none_or(|is| is == side)),
         ("price", price_e4 == fill.price_e4),
         ("fee", fee_e4 == fee.charged_e4),
     ];

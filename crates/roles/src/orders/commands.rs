@@ -1,13 +1,12 @@
 //! `order-commands` and `operator-commands`: the checks of a command in their fixed order, and the
 //! effects of an accepted command.
 
-use std::borrow::Cow;
-
 use domain::account::may_withdraw;
 use domain::checks::Bands;
 use domain::control::{self, CommandEffect, Control, EVERYBODY};
 use domain::instrument::Instrument;
 use domain::price::{FreshnessLimits, is_ahead};
+use domain::rate_limit::{Admission, Limit};
 use domain::reason::Reason;
 use domain::status::Status;
 use engine::context::Ctx;
@@ -19,61 +18,71 @@ use wire::command_fingerprint::{self, CommandFingerprint};
 use wire::event::{Event, OrderEvent};
 use wire::topics;
 
-use super::account_tx::{AccountTx, about};
-use super::state::{self, OrderRecord, unreadable};
+use super::account_tx::{AccountTx, order_event};
+use super::decision::{self, CommandInHand, CommandRefusal, Decision, Market};
+use super::state::{self, OrderRecord, OrdersBuffers};
 use super::{Orders, RoleSettings, bust, cancel_replace, mass, messages, new_order, shorts};
-use crate::decoded_table::DecodedTable;
+use crate::decoded_table::{self, DecodedTable};
 use crate::ingress::vet;
 use crate::settings::{
-    BANDS_BY_SIDE, BUST_BY_TRADE, MARGIN_OF_CHANGES, OPERATORS_APART, SHORT_MARGIN, STRICT_FIELDS,
+    BANDS_BY_SIDE, BUST_BY_TRADE, MARGIN_OF_CHANGES, MESSAGES_BOUNDED, OPERATORS_APART,
+    SHORT_MARGIN, STRICT_FIELDS,
 };
 
-/// Refusal of a command.
-#[derive(Clone, Copy)]
-pub(super) struct CommandRefusal {
-    pub reason: Reason,
-    pub retry_after_ms: Option<i64>,
-    /// The wrong field, if the fault lies in a field.
-    pub field: Option<&'static str>,
-    /// Text that replaces the reason's own text.
-    pub text: Option<&'static str>,
+/// Broadcast tables of the market.
+pub(super) struct MarketTables {
+    pub instruments: DecodedTable<Instrument>,
+    pub references: DecodedTable<(i64, i64)>,
 }
 
-/// Facts that decide about an order, besides the account.
-pub(super) struct Market {
-    pub instrument: Option<Instrument>,
-    pub reference: Option<(i64, i64)>,
-    pub stale: FreshnessLimits,
-    pub open_max: u64,
-    pub day_ends_ms: i64,
-    pub bands: Bands,
-    pub margin: bool,
-    /// A replaced order holds as much for its short sale as a new order would.
-    pub margin_of_changes: bool,
+/// What decides about commands, besides the state of the account: settings and broadcast tables.
+pub(super) struct CommandRules {
+    settings: RoleSettings,
+    limit: Option<Limit>,
+    /// Second bucket, for all commands except orders and replacements.
+    messages: Option<Limit>,
+    stale: FreshnessLimits,
+    max_age_ns: Option<i128>,
+    market: MarketTables,
+    controls: DecodedTable<Control>,
 }
 
-impl From<Reason> for CommandRefusal {
-    fn from(reason: Reason) -> Self {
-        CommandRefusal {
-            reason,
-            retry_after_ms: None,
-            field: None,
-            text: None,
+/// Bytes of the records of a command, as in state.
+#[derive(Default)]
+pub(super) struct CommandRecords {
+    /// Record of the command's own id, or of the order of an execution.
+    pub own: Vec<u8>,
+    /// Content of the current command.
+    content: Vec<u8>,
+    /// Record of the order that a cancel, replace or bust names (FIX OrigClOrdID).
+    named: Vec<u8>,
+}
+
+impl CommandRecords {
+    /// Loads the records that a command refers to.
+    fn load<'a>(
+        &'a mut self,
+        ctx: &mut Ctx<'_>,
+        buffers: &mut OrdersBuffers,
+        command: &mut CommandInHand<'a>,
+    ) -> Result<(), InvariantViolation> {
+        let c = command.command;
+        self.content.clear();
+        command_fingerprint::put(c, &mut self.content);
+        command.content = CommandFingerprint(&self.content);
+
+        if state::load_order(ctx, buffers, &c.user_id, &c.order_id, &mut self.own) {
+            command.first = Some(state::read_order(ctx, &self.own)?);
         }
-    }
-}
 
-impl CommandRefusal {
-    pub(super) fn of_field(reason: Reason, field: &'static str) -> Self {
-        CommandRefusal {
-            field: Some(field),
-            ..reason.into()
+        if let Some(id) = &c.orig_order_id
+            && state::load_order(ctx, buffers, &c.user_id, id, &mut self.named)
+        {
+            let named = state::read_order(ctx, &self.named)?;
+            command.named = Some(named).filter(|e| e.content.kind() == Some(Kind::New));
         }
-    }
 
-    /// Text for people, one sentence.
-    pub(super) fn text(&self, c: &Command<'_>) -> Cow<'static, str> {
-        self.text.map_or_else(|| c.text(self.reason), Cow::Borrowed)
+        Ok(())
     }
 }
 
@@ -100,190 +109,42 @@ impl Orders {
             Err(m) => return self.malformed(ctx, record, key, &m),
         };
 
-        if self.settings.rules < STRICT_FIELDS
-            || (self.settings.rules < BUST_BY_TRADE && c.kind == Kind::Bust)
-        {
-            c.unlike = None;
-        }
-
-        if self.settings.rules < BUST_BY_TRADE && c.kind == Kind::Bust {
-            (c.symbol, c.side) = (None, None);
-        }
-
-        let known = state::load_order(
-            ctx,
-            &mut self.buffers,
-            &c.user_id,
-            &c.order_id,
-            &mut self.entry,
-        );
-
-        self.content.clear();
-        command_fingerprint::put(&c, &mut self.content);
-        let content = CommandFingerprint(&self.content);
-
-        // The order that a cancel, replace or bust names (FIX OrigClOrdID).
-        let named = match &c.orig_order_id {
-            Some(id) => state::load_order(ctx, &mut self.buffers, &c.user_id, id, &mut self.other),
-            None => false,
-        };
-
-        let authority = self.settings.authority(record.at.topic, &c);
-        let settings = &self.settings;
-        let controls = &mut self.controls;
-        let opening = |ctx: &mut Ctx<'_>| {
-            let off = settings.rules >= OPERATORS_APART
-                && (authority.is_err()
-                    || [&*c.user_id, EVERYBODY]
-                        .into_iter()
-                        .any(|whom| controls.get(ctx, whom).is_some()));
-            (!off).then_some(settings.opening_cash_e4)
-        };
-
-        let mut desk = AccountTx::open(ctx, &mut self.buffers, &c.user_id, opening, &c.order_id)?;
-
-        let first = match known {
-            true => Some(
-                OrderRecord::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?,
-            ),
-            false => None,
-        };
-
-        let named = match named {
-            true => Some(
-                OrderRecord::read(&self.other).ok_or_else(|| unreadable(desk.ctx, "an order"))?,
-            ),
-            false => None,
-        };
-
-        let mut named = named.filter(|e| e.content.kind() == Some(Kind::New));
-        let in_age = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms());
+        let topic = record.at.topic;
+        let rules = &mut self.rules;
+        rules.settings.drop_newer_fields(&mut c);
+        let authority = rules.settings.authority(topic, &c);
+        let in_age = check_age(rules.max_age_ns, c.timestamp_ns, ctx.time_ms());
         self.in_time = in_age.is_ok();
+
+        let mut command = CommandInHand::new(&c);
+        self.records.load(ctx, &mut self.buffers, &mut command)?;
+        let opening = |ctx: &mut Ctx<'_>| rules.opening_cash(ctx, &c, authority);
+        let mut tx =
+            AccountTx::load_or_open(ctx, &mut self.buffers, &c.user_id, opening, &c.order_id)?;
+
         let fit = authority.and(in_age);
-        let is_new = fit.is_ok() && first.is_none();
-
-        // New orders and replacements take from the bucket of orders, all other commands from the
-        // bucket of messages.
-        let is_order = is_new && matches!(c.kind, Kind::New | Kind::Replace);
-        let admitted = match &self.messages {
-            Some(limit) if record.at.topic == topics::ORDER_COMMANDS && !is_order => match is_new {
-                true => messages::admit_cancel(&mut desk, limit, &c, named.as_mut())?,
-                false => messages::admit(&mut desk, limit),
-            },
-            _ => Ok(()),
-        };
-
-        let refusal = match (admitted, fit) {
-            (Ok(()), Ok(())) => None,
-            (Ok(()), Err(reason)) => Some(CommandRefusal::from(reason)),
-            (Err(Some(refusal)), _) => Some(refusal),
-            (Err(None), _) => {
-                desk.close();
+        let refusal = match rules.admit(&mut tx, topic, &mut command, fit.is_ok())? {
+            Admission::Admitted => fit.err().map(CommandRefusal::from),
+            Admission::Refused(wait_ms) => Some(messages::refusal(wait_ms)),
+            Admission::Unanswered => {
+                tx.save();
                 return Ok(());
             }
         };
 
-        if let Some(refusal) = refusal {
-            let ends = c.kind == Kind::MassCancel && refusal.reason == Reason::RateLimited;
-            match &first {
-                Some(first) => {
-                    refuse_known(&mut desk, &c.order_id, first, &refusal, &refusal.text(&c))
-                }
-                None if ends || c.orig_order_id.is_some() => {
-                    cancel_replace::refuse(&mut desk, &c, content, named.as_ref(), refusal)
-                }
-                None => reject(&mut desk, &c, content, refusal),
+        match (&command.first, refusal) {
+            (Some(first), Some(refusal)) => {
+                decision::reject(&mut tx, &c.order_id, first, &refusal, &refusal.text(&c));
             }
-        } else if let Some(first) = &first {
-            repeated(&mut desk, &c, content, first, named.as_ref());
-        } else {
-            let limited = match (&self.limit, c.kind) {
-                (Some(limit), Kind::New | Kind::Replace) => limit
-                    .take(desk.account.clock, messages::now_us(desk.ctx))
-                    .map(|clock| desk.account.clock = clock),
-                _ => Ok(()),
-            };
-
-            let may = match limited {
-                Err(wait) => Err(CommandRefusal {
-                    retry_after_ms: Some(wait),
-                    ..Reason::RateLimited.into()
-                }),
-                Ok(()) => check_kill_switch(&mut self.controls, desk.ctx, &c)
-                    .map_err(CommandRefusal::from),
-            };
-
-            if may.is_ok() && matches!(c.kind, Kind::New | Kind::Replace | Kind::Withdraw) {
-                shorts::mark(&mut desk, &mut self.instruments, &mut self.references)?;
-            }
-
-            let outcome = match (may, c.kind) {
-                (Err(refusal), _) => Err(refusal),
-                // The command has a protective field that would have no effect.
-                (Ok(()), _) if c.unlike.is_some() => Err(Reason::UnsupportedCharacteristic.into()),
-                (Ok(()), Kind::New | Kind::Replace) => {
-                    let symbol = match c.kind {
-                        Kind::New => c.symbol.as_deref(),
-                        _ => named.and_then(|e| e.content.symbol()),
-                    };
-
-                    let instrument =
-                        symbol.and_then(|symbol| self.instruments.get(desk.ctx, symbol));
-
-                    // The price of an unlisted symbol decides nothing, so do not read the price,
-                    // and do not journal the row.
-                    let reference = instrument.and_then(|_| self.references.get(desk.ctx, symbol?));
-                    let RoleSettings {
-                        open_orders_max: open_max,
-                        day_ends_ms,
-                        rules,
-                        ..
-                    } = self.settings;
-                    let bands = if rules >= BANDS_BY_SIDE {
-                        Bands::BySide
-                    } else {
-                        Bands::Both
-                    };
-
-                    let market = Market {
-                        instrument,
-                        reference,
-                        stale: self.stale,
-                        open_max,
-                        day_ends_ms,
-                        bands,
-                        margin: rules >= SHORT_MARGIN,
-                        margin_of_changes: rules >= MARGIN_OF_CHANGES,
-                    };
-
-                    match c.kind {
-                        Kind::New => new_order::order(&mut desk, &c, content, &market)?,
-                        _ => cancel_replace::replace(&mut desk, &c, content, named, &market)?,
-                    }
-                }
-                (Ok(()), Kind::Deposit | Kind::Withdraw) => transfer(&mut desk, &c, content)?,
-                (Ok(()), Kind::Cancel) => cancel_replace::cancel(&mut desk, &c, content, named),
-                (Ok(()), Kind::MassCancel) => mass::begin(&mut desk, &c, content)?,
-                (Ok(()), Kind::Bust) => {
-                    let marks = bust::BustMarks {
-                        instruments: &mut self.instruments,
-                        references: &mut self.references,
-                    };
-
-                    bust::trade(&mut desk, &c, content, named, marks)?
-                }
-            };
-
-            match outcome {
-                Ok(()) => {}
-                Err(refusal) if matches!(c.kind, Kind::Replace | Kind::Bust) => {
-                    cancel_replace::refuse(&mut desk, &c, content, named.as_ref(), refusal);
-                }
-                Err(refusal) => reject(&mut desk, &c, content, refusal),
-            }
+            (Some(first), None) => decision::answer_repeat(&mut tx, &command, first),
+            (None, Some(refusal)) => decision::refuse(&mut tx, &command, refusal),
+            (None, None) => match rules.decide(&mut tx, &command)? {
+                Decision::Accepted => {}
+                Decision::Refused(refusal) => decision::refuse(&mut tx, &command, refusal),
+            },
         }
 
-        desk.close();
+        tx.save();
         Ok(())
     }
 
@@ -305,64 +166,221 @@ impl Orders {
             return Ok(());
         }
 
-        let known = state::load_order(ctx, &mut self.buffers, user, order_id, &mut self.entry);
-        let settings = &self.settings;
+        let (rules, buffers) = (&self.rules, &mut self.buffers);
+        let known = state::load_order(ctx, buffers, user, order_id, &mut self.records.own);
         let opening = |_: &mut Ctx<'_>| {
+            let settings = &rules.settings;
             (settings.rules < OPERATORS_APART).then_some(settings.opening_cash_e4)
         };
 
-        let mut desk = AccountTx::open(ctx, &mut self.buffers, user, opening, order_id)?;
-        let admitted = match &self.messages {
-            Some(limit) if record.at.topic == topics::ORDER_COMMANDS => {
-                messages::admit(&mut desk, limit)
-            }
-            _ => Ok(()),
+        let mut tx = AccountTx::load_or_open(ctx, buffers, user, opening, order_id)?;
+        let admission = match rules.messages_limit(record.at.topic) {
+            Some(limit) => messages::admit(&mut tx, limit),
+            None => Admission::Admitted,
         };
 
-        let refusal = match admitted {
-            Ok(()) => Reason::Malformed.into(),
-            Err(Some(refusal)) => refusal,
-            Err(None) => {
-                desk.close();
-                return Ok(());
-            }
+        let refusal = match admission {
+            Admission::Admitted => Some(Reason::Malformed.into()),
+            Admission::Refused(wait_ms) => Some(messages::refusal(wait_ms)),
+            Admission::Unanswered => None,
         };
 
-        let CommandRefusal {
-            reason,
-            retry_after_ms,
-            ..
-        } = refusal;
-        let text = refusal.text.unwrap_or(m.text);
-        if known {
-            let first =
-                OrderRecord::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?;
-            refuse_known(&mut desk, order_id, &first, &refusal, text);
-            desk.close();
-            return Ok(());
+        if let Some(refusal) = refusal {
+            let text = refusal.text.unwrap_or(m.text);
+            if known {
+                let first = state::read_order(tx.ctx, &self.records.own)?;
+                decision::reject(&mut tx, order_id, &first, &refusal, text);
+            } else {
+                reject_malformed(&mut tx, order_id, m, &refusal, text);
+            }
         }
 
-        desk.event(OrderEvent {
-            order_id: Some(order_id),
-            cause_id: Some(order_id),
-            symbol: m.symbol.as_deref(),
-            side: m.side,
-            quantity: m.quantity,
-            cum_quantity: Some(0),
-            leaves_quantity: Some(0),
-            status: Some(Status::Rejected),
-            reason: Some(reason),
-            text: Some(text),
-            retry_after_ms,
-            ..OrderEvent::new(Event::OrderRejected, user)
-        });
-
-        desk.close();
+        tx.save();
         Ok(())
     }
 }
 
+/// Rejects a malformed command with an id that was not used before. The id stays free.
+fn reject_malformed(
+    tx: &mut AccountTx<'_, '_>,
+    order_id: &str,
+    m: &Malformed<'_>,
+    refusal: &CommandRefusal,
+    text: &str,
+) {
+    tx.emit(OrderEvent {
+        order_id: Some(order_id),
+        cause_id: Some(order_id),
+        symbol: m.symbol.as_deref(),
+        side: m.side,
+        quantity: m.quantity,
+        cum_quantity: Some(0),
+        leaves_quantity: Some(0),
+        status: Some(Status::Rejected),
+        reason: Some(refusal.reason),
+        text: Some(text),
+        retry_after_ms: refusal.retry_after_ms,
+        ..OrderEvent::new(Event::OrderRejected, tx.user)
+    });
+}
+
+impl CommandRules {
+    pub(super) fn new(settings: &RoleSettings) -> Self {
+        let bounded = settings.rules >= MESSAGES_BOUNDED;
+        let limit = Limit::new(settings.rate_limit, settings.burst);
+        let factor = settings.message_rate_factor;
+        CommandRules {
+            settings: *settings,
+            limit: limit.map(|limit| match bounded && settings.time_may_fall {
+                true => limit,
+                false => limit.as_before(settings.time_may_fall),
+            }),
+            messages: Limit::times(settings.rate_limit, settings.burst, factor).filter(|_| bounded),
+            stale: FreshnessLimits::new(settings.stale_ms, settings.time_may_fall),
+            max_age_ns: settings
+                .max_command_age_ms
+                .map(|ms| i128::from(ms) * 1_000_000),
+            market: MarketTables {
+                instruments: decoded_table::instruments(),
+                references: decoded_table::references(),
+            },
+            controls: decoded_table::controls(),
+        }
+    }
+
+    /// Opening cash, if the command may open an account: not if the command is refused for its
+    /// topic or a kill switch.
+    fn opening_cash(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        c: &Command<'_>,
+        authority: Result<(), Reason>,
+    ) -> Option<i64> {
+        let off = self.settings.rules >= OPERATORS_APART
+            && (authority.is_err()
+                || [&*c.user_id, EVERYBODY]
+                    .into_iter()
+                    .any(|whom| self.controls.get(ctx, whom).is_some()));
+        (!off).then_some(self.settings.opening_cash_e4)
+    }
+
+    /// Limit of the second bucket, if the topic has a limit.
+    fn messages_limit(&self, topic: TopicId) -> Option<&Limit> {
+        self.messages
+            .as_ref()
+            .filter(|_| topic == topics::ORDER_COMMANDS)
+    }
+
+    /// Takes from the bucket of messages. New orders and replacements take from the bucket of
+    /// orders later. `is_fit`: topic and age are right.
+    fn admit(
+        &self,
+        tx: &mut AccountTx<'_, '_>,
+        topic: TopicId,
+        command: &mut CommandInHand<'_>,
+        is_fit: bool,
+    ) -> Result<Admission, InvariantViolation> {
+        let is_new = is_fit && command.first.is_none();
+        let is_order = is_new && matches!(command.command.kind, Kind::New | Kind::Replace);
+        match self.messages_limit(topic) {
+            Some(limit) if !is_order && is_new => messages::admit_cancel(tx, limit, command),
+            Some(limit) if !is_order => Ok(messages::admit(tx, limit)),
+            _ => Ok(Admission::Admitted),
+        }
+    }
+
+    /// Decides about a new command, and executes an accepted command.
+    fn decide(
+        &mut self,
+        tx: &mut AccountTx<'_, '_>,
+        command: &CommandInHand<'_>,
+    ) -> Result<Decision, InvariantViolation> {
+        let c = command.command;
+        if let Err(refusal) = self.check_permission(tx, c) {
+            return Ok(refusal.into());
+        }
+
+        if matches!(c.kind, Kind::New | Kind::Replace | Kind::Withdraw) {
+            shorts::mark(tx, &mut self.market)?;
+        }
+
+        // The command has a protective field that would have no effect.
+        if c.unlike.is_some() {
+            return Ok(Reason::UnsupportedCharacteristic.into());
+        }
+
+        match c.kind {
+            Kind::New => {
+                let market = self.market(tx.ctx, c.symbol.as_deref());
+                new_order::enter(tx, command, &market)
+            }
+            Kind::Replace => {
+                let symbol = command.named.and_then(|e| e.content.symbol());
+                let market = self.market(tx.ctx, symbol);
+                cancel_replace::replace(tx, command, &market)
+            }
+            Kind::Deposit => deposit(tx, command),
+            Kind::Withdraw => withdraw(tx, command),
+            Kind::Cancel => Ok(cancel_replace::cancel(tx, command)),
+            Kind::MassCancel => mass::begin(tx, command),
+            Kind::Bust => bust::bust(tx, command, &mut self.market),
+        }
+    }
+
+    /// Checks the rate limit of orders, and the kill switches.
+    fn check_permission(
+        &mut self,
+        tx: &mut AccountTx<'_, '_>,
+        c: &Command<'_>,
+    ) -> Result<(), CommandRefusal> {
+        if let Some(limit) = &self.limit
+            && matches!(c.kind, Kind::New | Kind::Replace)
+        {
+            tx.account.clock = limit
+                .take(tx.account.clock, messages::now_us(tx.ctx))
+                .map_err(CommandRefusal::limited)?;
+        }
+
+        check_kill_switch(&mut self.controls, tx.ctx, c).map_err(CommandRefusal::from)
+    }
+
+    /// Facts about a symbol. The price of an unlisted symbol decides nothing, so do not read the
+    /// price, and do not journal the row.
+    fn market(&mut self, ctx: &mut Ctx<'_>, symbol: Option<&str>) -> Market {
+        let tables = &mut self.market;
+        let instrument = symbol.and_then(|symbol| tables.instruments.get(ctx, symbol));
+        let reference = instrument.and_then(|_| tables.references.get(ctx, symbol?));
+        let rules = self.settings.rules;
+        Market {
+            instrument,
+            reference,
+            stale: self.stale,
+            open_max: self.settings.open_orders_max,
+            day_ends_ms: self.settings.day_ends_ms,
+            bands: if rules >= BANDS_BY_SIDE {
+                Bands::BySide
+            } else {
+                Bands::Both
+            },
+            margin: rules >= SHORT_MARGIN,
+            margin_of_changes: rules >= MARGIN_OF_CHANGES,
+        }
+    }
+}
+
 impl RoleSettings {
+    /// Drops the fields of a command that old rules ignore.
+    fn drop_newer_fields(&self, c: &mut Command<'_>) {
+        let old_bust = self.rules < BUST_BY_TRADE && c.kind == Kind::Bust;
+        if self.rules < STRICT_FIELDS || old_bust {
+            c.unlike = None;
+        }
+
+        if old_bust {
+            (c.symbol, c.side) = (None, None);
+        }
+    }
+
     /// Checks that a command may come by this topic. Brokers can only check the right to write a
     /// topic, so that right identifies an operator.
     fn authority(&self, topic: TopicId, c: &Command<'_>) -> Result<(), Reason> {
@@ -421,127 +439,41 @@ fn check_kill_switch(
     )
 }
 
-/// Answers a command whose id was used before; state does not change. The same command gets the
-/// current status, another command is refused. The status of a cancel is the status of the order
-/// that the cancel named. The same holds for a replace or bust that was not refused.
-fn repeated(
-    desk: &mut AccountTx<'_, '_>,
-    c: &Command<'_>,
-    content: CommandFingerprint<'_>,
-    first: &OrderRecord<'_>,
-    named: Option<&OrderRecord<'_>>,
-) {
-    let user = desk.user;
-    let conflict = first.content.conflict(content);
-    let refused = matches!(c.kind, Kind::Replace | Kind::Bust) && first.status == Status::Rejected;
-    let (order_id, entry) = match (named, c.orig_order_id.as_deref(), conflict) {
-        (Some(named), Some(id), None) if !refused => (id, named),
-        _ => (&*c.order_id, first),
+fn deposit(
+    tx: &mut AccountTx<'_, '_>,
+    command: &CommandInHand<'_>,
+) -> Result<Decision, InvariantViolation> {
+    let amount = command.command.amount.and_then(|a| a.positive());
+    let Some(amount) = amount.filter(|amount| tx.account.can_deposit(*amount)) else {
+        return Ok(Reason::InvalidAmount.into());
     };
 
-    desk.event(match conflict {
-        None => OrderEvent {
-            cause_id: Some(&c.order_id),
-            reason: entry.reason.filter(|_| entry.status.is_terminal()),
-            text: Some("the same command was handled before; this is how it stands"),
-            ..about(Event::OrderStatus, user, order_id, entry)
-        },
-        Some(field) => OrderEvent {
-            reason: Some(Reason::DuplicateOrder),
-            text: Some(Reason::DuplicateOrder.text()),
-            conflict_field: Some(field),
-            ..about(Event::DuplicateRejected, user, order_id, entry)
-        },
-    });
+    tx.post(|account, totals| account.deposit(totals, amount))?;
+    transferred(tx, command, Event::Deposited);
+    Ok(Decision::Accepted)
 }
 
-/// Refuses a command whose id belongs to an order, for a reason that counts before duplicates do
-/// (rate, age, authority, malformed). The order is untouched. The event carries the order's status, so that no reader takes the order for ended.
-fn refuse_known(
-    desk: &mut AccountTx<'_, '_>,
-    order_id: &str,
-    first: &OrderRecord<'_>,
-    refusal: &CommandRefusal,
-    text: &str,
-) {
-    let user = desk.user;
-    let CommandRefusal {
-        reason,
-        retry_after_ms,
-        ..
-    } = *refusal;
-    desk.event(OrderEvent {
-        reason: Some(reason),
-        text: Some(text),
-        retry_after_ms,
-        ..about(Event::OrderRejected, user, order_id, first)
-    });
-}
-
-fn reject(
-    desk: &mut AccountTx<'_, '_>,
-    c: &Command<'_>,
-    content: CommandFingerprint<'_>,
-    refusal: CommandRefusal,
-) {
-    let CommandRefusal {
-        reason,
-        retry_after_ms,
-        ..
-    } = refusal;
-    let entry = OrderRecord::plain(Status::Rejected, Some(reason), content);
-    let user = desk.user;
-    desk.event(OrderEvent {
-        reason: Some(reason),
-        text: Some(&refusal.text(c)),
-        retry_after_ms,
-        ..about(Event::OrderRejected, user, &c.order_id, &entry)
-    });
-
-    if desk.buffers.burns_id(reason) {
-        desk.note(&c.order_id, &entry);
-    }
-}
-
-fn transfer(
-    desk: &mut AccountTx<'_, '_>,
-    c: &Command<'_>,
-    content: CommandFingerprint<'_>,
-) -> Result<Result<(), CommandRefusal>, InvariantViolation> {
-    let deposits = c.kind == Kind::Deposit;
-    let Some(amount) = c.amount.and_then(|a| a.positive()) else {
-        return Ok(Err(Reason::InvalidAmount.into()));
+fn withdraw(
+    tx: &mut AccountTx<'_, '_>,
+    command: &CommandInHand<'_>,
+) -> Result<Decision, InvariantViolation> {
+    let Some(amount) = command.command.amount.and_then(|a| a.positive()) else {
+        return Ok(Reason::InvalidAmount.into());
     };
 
-    if deposits && !desk.account.can_deposit(amount) {
-        return Ok(Err(Reason::InvalidAmount.into()));
+    if let Err(reason) = may_withdraw(&tx.account, amount) {
+        return Ok(reason.into());
     }
 
-    if !deposits && let Err(reason) = may_withdraw(&desk.account, amount) {
-        return Ok(Err(reason.into()));
-    }
+    tx.post(|account, totals| account.withdraw(totals, amount))?;
+    transferred(tx, command, Event::Withdrawn);
+    Ok(Decision::Accepted)
+}
 
-    desk.post(|account, totals| {
-        if deposits {
-            account.deposit(totals, amount)
-        } else {
-            account.withdraw(totals, amount)
-        }
-    })?;
-
-    let entry = OrderRecord::plain(Status::Filled, None, content);
-    let user = desk.user;
-    desk.event(about(
-        if deposits {
-            Event::Deposited
-        } else {
-            Event::Withdrawn
-        },
-        user,
-        &c.order_id,
-        &entry,
-    ));
-
-    desk.note(&c.order_id, &entry);
-    Ok(Ok(()))
+/// Records a transfer that was posted.
+fn transferred(tx: &mut AccountTx<'_, '_>, command: &CommandInHand<'_>, event: Event) {
+    let order_id = &command.command.order_id;
+    let entry = OrderRecord::plain(Status::Filled, None, command.content);
+    tx.emit(order_event(event, tx.user, order_id, &entry));
+    tx.save_order(order_id, &entry);
 }

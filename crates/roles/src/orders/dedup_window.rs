@@ -120,7 +120,7 @@ impl ExpiryMark {
 /// Runs after each record: queues the ids that ended with the record, and deletes a few due ids.
 /// `command` is true for a command whose log time is trusted. `falls`: a mark more than one window
 /// ahead of now came from a wrong clock, and counts from now on.
-pub(super) fn some(
+pub(super) fn advance(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
     window_ms: i64,

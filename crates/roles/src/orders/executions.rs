@@ -2,7 +2,7 @@
 //! An execution that cannot be settled is a bug, and stops the task.
 
 use domain::account::{LedgerParts, TradeLeg};
-use domain::hold::Terms;
+use domain::hold::{Hold, Terms};
 use domain::house;
 use domain::reason::Reason;
 use domain::status::{Liquidity, Side, Status};
@@ -13,9 +13,9 @@ use wire::book::{Execution, OrderOutcome, Trigger};
 use wire::event::{Event, OrderEvent};
 
 use super::Orders;
-use super::account_tx::{AccountTx, about};
+use super::account_tx::{AccountTx, order_event};
 use super::order_trades::Fill;
-use super::state::{self, OrderRecord, unreadable};
+use super::state::{self, OrderRecord, OrdersBuffers};
 use super::{dedup_window, mass};
 use crate::ingress::{bug, own};
 
@@ -44,22 +44,11 @@ impl Orders {
             return mass::go_on(ctx, &mut self.buffers, x.user_id, x.order_id);
         }
 
-        let refusal = matches!(
-            x.outcome,
-            OrderOutcome::CancelRefused(_) | OrderOutcome::ReplaceRefused(_)
-        );
-        let known = state::load_order(
-            ctx,
-            &mut self.buffers,
-            x.user_id,
-            x.order_id,
-            &mut self.entry,
-        );
-
-        let entry = if known {
-            Some(OrderRecord::read(&self.entry).ok_or_else(|| unreadable(ctx, "an order"))?)
-        } else {
-            None
+        let bytes = &mut self.records.own;
+        let known = state::load_order(ctx, &mut self.buffers, x.user_id, x.order_id, bytes);
+        let entry = match known {
+            true => Some(state::read_order(ctx, bytes)?),
+            false => None,
         };
 
         // The book refuses a cancel because the order has ended. The id may be forgotten by now,
@@ -68,34 +57,20 @@ impl Orders {
             && entry.is_none_or(|e| e.terms.is_none() || e.is_open())
             && dedup_window::has_forgotten(ctx)?
         {
-            return self.too_late(ctx, &x, reason);
+            return too_late(ctx, &mut self.buffers, &x, reason);
         }
 
         let Some(entry) = entry else {
-            return Err(bug(
-                ctx,
-                format_args!(
-                    "an execution of order {} of user {}, which is not known",
-                    x.order_id, x.user_id
-                ),
-            ));
+            return Err(misdirected(ctx, &x, "known"));
         };
 
-        let (Some(terms), Some(symbol), true) = (
-            entry.terms,
-            entry.content.symbol(),
-            entry.is_open() || refusal,
-        ) else {
-            return Err(bug(
-                ctx,
-                format_args!(
-                    "an execution of order {} of user {}, which is not open",
-                    x.order_id, x.user_id
-                ),
-            ));
+        // Only a refusal may reach an order that has ended.
+        let open = entry.is_open() || is_refusal(&x.outcome);
+        let (Some(terms), Some(symbol), true) = (entry.terms, entry.content.symbol(), open) else {
+            return Err(misdirected(ctx, &x, "open"));
         };
 
-        let mut open = OpenOrder {
+        let mut order = OpenOrder {
             user: x.user_id,
             id: x.order_id,
             cause: x.cause_id.unwrap_or(x.order_id),
@@ -104,104 +79,181 @@ impl Orders {
             entry,
         };
 
-        let mut desk = AccountTx::existing(ctx, &mut self.buffers, x.user_id)?;
-
-        // The first execution of an order means that the book has accepted the order, unless the
-        // execution is a rejection or a refusal.
-        if open.entry.status == Status::PendingNew
-            && !refusal
-            && !matches!(x.outcome, OrderOutcome::Rejected(_))
-        {
-            open.entry.status = Status::New;
-            desk.event(OrderEvent {
-                cause_id: Some(x.order_id),
-                ..open.event(Event::OrderAccepted)
-            });
-        }
-
-        match x.outcome {
-            OrderOutcome::Accepted => desk.note(open.id, &open.entry),
-            OrderOutcome::Fill {
-                trade_id,
-                price_e4,
-                quantity,
-                liquidity,
-            } => open.fill(&mut desk, trade_id, price_e4, quantity, liquidity)?,
-            OrderOutcome::Done(reason) => open.end(
-                &mut desk,
-                Event::OrderCancelled,
-                Status::Cancelled,
-                Some(reason),
-            )?,
-            OrderOutcome::Expired => {
-                open.end(&mut desk, Event::OrderExpired, Status::Expired, None)?
-            }
-            OrderOutcome::Rejected(reason) => open.end(
-                &mut desk,
-                Event::OrderRejected,
-                Status::Rejected,
-                Some(reason),
-            )?,
-            OrderOutcome::Triggered(by) => open.triggered(&mut desk, by)?,
-            OrderOutcome::Replaced { quantity, limit_e4 } => {
-                open.replaced(&mut desk, quantity, limit_e4)?
-            }
-            OrderOutcome::CancelRefused(reason) => open.refused(&mut desk, reason),
-            OrderOutcome::ReplaceRefused(reason) => {
-                if open.entry.is_open() {
-                    open.answered(desk.ctx)?;
-                    open.decided(&mut desk)?;
-                    desk.note(open.id, &open.entry);
-                } else {
-                    // The order ended while the change was on its way. At most one change is on its
-                    // way at a time.
-                    desk.buffers.has_ended(open.user, open.id);
-                }
-
-                open.refused(&mut desk, reason);
-            }
-        }
-
-        desk.close();
+        let mut tx = AccountTx::load(ctx, &mut self.buffers, x.user_id)?;
+        order.accept(&mut tx, &x.outcome);
+        order.apply(&mut tx, x.outcome)?;
+        tx.save();
         Ok(())
     }
+}
 
-    fn too_late(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        x: &Execution<'_>,
-        reason: Reason,
-    ) -> Result<(), InvariantViolation> {
-        let mut desk = AccountTx::existing(ctx, &mut self.buffers, x.user_id)?;
-        desk.event(OrderEvent {
-            order_id: Some(x.order_id),
-            cause_id: Some(x.cause_id.unwrap_or(x.order_id)),
-            reason: Some(reason),
-            text: Some(reason.text()),
-            ..OrderEvent::new(Event::CancelRejected, x.user_id)
-        });
+/// True if the book refused a cancel or a replace of the order.
+fn is_refusal(outcome: &OrderOutcome<'_>) -> bool {
+    matches!(
+        outcome,
+        OrderOutcome::CancelRefused(_) | OrderOutcome::ReplaceRefused(_)
+    )
+}
 
-        desk.close();
-        Ok(())
-    }
+/// Error for an execution of an order that does not wait for executions.
+#[cold]
+fn misdirected(ctx: &Ctx<'_>, x: &Execution<'_>, lacks: &str) -> InvariantViolation {
+    let (id, user) = (x.order_id, x.user_id);
+    bug(
+        ctx,
+        format_args!("an execution of order {id} of user {user}, which is not {lacks}"),
+    )
+}
+
+/// Tells the user that a cancel came after the end of an order whose id is forgotten.
+fn too_late(
+    ctx: &mut Ctx<'_>,
+    buffers: &mut OrdersBuffers,
+    x: &Execution<'_>,
+    reason: Reason,
+) -> Result<(), InvariantViolation> {
+    let mut tx = AccountTx::load(ctx, buffers, x.user_id)?;
+    tx.emit(OrderEvent {
+        order_id: Some(x.order_id),
+        cause_id: Some(x.cause_id.unwrap_or(x.order_id)),
+        reason: Some(reason),
+        text: Some(reason.text()),
+        ..OrderEvent::new(Event::CancelRejected, x.user_id)
+    });
+
+    tx.save();
+    Ok(())
 }
 
 impl<'a> OpenOrder<'a> {
     fn event(&self, event: Event) -> OrderEvent<'a> {
         OrderEvent {
             cause_id: Some(self.cause),
-            ..about(event, self.user, self.id, &self.entry)
+            ..order_event(event, self.user, self.id, &self.entry)
+        }
+    }
+
+    /// The first execution of an order means that the book has accepted the order, unless the
+    /// execution is a rejection or a refusal.
+    fn accept(&mut self, tx: &mut AccountTx<'_, '_>, outcome: &OrderOutcome<'_>) {
+        if self.entry.status == Status::PendingNew
+            && !is_refusal(outcome)
+            && !matches!(outcome, OrderOutcome::Rejected(_))
+        {
+            self.entry.status = Status::New;
+            tx.emit(OrderEvent {
+                cause_id: Some(self.id),
+                ..self.event(Event::OrderAccepted)
+            });
+        }
+    }
+
+    /// Settles an outcome of the book.
+    fn apply(
+        &mut self,
+        tx: &mut AccountTx<'_, '_>,
+        outcome: OrderOutcome<'a>,
+    ) -> Result<(), InvariantViolation> {
+        match outcome {
+            OrderOutcome::Accepted => {
+                tx.save_order(self.id, &self.entry);
+                Ok(())
+            }
+            OrderOutcome::Fill {
+                trade_id,
+                price_e4,
+                quantity,
+                liquidity,
+            } => self.fill(tx, trade_id, price_e4, quantity, liquidity),
+            OrderOutcome::Done(reason) => {
+                self.end(tx, Event::OrderCancelled, Status::Cancelled, Some(reason))
+            }
+            OrderOutcome::Expired => self.end(tx, Event::OrderExpired, Status::Expired, None),
+            OrderOutcome::Rejected(reason) => {
+                self.end(tx, Event::OrderRejected, Status::Rejected, Some(reason))
+            }
+            OrderOutcome::Triggered(by) => self.triggered(tx, by),
+            OrderOutcome::Replaced { quantity, limit_e4 } => self.replaced(tx, quantity, limit_e4),
+            OrderOutcome::CancelRefused(reason) => {
+                self.refused(tx, reason);
+                Ok(())
+            }
+            OrderOutcome::ReplaceRefused(reason) => self.replace_refused(tx, reason),
         }
     }
 
     fn fill(
         &mut self,
-        desk: &mut AccountTx<'_, '_>,
+        tx: &mut AccountTx<'_, '_>,
         trade_id: &'a str,
         price_e4: i64,
         quantity: i64,
         liquidity: Liquidity,
     ) -> Result<(), InvariantViolation> {
+        let with_house = liquidity == Liquidity::House;
+        let (trade, freed) = self.book(price_e4, quantity, with_house, tx.buffers.margin)?;
+        let mut position = tx.load_position(self.symbol)?;
+        let mut house = state::load_house(tx.ctx, tx.buffers, self.symbol)?;
+        tx.post(|account, totals| {
+            let books = LedgerParts {
+                position: &mut position,
+                house: &mut house,
+                totals,
+            };
+
+            account.settle(books, &trade, &freed)
+        })?;
+
+        tx.save_position(self.symbol, &position)?;
+        state::save_house(tx.ctx, tx.buffers, self.symbol, &house);
+        let fee = trade.fee;
+        if tx.buffers.keeps_trades {
+            let trade = Fill {
+                trade_id,
+                quantity,
+                price_e4,
+                fee,
+                with_house,
+                back: 0,
+            };
+
+            let fills = self.entry.fills;
+            self.entry.fills = fills.add(tx.ctx, tx.buffers, (self.user, self.id), trade);
+        }
+
+        let filled = self.entry.status == Status::Filled;
+        if filled {
+            self.close(tx)?;
+        }
+
+        tx.emit(OrderEvent {
+            trade_id: Some(trade_id),
+            last_quantity: Some(quantity),
+            last_price_e4: Some(price_e4),
+            fee_e4: Some(fee.charged_e4),
+            liquidity: Some(liquidity),
+            // For the first fill, the value is quantity times price.
+            cum_value_e4: Some(self.entry.value_e4).filter(|_| self.entry.cum > quantity),
+            ..self.event(if filled {
+                Event::OrderFilled
+            } else {
+                Event::OrderPartiallyFilled
+            })
+        });
+
+        tx.save_order(self.id, &self.entry);
+        Ok(())
+    }
+
+    /// Books a fill to the order. Returns the trade to post, and the part of the hold that the
+    /// trade uses up.
+    fn book(
+        &mut self,
+        price_e4: i64,
+        quantity: i64,
+        with_house: bool,
+        keeps: bool,
+    ) -> Result<(TradeLeg, Hold), InvariantViolation> {
         let e = &mut self.entry;
         let t = &self.terms;
         let wrong = |what: &str| {
@@ -211,9 +263,9 @@ impl<'a> OpenOrder<'a> {
             ))
         };
 
-        let value = house::value(quantity, price_e4)
-            .filter(|_| quantity > 0 && quantity <= t.quantity - e.cum);
-        let value = value.ok_or_else(|| wrong("it is more than the order"))?;
+        let value_e4 = house::value(quantity, price_e4)
+            .filter(|_| quantity > 0 && quantity <= t.quantity - e.cum)
+            .ok_or_else(|| wrong("it is more than the order"))?;
 
         // The book promises to trade within these bounds. All holds depend on this promise.
         let kept = house::acceptable(t.side, price_e4, t.limit_e4)
@@ -223,115 +275,66 @@ impl<'a> OpenOrder<'a> {
         }
 
         let freed = t
-            .freed(&e.hold, e.cum, e.value_e4, quantity, value)
+            .freed(&e.hold, e.cum, e.value_e4, quantity, value_e4)
             .ok_or_else(|| wrong("its value is out of bounds"))?;
         let fee = t
-            .fee(e.value_e4, value)
+            .fee(e.value_e4, value_e4)
             .ok_or_else(|| wrong("its fee is out of bounds"))?;
         e.hold = e
             .hold
             .less(&freed)
             .ok_or_else(|| wrong("it frees more than the order holds"))?;
-        (e.cum, e.value_e4) = (e.cum + quantity, e.value_e4 + value);
-        let whole = e.cum == t.quantity;
-        e.status = if whole {
+        (e.cum, e.value_e4) = (e.cum + quantity, e.value_e4 + value_e4);
+        e.status = if e.cum == t.quantity {
             Status::Filled
         } else {
             Status::PartiallyFilled
         };
 
-        let mut position = desk.position(self.symbol)?;
-        let mut house = state::load_house(desk.ctx, desk.buffers, self.symbol)?;
         let trade = TradeLeg {
             side: t.side,
             quantity,
-            value_e4: value,
+            value_e4,
             fee,
-            with_house: liquidity == Liquidity::House,
-            keeps: desk.buffers.margin,
+            with_house,
+            keeps,
         };
 
-        desk.post(|account, totals| {
-            account.settle(
-                LedgerParts {
-                    position: &mut position,
-                    house: &mut house,
-                    totals,
-                },
-                &trade,
-                &freed,
-            )
-        })?;
+        Ok((trade, freed))
+    }
 
-        desk.save_position(self.symbol, &position)?;
-        state::save_house(desk.ctx, desk.buffers, self.symbol, &house);
-        if desk.buffers.keeps_trades {
-            let fill = Fill {
-                trade_id,
-                quantity,
-                price_e4,
-                fee,
-                with_house: trade.with_house,
-                back: 0,
-            };
-
-            self.entry.fills =
-                self.entry
-                    .fills
-                    .add(desk.ctx, desk.buffers, (self.user, self.id), fill);
+    /// Removes the order from the user's open orders, if the order was among them.
+    fn leave_open_orders(&mut self, tx: &mut AccountTx<'_, '_>) -> Result<(), InvariantViolation> {
+        if std::mem::take(&mut self.entry.stays) {
+            tx.remove_open_order(self.symbol, self.id)?;
         }
 
-        if whole {
-            self.close(desk)?;
-        }
-
-        let event = OrderEvent {
-            trade_id: Some(trade_id),
-            last_quantity: Some(quantity),
-            last_price_e4: Some(price_e4),
-            fee_e4: Some(fee.charged_e4),
-            liquidity: Some(liquidity),
-            // For the first fill, the value is quantity times price.
-            cum_value_e4: Some(self.entry.value_e4).filter(|_| self.entry.cum > quantity),
-            ..self.event(if whole {
-                Event::OrderFilled
-            } else {
-                Event::OrderPartiallyFilled
-            })
-        };
-
-        desk.event(event);
-        desk.note(self.id, &self.entry);
         Ok(())
     }
 
     /// Releases the rest of the order's hold, and removes the order from the open orders.
-    fn close(&mut self, desk: &mut AccountTx<'_, '_>) -> Result<(), InvariantViolation> {
+    fn close(&mut self, tx: &mut AccountTx<'_, '_>) -> Result<(), InvariantViolation> {
         let hold = std::mem::take(&mut self.entry.hold);
-        desk.hold(self.terms.side, self.symbol, &hold, false)?;
-        if std::mem::take(&mut self.entry.stays) {
-            desk.mark_open(self.symbol, self.id, false)?;
-        }
-
-        Ok(())
+        tx.release(self.terms.side, self.symbol, &hold)?;
+        self.leave_open_orders(tx)
     }
 
     fn end(
         &mut self,
-        desk: &mut AccountTx<'_, '_>,
+        tx: &mut AccountTx<'_, '_>,
         event: Event,
         status: Status,
         reason: Option<Reason>,
     ) -> Result<(), InvariantViolation> {
-        self.close(desk)?;
+        self.close(tx)?;
         (self.entry.status, self.entry.reason) = (status, reason);
-        desk.event(OrderEvent {
+        tx.emit(OrderEvent {
             reason,
             text: reason.map(Reason::text),
             ..self.event(event)
         });
 
-        desk.note(self.id, &self.entry);
+        tx.save_order(self.id, &self.entry);
         Ok(())
     }
 
@@ -339,29 +342,29 @@ impl<'a> OpenOrder<'a> {
     /// limit is at most the old limit, so the hold may only be too large.
     fn triggered(
         &mut self,
-        desk: &mut AccountTx<'_, '_>,
+        tx: &mut AccountTx<'_, '_>,
         by: Option<Trigger>,
     ) -> Result<(), InvariantViolation> {
         if let Some(by) = by {
             self.terms.limit_e4 = by.limit_e4;
             self.entry.terms = Some(self.terms);
-            self.decided(desk)?;
+            self.decided(tx)?;
         }
 
-        desk.event(OrderEvent {
+        tx.emit(OrderEvent {
             trigger_price_e4: by.map(|by| by.price_e4),
             // Also set for an order without its own limit.
             limit_price_e4: by.map(|by| by.limit_e4).or(self.entry.limit_price()),
             ..self.event(Event::OrderTriggered)
         });
 
-        desk.note(self.id, &self.entry);
+        tx.save_order(self.id, &self.entry);
         Ok(())
     }
 
     fn replaced(
         &mut self,
-        desk: &mut AccountTx<'_, '_>,
+        tx: &mut AccountTx<'_, '_>,
         quantity: i64,
         limit_e4: i64,
     ) -> Result<(), InvariantViolation> {
@@ -373,16 +376,16 @@ impl<'a> OpenOrder<'a> {
         };
 
         self.entry.terms = Some(self.terms);
-        self.answered(desk.ctx)?;
+        self.answered(tx.ctx)?;
         if self.terms.quantity == self.entry.cum {
             self.entry.status = Status::Filled;
-            self.close(desk)?;
+            self.close(tx)?;
         } else {
-            self.decided(desk)?;
+            self.decided(tx)?;
         }
 
-        desk.event(self.event(Event::OrderReplaced));
-        desk.note(self.id, &self.entry);
+        tx.emit(self.event(Event::OrderReplaced));
+        tx.save_order(self.id, &self.entry);
         Ok(())
     }
 
@@ -395,7 +398,7 @@ impl<'a> OpenOrder<'a> {
     }
 
     /// Reduces the hold to the need of the terms, once no change is on its way.
-    fn decided(&mut self, desk: &mut AccountTx<'_, '_>) -> Result<(), InvariantViolation> {
+    fn decided(&mut self, tx: &mut AccountTx<'_, '_>) -> Result<(), InvariantViolation> {
         let e = &mut self.entry;
         if e.pending > 0 {
             return Ok(());
@@ -404,7 +407,7 @@ impl<'a> OpenOrder<'a> {
         let mut need = self
             .terms
             .need(e.cum, e.value_e4, e.hold.shares)
-            .ok_or_else(|| bug(desk.ctx, "the terms of an order left their bounds"))?;
+            .ok_or_else(|| bug(tx.ctx, "the terms of an order left their bounds"))?;
 
         // The cash for each share sold short may stem from a change that the book refused, and
         // cover only the quantity of that change.
@@ -414,7 +417,7 @@ impl<'a> OpenOrder<'a> {
 
         let less = || {
             bug(
-                desk.ctx,
+                tx.ctx,
                 format_args!(
                     "order {} holds less than it needs: {:?} for {need:?} by {:?}",
                     self.id, e.hold, self.terms
@@ -424,11 +427,30 @@ impl<'a> OpenOrder<'a> {
 
         let surplus = e.hold.less(&need).ok_or_else(less)?;
         e.hold = need;
-        desk.hold(self.terms.side, self.symbol, &surplus, false)
+        tx.release(self.terms.side, self.symbol, &surplus)
     }
 
-    fn refused(&self, desk: &mut AccountTx<'_, '_>, reason: Reason) {
-        desk.event(OrderEvent {
+    fn replace_refused(
+        &mut self,
+        tx: &mut AccountTx<'_, '_>,
+        reason: Reason,
+    ) -> Result<(), InvariantViolation> {
+        if self.entry.is_open() {
+            self.answered(tx.ctx)?;
+            self.decided(tx)?;
+            tx.save_order(self.id, &self.entry);
+        } else {
+            // The order ended while the change was on its way. At most one change is on its way at
+            // a time.
+            tx.buffers.has_ended(self.user, self.id);
+        }
+
+        self.refused(tx, reason);
+        Ok(())
+    }
+
+    fn refused(&self, tx: &mut AccountTx<'_, '_>, reason: Reason) {
+        tx.emit(OrderEvent {
             reason: Some(reason),
             text: Some(reason.text()),
             ..self.event(Event::CancelRejected)

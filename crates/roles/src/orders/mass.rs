@@ -19,12 +19,10 @@ use engine::role::InvariantViolation;
 use faults::crash::{self, Point};
 use ports::varint::{put, put_bytes, take_bytes, take_u64};
 use wire::book::BookAction;
-use wire::command::Command;
-use wire::command_fingerprint::CommandFingerprint;
 
 use super::account_tx::AccountTx;
-use super::cancel_replace::{self, on_whose_word};
-use super::commands::CommandRefusal;
+use super::cancel_replace::on_whose_word;
+use super::decision::{CommandInHand, Decision, save_accepted};
 use super::state::{self, OrderRecord, OrdersBuffers};
 use crate::ingress::bug;
 
@@ -149,9 +147,9 @@ pub(super) fn ended(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) 
     ctx.delete(&b.key);
 }
 
-/// Marks an order whose mass cancel is on its way to the book. A second mass cancel before the
+/// Claims an order for a mass cancel that is on its way to the book. A second mass cancel before the
 /// book's answer skips the order.
-fn mark(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) {
+fn claim(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) {
     row_key(b, b'n', order);
     if b.cancel_part == 0 {
         ctx.put(&b.key, &[PLAIN, ENDING]);
@@ -265,75 +263,63 @@ pub(super) fn finds(
 }
 
 /// Asks the book to end a part, and to answer afterwards.
-fn ask(desk: &mut AccountTx<'_, '_>, cause_id: &str, reason: Reason, part: &MassCancelPart) {
+fn cancel_part(tx: &mut AccountTx<'_, '_>, cause_id: &str, reason: Reason, part: &MassCancelPart) {
     for (symbol, order_id) in &part.orders {
-        mark(desk.ctx, desk.buffers, (desk.user, symbol, order_id));
-        desk.ask(symbol, order_id, BookAction::Cancel { cause_id, reason });
+        claim(tx.ctx, tx.buffers, (tx.user, symbol, order_id));
+        tx.send_to_book(symbol, order_id, BookAction::Cancel { cause_id, reason });
     }
 
     if let Some((symbol, _)) = &part.stopped_at {
-        desk.ask(symbol, cause_id, BookAction::Cancel { cause_id, reason });
+        tx.send_to_book(symbol, cause_id, BookAction::Cancel { cause_id, reason });
     }
 }
 
-fn keep(desk: &mut AccountTx<'_, '_>, cause_id: &str, way: &UnderWay) {
-    way.put(desk.buffers.fresh());
-    desk.buffers.key(b'c', desk.user, Some(cause_id));
-    desk.ctx.put(&desk.buffers.key, &desk.buffers.value);
+fn save_under_way(tx: &mut AccountTx<'_, '_>, cause_id: &str, way: &UnderWay) {
+    way.put(tx.buffers.fresh());
+    tx.buffers.key(b'c', tx.user, Some(cause_id));
+    tx.ctx.put(&tx.buffers.key, &tx.buffers.value);
 }
 
 /// Handles the command: takes the first part.
 pub(super) fn begin(
-    desk: &mut AccountTx<'_, '_>,
-    c: &Command<'_>,
-    content: CommandFingerprint<'_>,
-) -> Result<Result<(), CommandRefusal>, InvariantViolation> {
-    let since = desk.account.user_seq;
-    let mut part = find(
-        desk.ctx,
-        desk.buffers,
-        desk.user,
-        c.symbol.as_deref(),
-        since,
-        None,
-    )?;
-
+    tx: &mut AccountTx<'_, '_>,
+    command: &CommandInHand<'_>,
+) -> Result<Decision, InvariantViolation> {
+    let c = command.command;
+    let since = tx.account.user_seq;
+    let symbol = c.symbol.as_deref();
+    let mut part = find(tx.ctx, tx.buffers, tx.user, symbol, since, None)?;
     if part.orders.is_empty() {
-        cancel_replace::refuse(desk, c, content, None, Reason::UnknownOrder.into());
-        return Ok(Ok(()));
+        return Ok(Reason::UnknownOrder.into());
     }
 
     let reason = on_whose_word(c, Reason::MassCancel);
-    ask(desk, &c.order_id, reason, &part);
-    match part.stopped_at.take() {
-        None => cancel_replace::sent(desk, c, content),
-        Some(after) => {
-            // Remember the id until the mass cancel is complete. The book's answers must not meet a
-            // newer mass cancel with the same id.
-            desk.note(
-                &c.order_id,
-                &OrderRecord {
-                    pending: 1,
-                    ..OrderRecord::plain(Status::Filled, None, content)
-                },
-            );
+    cancel_part(tx, &c.order_id, reason, &part);
+    let Some(after) = part.stopped_at.take() else {
+        save_accepted(tx, command);
+        return Ok(Decision::Accepted);
+    };
 
-            keep(
-                desk,
-                &c.order_id,
-                &UnderWay {
-                    symbol: c.symbol.as_deref().map(Into::into),
-                    reason,
-                    since,
-                    after,
-                },
-            );
+    // Remember the id until the mass cancel is complete. The book's answers must not meet a newer
+    // mass cancel with the same id.
+    tx.save_order(
+        &c.order_id,
+        &OrderRecord {
+            pending: 1,
+            ..OrderRecord::plain(Status::Filled, None, command.content)
+        },
+    );
 
-            crash::point(Point::MassPart);
-        }
-    }
+    let way = UnderWay {
+        symbol: symbol.map(Into::into),
+        reason,
+        since,
+        after,
+    };
 
-    Ok(Ok(()))
+    save_under_way(tx, &c.order_id, &way);
+    crash::point(Point::MassPart);
+    Ok(Decision::Accepted)
 }
 
 /// Takes the next part, after the book has ended the part before.
@@ -359,30 +345,30 @@ pub(super) fn go_on(
     };
 
     crash::point(Point::MassGoesOn);
-    let mut desk = AccountTx::existing(ctx, b, user)?;
+    let mut tx = AccountTx::load(ctx, b, user)?;
     let mut part = find(
-        desk.ctx,
-        desk.buffers,
+        tx.ctx,
+        tx.buffers,
         user,
         way.symbol.as_deref(),
         way.since,
         Some(&way.after),
     )?;
 
-    ask(&mut desk, cause_id, way.reason, &part);
+    cancel_part(&mut tx, cause_id, way.reason, &part);
     match part.stopped_at.take() {
         Some(after) => {
             way.after = after;
-            keep(&mut desk, cause_id, &way);
+            save_under_way(&mut tx, cause_id, &way);
         }
         None => {
-            desk.buffers.key(b'c', user, Some(cause_id));
-            desk.ctx.delete(&desk.buffers.key);
-            desk.buffers.has_ended(user, cause_id);
+            tx.buffers.key(b'c', user, Some(cause_id));
+            tx.ctx.delete(&tx.buffers.key);
+            tx.buffers.has_ended(user, cause_id);
         }
     }
 
-    desk.close();
+    tx.save();
     Ok(())
 }
 

@@ -20,61 +20,57 @@
 //! because a trader must know the fate of every order.
 
 use domain::rate_limit::{Admission, Limit};
-use domain::reason::Reason;
 use engine::context::Ctx;
 use engine::role::InvariantViolation;
-use wire::command::{Command, Kind};
+use wire::command::Kind;
 
 use super::account_tx::AccountTx;
-use super::commands::CommandRefusal;
+use super::decision::{CommandInHand, CommandRefusal};
 use super::mass;
-use super::state::OrderRecord;
 
 const TEXT: &str = "too many cancels, transfers, repeats or bad commands in a short time";
 
-/// Takes from the second bucket. Returns the refusal if the bucket is empty, or `None` inside if no
-/// answer is due.
-pub(super) fn admit(
-    desk: &mut AccountTx<'_, '_>,
-    limit: &Limit,
-) -> Result<(), Option<CommandRefusal>> {
-    let now_ms = desk.ctx.time_ms();
-    match desk.account.messages.take(limit, now_ms) {
-        Admission::Admitted => Ok(()),
-        Admission::Refused(wait) => Err(Some(CommandRefusal {
-            retry_after_ms: Some(wait),
-            text: Some(TEXT),
-            ..Reason::RateLimited.into()
-        })),
-        Admission::Unanswered => Err(None),
+/// Refusal by the second bucket.
+pub(super) fn refusal(wait_ms: i64) -> CommandRefusal {
+    CommandRefusal {
+        text: Some(TEXT),
+        ..CommandRefusal::limited(wait_ms)
     }
 }
 
-/// Like [`admit`], for a cancel or mass cancel: a cancel with an effect is admitted.
+/// Takes from the second bucket.
+pub(super) fn admit(tx: &mut AccountTx<'_, '_>, limit: &Limit) -> Admission {
+    let now_ms = tx.ctx.time_ms();
+    tx.account.messages.take(limit, now_ms)
+}
+
+/// Like [`admit`], but a cancel or mass cancel with an effect is admitted.
 pub(super) fn admit_cancel(
-    desk: &mut AccountTx<'_, '_>,
+    tx: &mut AccountTx<'_, '_>,
     limit: &Limit,
-    c: &Command<'_>,
-    named: Option<&mut OrderRecord<'_>>,
-) -> Result<Result<(), Option<CommandRefusal>>, InvariantViolation> {
-    if let Ok(clock) = limit.take(desk.account.messages.clock, now_us(desk.ctx)) {
-        desk.account.messages.clock = clock;
-        return Ok(Ok(()));
+    command: &mut CommandInHand<'_>,
+) -> Result<Admission, InvariantViolation> {
+    if let Ok(clock) = limit.take(tx.account.messages.clock, now_us(tx.ctx)) {
+        tx.account.messages.clock = clock;
+        return Ok(Admission::Admitted);
     }
 
-    let ends = match (c.kind, c.orig_order_id.as_deref(), named) {
+    let c = command.command;
+    let ends = match (c.kind, c.orig_order_id.as_deref(), &mut command.named) {
         (Kind::Cancel, Some(id), Some(entry)) if entry.is_open() && !entry.ending => {
             entry.ending = true;
-            desk.note(id, entry);
+            tx.save_order(id, entry);
             true
         }
-        (Kind::MassCancel, ..) => {
-            mass::finds(desk.ctx, desk.buffers, desk.user, c.symbol.as_deref())?
-        }
+        (Kind::MassCancel, ..) => mass::finds(tx.ctx, tx.buffers, tx.user, c.symbol.as_deref())?,
         _ => false,
     };
 
-    Ok(if ends { Ok(()) } else { admit(desk, limit) })
+    Ok(if ends {
+        Admission::Admitted
+    } else {
+        admit(tx, limit)
+    })
 }
 
 /// Log time in microseconds, the unit of limits.

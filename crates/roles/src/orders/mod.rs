@@ -5,6 +5,7 @@ mod account_tx;
 mod bust;
 mod cancel_replace;
 mod commands;
+mod decision;
 mod dedup_window;
 mod executions;
 mod ledger_check;
@@ -17,19 +18,15 @@ mod shorts;
 mod show;
 mod state;
 
-use domain::control::Control;
-use domain::instrument::Instrument;
-use domain::price::FreshnessLimits;
-use domain::rate_limit::Limit;
 use engine::context::Ctx;
 use engine::role::{InvariantViolation, RoleLogic};
 use ports::records::Record;
 use wire::topics;
 
 use super::RoleSettings;
-use super::decoded_table::{self, DecodedTable};
 use super::ingress::bug;
 use super::settings::{BUST_BY_TRADE, MERGED_BY_LOG_TIME, MESSAGES_BOUNDED, SHORT_MARGIN};
+use commands::{CommandRecords, CommandRules};
 pub(super) use ledger_check::SharedSums;
 pub use ledger_check::check_books;
 pub(super) use show::show;
@@ -37,21 +34,9 @@ use state::{HoldTally, OrdersBuffers};
 
 pub(super) struct Orders {
     settings: RoleSettings,
-    limit: Option<Limit>,
-    /// Second bucket, for all commands except orders and replacements.
-    messages: Option<Limit>,
-    stale: FreshnessLimits,
-    max_age_ns: Option<i128>,
-    instruments: DecodedTable<Instrument>,
-    references: DecodedTable<(i64, i64)>,
-    controls: DecodedTable<Control>,
+    rules: CommandRules,
     buffers: OrdersBuffers,
-    /// Content of the current command.
-    content: Vec<u8>,
-    /// Bytes of the current order record, as in state.
-    entry: Vec<u8>,
-    /// Bytes of the order that a cancel or replace names (FIX OrigClOrdID).
-    other: Vec<u8>,
+    records: CommandRecords,
     /// True if the current command has no timestamp, or its timestamp agrees with log time.
     in_time: bool,
 }
@@ -60,25 +45,7 @@ impl Orders {
     pub(super) fn new(settings: &RoleSettings) -> Self {
         Orders {
             settings: *settings,
-            limit: Limit::new(settings.rate_limit, settings.burst).map(|limit| {
-                match settings.rules >= MESSAGES_BOUNDED {
-                    true if settings.time_may_fall => limit,
-                    _ => limit.as_before(settings.time_may_fall),
-                }
-            }),
-            messages: Limit::times(
-                settings.rate_limit,
-                settings.burst,
-                settings.message_rate_factor,
-            )
-            .filter(|_| settings.rules >= MESSAGES_BOUNDED),
-            stale: FreshnessLimits::new(settings.stale_ms, settings.time_may_fall),
-            max_age_ns: settings
-                .max_command_age_ms
-                .map(|ms| i128::from(ms) * 1_000_000),
-            instruments: decoded_table::instruments(),
-            references: decoded_table::references(),
-            controls: decoded_table::controls(),
+            rules: CommandRules::new(settings),
             buffers: OrdersBuffers {
                 forgets: settings.dedup_window_ms.is_some(),
                 cancel_part: usize::try_from(settings.mass_cancel_part).unwrap_or(usize::MAX),
@@ -87,9 +54,7 @@ impl Orders {
                 unknown_burns: settings.rules < MESSAGES_BOUNDED,
                 ..OrdersBuffers::default()
             },
-            content: Vec::new(),
-            entry: Vec::new(),
-            other: Vec::new(),
+            records: CommandRecords::default(),
             in_time: false,
         }
     }
@@ -112,7 +77,7 @@ impl RoleLogic for Orders {
                 let command = record.at.topic != topics::EXECUTIONS;
                 let in_time = std::mem::take(&mut self.in_time) || !self.settings.time_may_fall;
                 let falls = self.settings.marks_may_fall;
-                dedup_window::some(ctx, &mut self.buffers, window, command && in_time, falls)
+                dedup_window::advance(ctx, &mut self.buffers, window, command && in_time, falls)
             }
             None => Ok(()),
         }

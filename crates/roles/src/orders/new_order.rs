@@ -2,17 +2,16 @@
 
 use domain::account::Position;
 use domain::book::FOREVER;
-use domain::checks::{self, Facts, OrderRequest, Pricing, Reservation};
+use domain::checks::{self, OrderRequest, Pricing, Reservation};
 use domain::price::Priced;
 use domain::status::{Side, Status};
 use engine::role::InvariantViolation;
 use wire::book::{BookAction, NewOrder};
-use wire::command::{Command, Until, ValidatedOrder};
-use wire::command_fingerprint::CommandFingerprint;
+use wire::command::{Until, ValidatedOrder};
 use wire::event::Event;
 
-use super::account_tx::{AccountTx, about};
-use super::commands::{CommandRefusal, Market};
+use super::account_tx::{AccountTx, order_event};
+use super::decision::{CommandInHand, Decision, Market};
 use super::state::OrderRecord;
 use crate::ingress::bug;
 
@@ -39,106 +38,104 @@ fn deadline(until: Until, now_ms: i64, day_ends_ms: i64) -> Option<i64> {
     }
 }
 
-pub(super) fn order(
-    desk: &mut AccountTx<'_, '_>,
-    c: &Command<'_>,
-    content: CommandFingerprint<'_>,
+/// Handles a new order.
+pub(super) fn enter(
+    tx: &mut AccountTx<'_, '_>,
+    command: &CommandInHand<'_>,
     market: &Market,
-) -> Result<Result<(), CommandRefusal>, InvariantViolation> {
+) -> Result<Decision, InvariantViolation> {
+    let c = command.command;
     let (Some(symbol), Some(side), Some(quantity)) = (c.symbol.as_deref(), c.side, c.quantity)
     else {
         return Err(bug(
-            desk.ctx,
+            tx.ctx,
             "an order was decoded without symbol, side or quantity",
         ));
     };
 
     let served = c.served();
-    let now_ms = desk.ctx.time_ms();
-    let deadline_ms = served.and_then(|s| deadline(s.until, now_ms, market.day_ends_ms));
-    let position = match side {
-        // A buy may cover a short position.
-        Side::Buy if desk.account.shorts == 0 => Position::default(),
-        _ => desk.position(symbol)?,
-    };
-
-    let stays = served.is_some_and(|s| s.stays());
+    let now_ms = tx.ctx.time_ms();
     let request = OrderRequest {
         side,
         quantity,
         pricing: served.map(|s| s.pricing),
-        deadline_ms,
+        deadline_ms: served.and_then(|s| deadline(s.until, now_ms, market.day_ends_ms)),
     };
 
-    let facts = Facts {
-        instrument: market.instrument.as_ref(),
-        reference: market.reference,
-        account: &desk.account,
-        position: &position,
-        now_ms,
-        stale: market.stale,
-        open_max: stays.then_some(market.open_max),
-        bands: market.bands,
-        margin: market.margin,
+    // A buy may cover a short position.
+    let position = match side {
+        Side::Buy if tx.account.shorts == 0 => Position::default(),
+        _ => tx.load_position(symbol)?,
     };
 
-    let (
-        Reservation {
-            terms,
-            hold,
-            stop_e4,
-            borrowed_e4,
-        },
-        Some(ValidatedOrder { pricing, life, .. }),
-    ) = (match checks::order(&request, &facts) {
-        Ok(r) => (r, served),
-        Err(reason) => return Ok(Err(reason.into())),
-    })
-    else {
-        return Err(bug(
-            desk.ctx,
-            "an order that is not served passed the checks",
-        ));
+    let stays = served.is_some_and(|s| s.stays());
+    let open_max = stays.then_some(market.open_max);
+    let facts = market.facts(&tx.account, &position, now_ms, open_max);
+    let reservation = match checks::order(&request, &facts) {
+        Ok(reservation) => reservation,
+        Err(reason) => return Ok(reason.into()),
     };
+    let served =
+        served.ok_or_else(|| bug(tx.ctx, "an order that is not served passed the checks"))?;
 
-    desk.borrow(symbol, borrowed_e4)?;
-    desk.hold(side, symbol, &hold, true)?;
+    let hold = reservation.hold;
+    tx.borrow(symbol, reservation.borrowed_e4)?;
+    tx.reserve(side, symbol, &hold)?;
     if stays {
-        desk.mark_open(symbol, &c.order_id, true)?;
+        tx.add_open_order(symbol, &c.order_id)?;
     }
 
     let entry = OrderRecord {
-        terms: Some(terms),
+        terms: Some(reservation.terms),
         hold,
         stays,
-        ..OrderRecord::plain(Status::PendingNew, None, content)
+        ..OrderRecord::plain(Status::PendingNew, None, command.content)
     };
 
-    let user = desk.user;
-    desk.event(about(Event::OrderPending, user, &c.order_id, &entry));
-    desk.note(&c.order_id, &entry);
+    tx.emit(order_event(
+        Event::OrderPending,
+        tx.user,
+        &c.order_id,
+        &entry,
+    ));
+    tx.save_order(&c.order_id, &entry);
+
     let new = NewOrder {
-        side,
+        deadline_ms: request.deadline_ms.unwrap_or(FOREVER),
+        post_only: c.post_only,
+        ..for_the_book(&reservation, &served, market.reference)
+    };
+
+    tx.send_to_book(symbol, &c.order_id, BookAction::New(new));
+    Ok(Decision::Accepted)
+}
+
+/// The order for the book, without a deadline.
+fn for_the_book(
+    reservation: &Reservation,
+    served: &ValidatedOrder,
+    reference: Option<(i64, i64)>,
+) -> NewOrder {
+    let pricing = served.pricing;
+    let terms = reservation.terms;
+    NewOrder {
+        side: terms.side,
         quantity: terms.quantity,
         market: matches!(pricing, Pricing::Market | Pricing::Stop(_)),
         limit_e4: terms.limit_e4,
-        ceiling_e4: if side == Side::Sell {
+        ceiling_e4: if terms.side == Side::Sell {
             terms.ceiling_e4
         } else {
             i64::MAX
         },
-        stop_e4,
-        life,
-        deadline_ms: deadline_ms.unwrap_or(FOREVER),
-        post_only: c.post_only,
-        reference: market
-            .reference
+        stop_e4: reservation.stop_e4,
+        life: served.life,
+        deadline_ms: FOREVER,
+        post_only: false,
+        reference: reference
             .filter(|_| matches!(pricing, Pricing::Market))
             .map(|(price_e4, time_ms)| Priced { price_e4, time_ms }),
-    };
-
-    desk.ask(symbol, &c.order_id, BookAction::New(new));
-    Ok(Ok(()))
+    }
 }
 
 #[cfg(test)]

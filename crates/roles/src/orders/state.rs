@@ -21,7 +21,7 @@
 mod account;
 
 use domain::account::{Account, CashTotals, HousePosition, Position};
-use domain::hold::{Hold, Terms};
+use domain::hold::{Hold, Terms, WorkingOrder};
 use domain::reason::Reason;
 use domain::status::{Side, Status};
 use engine::context::Ctx;
@@ -335,58 +335,60 @@ impl<'a> OrderRecord<'a> {
                 let hold_e4 = take_i64(r)?;
                 e.first_version(cum, hold_e4, CommandFingerprint(r));
             }
-            ENTRY_VERSION | TRADED_VERSION => {
-                let (&flags, tail) = r.split_first()?;
-                *r = tail;
-                e.stays = flags & STAYS != 0;
-                e.ending = flags & ENDS != 0;
-                if flags & HAS_TERMS != 0 {
-                    let cum = take_i64(r)?;
-                    let quantity = take_i64(r)?;
-                    let limit_e4 = take_i64(r)?;
-                    e.cum = cum;
-                    e.terms = Some(Terms {
-                        side: Side::Buy,
-                        quantity,
-                        limit_e4,
-                        ceiling_e4: 0,
-                        fee_bps: 0,
-                        short_unit_e4: 0,
-                    });
-                }
-
-                if version == TRADED_VERSION {
-                    (e.value_e4, e.fills) = (take_i64(r)?, OrderFills::read(r)?);
-                    e.fills.forgotten = flags & FORGOTTEN != 0;
-                }
-
-                if let Some(t) = e.terms.as_mut().filter(|_| flags & IS_OPEN != 0) {
-                    (t.ceiling_e4, t.fee_bps, t.short_unit_e4) =
-                        (take_i64(r)?, take_i64(r)?, take_i64(r)?);
-                    if version == ENTRY_VERSION {
-                        e.value_e4 = take_i64(r)?;
-                    }
-
-                    e.hold = Hold {
-                        cash_e4: take_i64(r)?,
-                        shares: take_i64(r)?,
-                        incoming_e4: take_i64(r)?,
-                    };
-
-                    e.pending = take_u64(r)?;
-                }
-
-                e.content = CommandFingerprint(r);
-                if let Some(t) = &mut e.terms {
-                    t.side = e.content.side()?;
-                }
-            }
+            ENTRY_VERSION | TRADED_VERSION => e.second_version(version == TRADED_VERSION, r)?,
             _ => return None,
         }
 
         e.content.kind()?;
         e.quantity().unwrap_or(0).checked_sub(e.cum)?;
         e.fills.in_entry().all(|fill| fill.is_some()).then_some(e)
+    }
+
+    /// Reads the fields since version 2. `traded`: the record keeps its trades.
+    #[inline]
+    fn second_version(&mut self, traded: bool, r: &mut &'a [u8]) -> Option<()> {
+        let (&flags, tail) = r.split_first()?;
+        *r = tail;
+        self.stays = flags & STAYS != 0;
+        self.ending = flags & ENDS != 0;
+        if flags & HAS_TERMS != 0 {
+            self.cum = take_i64(r)?;
+            self.terms = Some(Terms {
+                side: Side::Buy,
+                quantity: take_i64(r)?,
+                limit_e4: take_i64(r)?,
+                ceiling_e4: 0,
+                fee_bps: 0,
+                short_unit_e4: 0,
+            });
+        }
+
+        if traded {
+            (self.value_e4, self.fills) = (take_i64(r)?, OrderFills::read(r)?);
+            self.fills.forgotten = flags & FORGOTTEN != 0;
+        }
+
+        if let Some(t) = self.terms.as_mut().filter(|_| flags & IS_OPEN != 0) {
+            (t.ceiling_e4, t.fee_bps, t.short_unit_e4) = (take_i64(r)?, take_i64(r)?, take_i64(r)?);
+            if !traded {
+                self.value_e4 = take_i64(r)?;
+            }
+
+            self.hold = Hold {
+                cash_e4: take_i64(r)?,
+                shares: take_i64(r)?,
+                incoming_e4: take_i64(r)?,
+            };
+
+            self.pending = take_u64(r)?;
+        }
+
+        self.content = CommandFingerprint(r);
+        if let Some(t) = &mut self.terms {
+            t.side = self.content.side()?;
+        }
+
+        Some(())
     }
 
     /// Derives the fields that version 1 left out. Version 1 had only market orders that trade
@@ -419,6 +421,16 @@ impl<'a> OrderRecord<'a> {
         self.terms = Some(terms);
         if !self.status.is_terminal() {
             self.hold = terms.need(0, 0, quantity).unwrap_or_default();
+        }
+    }
+
+    /// The order with its terms, as plain values.
+    pub(super) fn working(&self, terms: Terms) -> WorkingOrder {
+        WorkingOrder {
+            terms,
+            hold: self.hold,
+            cum: self.cum,
+            value_e4: self.value_e4,
         }
     }
 
@@ -582,6 +594,15 @@ pub(super) fn load_order(
         }
         None => false,
     }
+}
+
+/// Reads a record as [`load_order`] copied it.
+#[inline]
+pub(super) fn read_order<'a>(
+    ctx: &Ctx<'_>,
+    bytes: &'a [u8],
+) -> Result<OrderRecord<'a>, InvariantViolation> {
+    OrderRecord::read(bytes).ok_or_else(|| unreadable(ctx, "an order"))
 }
 
 pub(super) fn save_order(
