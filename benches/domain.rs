@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use domain::account::{Account, CashTotals, HousePosition, LedgerParts, Position, TradeLeg};
+use domain::account::{Account, Ledger, TradeLeg};
 use domain::chain::{GENESIS, link, meta_hash, payload_hash};
 use domain::checks::{Bands, Facts, OrderRequest, Pricing, order as check};
 use domain::decimal::Num;
@@ -69,18 +69,16 @@ fn deciding(c: &mut Criterion) {
     let instrument = Instrument::default();
     c.bench_function("decide and post a market order and its fill", |b| {
         let mut account = Account::default();
-        let mut position = Position::default();
-        let mut house = HousePosition::default();
-        let mut totals = CashTotals::default();
+        let mut ledger = Ledger::default();
         account
-            .deposit(&mut totals, OPENING_E4)
+            .deposit(&mut ledger.totals, OPENING_E4)
             .expect("within bounds");
         b.iter(|| {
             let facts = Facts {
                 instrument: Some(&instrument),
                 reference: Some((PRICE_E4, 0)),
                 account: &account,
-                position: &position,
+                position: &ledger.position,
                 now_ms: black_box(1),
                 stale: FreshnessLimits::new(120_000, true),
                 open_max: None,
@@ -90,7 +88,7 @@ fn deciding(c: &mut Criterion) {
 
             let r = check(black_box(&request), &facts).expect("nothing speaks against it");
             account
-                .reserve(&mut position, &r.hold)
+                .reserve(&mut ledger.position, &r.hold)
                 .expect("cash is there");
             let value = PRICE_E4 * r.terms.quantity;
             let fee = r.terms.fee(0, value).expect("within bounds");
@@ -103,19 +101,15 @@ fn deciding(c: &mut Criterion) {
                 keeps: true,
             };
 
-            let books = LedgerParts {
-                position: &mut position,
-                house: &mut house,
-                totals: &mut totals,
-            };
-
             account
-                .settle(books, &trade, &r.hold)
+                .settle(&mut ledger, &trade, &r.hold)
                 .expect("the books balance");
 
             // Refill the cash and reset the turnover: otherwise both would reach their limits
             // before the end of the measurement.
-            account.deposit(&mut totals, value).expect("within bounds");
+            account
+                .deposit(&mut ledger.totals, value)
+                .expect("within bounds");
             account.turnover_e4 = 0;
         });
     });

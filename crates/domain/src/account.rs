@@ -248,15 +248,11 @@ impl Account {
     /// fee, and moves the shares.
     pub fn settle(
         &mut self,
-        books: LedgerParts<'_>,
+        ledger: &mut Ledger,
         trade: &TradeLeg,
         freed: &Hold,
     ) -> Result<(), Unbalanced> {
-        let LedgerParts {
-            position,
-            house,
-            totals,
-        } = books;
+        let position = &mut ledger.position;
         let cash = self.cash();
         let shares = position.net();
         self.give_back(position, freed)?;
@@ -289,14 +285,13 @@ impl Account {
         sub(&mut self.available_e4, trade.fee.charged_e4)?;
         self.cover(position)?;
         self.pay();
-        let value = signed(trade);
-        let books = LedgerParts {
-            position,
-            house,
-            totals,
-        };
-
-        self.balance(books, (cash, shares), value, trade.fee, trade.with_house)
+        self.balance(
+            ledger,
+            (cash, shares),
+            signed(trade),
+            trade.fee,
+            trade.with_house,
+        )
     }
 
     /// Sets the collateral of a short position to the amount due at the current price, as far as
@@ -333,17 +328,17 @@ impl Account {
     /// shares before the change; `value` is the amount that the other side gets.
     fn balance(
         &self,
-        books: LedgerParts<'_>,
+        ledger: &mut Ledger,
         before: (i128, i64),
         value: i128,
         fee: Fee,
         with_house: bool,
     ) -> Result<(), Unbalanced> {
-        let LedgerParts {
+        let Ledger {
             position,
             house,
             totals,
-        } = books;
+        } = ledger;
         let (cash, shares) = before;
         let moved = i128::from(position.net()) - i128::from(shares);
         house.users_quantity += moved;
@@ -387,15 +382,13 @@ impl Account {
         }
 
         let mut account = *self;
-        let mut position = *position;
-        let fits = account.can_take_back(&position, trade);
-        let books = LedgerParts {
-            position: &mut position,
-            house: &mut HousePosition::default(),
-            totals: &mut CashTotals::default(),
+        let fits = account.can_take_back(position, trade);
+        let mut ledger = Ledger {
+            position: *position,
+            ..Ledger::default()
         };
 
-        match account.bust_trade(books, trade) {
+        match account.bust_trade(&mut ledger, trade) {
             Ok(()) if fits && account.owed_e4 > 0 => Err(Reason::InsufficientFunds),
             Ok(()) if fits => Ok(()),
             _ => Err(Reason::NotionalLimit),
@@ -406,16 +399,8 @@ impl Account {
     /// becomes a debt. Missing shares become a short position, with the price paid as collateral.
     /// The house is the other side, even if the counterparty was a user. So no other user's account
     /// changes.
-    pub fn bust_trade(
-        &mut self,
-        books: LedgerParts<'_>,
-        trade: &TradeLeg,
-    ) -> Result<(), Unbalanced> {
-        let LedgerParts {
-            position,
-            house,
-            totals,
-        } = books;
+    pub fn bust_trade(&mut self, ledger: &mut Ledger, trade: &TradeLeg) -> Result<(), Unbalanced> {
+        let position = &mut ledger.position;
         let cash = self.cash();
         let shares = position.net();
         add(&mut self.turnover_e4, trade.value_e4)?;
@@ -446,17 +431,7 @@ impl Account {
             exact_e4: -trade.fee.exact_e4,
         };
 
-        self.balance(
-            LedgerParts {
-                position,
-                house,
-                totals,
-            },
-            (cash, shares),
-            -signed(trade),
-            fee,
-            true,
-        )
+        self.balance(ledger, (cash, shares), -signed(trade), fee, true)
     }
 }
 
@@ -494,13 +469,14 @@ impl TradeLeg {
 }
 
 /// Ledger accounts that a trade changes besides the user's account.
-pub struct LedgerParts<'a> {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
     /// The user's shares.
-    pub position: &'a mut Position,
+    pub position: Position,
     /// House and clearing.
-    pub house: &'a mut HousePosition,
+    pub house: HousePosition,
     /// Cash totals of the task.
-    pub totals: &'a mut CashTotals,
+    pub totals: CashTotals,
 }
 
 impl Position {

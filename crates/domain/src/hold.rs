@@ -180,6 +180,13 @@ impl Terms {
     }
 }
 
+impl WorkingOrder {
+    /// True if the whole quantity has traded.
+    pub fn is_filled(&self) -> bool {
+        self.cum == self.terms.quantity
+    }
+}
+
 impl Hold {
     /// Subtracts a hold; `None` if a part would be negative.
     pub fn less(&self, other: &Hold) -> Option<Hold> {

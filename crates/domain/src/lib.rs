@@ -23,6 +23,7 @@ pub mod portfolio;
 pub mod price;
 pub mod rate_limit;
 pub mod reason;
+pub mod settlement;
 pub mod status;
 pub mod tick;
 

@@ -8,19 +8,17 @@ use super::*;
 #[derive(Default)]
 struct World {
     account: Account,
-    position: Position,
-    house: HousePosition,
-    totals: CashTotals,
+    ledger: Ledger,
 }
 
 impl World {
     /// Reserves for an order and fills it in parts at these prices; releases the rest.
     fn trade(&mut self, terms: &Terms, fills: &[(i64, i64)], with_house: bool) {
         let mut hold = terms
-            .need(0, 0, self.position.sellable())
+            .need(0, 0, self.ledger.position.sellable())
             .expect("in bounds");
         self.account
-            .reserve(&mut self.position, &hold)
+            .reserve(&mut self.ledger.position, &hold)
             .expect("reserve");
         let mut cum = 0;
         let mut value = 0;
@@ -29,12 +27,6 @@ impl World {
                 .freed(&hold, cum, value, *quantity, quantity * price)
                 .expect("in bounds");
             let fee = terms.fee(value, quantity * price).expect("in bounds");
-            let books = LedgerParts {
-                position: &mut self.position,
-                house: &mut self.house,
-                totals: &mut self.totals,
-            };
-
             let trade = TradeLeg {
                 side: terms.side,
                 quantity: *quantity,
@@ -44,7 +36,9 @@ impl World {
                 keeps: false,
             };
 
-            self.account.settle(books, &trade, &freed).expect("settle");
+            self.account
+                .settle(&mut self.ledger, &trade, &freed)
+                .expect("settle");
             hold = hold.less(&freed).expect("no more than was held");
             (cum, value) = (cum + quantity, value + quantity * price);
         }
@@ -54,7 +48,7 @@ impl World {
         }
 
         self.account
-            .release(&mut self.position, &hold)
+            .release(&mut self.ledger.position, &hold)
             .expect("release");
     }
 }
@@ -73,13 +67,15 @@ fn terms(side: Side, quantity: i64, limit_e4: i64) -> Terms {
 #[test]
 fn a_round_trip() {
     let mut w = World::default();
-    w.account.deposit(&mut w.totals, 1_000).expect("room");
+    w.account
+        .deposit(&mut w.ledger.totals, 1_000)
+        .expect("room");
     w.trade(&terms(Side::Buy, 5, 120), &[(5, 100)], true);
     assert_eq!(
         (
             w.account.available_e4,
             w.account.reserved_e4,
-            w.position.long
+            w.ledger.position.long
         ),
         (500, 0, 5)
     );
@@ -89,13 +85,13 @@ fn a_round_trip() {
         (
             w.account.available_e4,
             w.account.turnover_e4,
-            w.house.cash_e4
+            w.ledger.house.cash_e4
         ),
         (950, 950, 50)
     );
 
     assert_eq!(
-        (w.account.incoming_e4, w.position),
+        (w.account.incoming_e4, w.ledger.position),
         (0, Position::default())
     );
 }
@@ -104,10 +100,12 @@ fn a_round_trip() {
 fn a_trade_that_is_taken_back_was_not() {
     for side in [Side::Buy, Side::Sell] {
         let mut w = World::default();
-        w.account.deposit(&mut w.totals, 10_000).expect("room");
+        w.account
+            .deposit(&mut w.ledger.totals, 10_000)
+            .expect("room");
         w.trade(&terms(Side::Buy, 5, 100), &[(5, 100)], false);
         let account = w.account;
-        let position = w.position;
+        let position = w.ledger.position;
         w.trade(
             &Terms {
                 fee_bps: 13,
@@ -129,21 +127,14 @@ fn a_trade_that_is_taken_back_was_not() {
             keeps: false,
         };
 
-        assert_eq!(w.account.still_has(&w.position, &trade), Ok(()));
+        assert_eq!(w.account.still_has(&w.ledger.position, &trade), Ok(()));
         w.account
-            .bust_trade(
-                LedgerParts {
-                    position: &mut w.position,
-                    house: &mut w.house,
-                    totals: &mut w.totals,
-                },
-                &trade,
-            )
+            .bust_trade(&mut w.ledger, &trade)
             .expect("it is there");
 
         let turnover_e4 = w.account.turnover_e4;
         assert_eq!(
-            (w.account, w.position),
+            (w.account, w.ledger.position),
             (
                 Account {
                     turnover_e4,
@@ -153,11 +144,17 @@ fn a_trade_that_is_taken_back_was_not() {
             )
         );
 
-        assert_eq!((w.totals.fees_e4, w.totals.rounding_e4), (0, 0));
+        assert_eq!(
+            (w.ledger.totals.fees_e4, w.ledger.totals.rounding_e4),
+            (0, 0)
+        );
 
         // The house takes the place of the counterparty, and keeps the position.
         let way = if side == Side::Buy { 1 } else { -1 };
-        assert_eq!((w.house.quantity, w.house.cash_e4), (5 * way, -500 * way));
+        assert_eq!(
+            (w.ledger.house.quantity, w.ledger.house.cash_e4),
+            (5 * way, -500 * way)
+        );
     }
 
     let w = World::default();
@@ -171,11 +168,11 @@ fn a_trade_that_is_taken_back_was_not() {
     };
 
     assert_eq!(
-        w.account.still_has(&w.position, &trade(Side::Buy)),
+        w.account.still_has(&w.ledger.position, &trade(Side::Buy)),
         Err(Reason::ShortSellNotPermitted)
     );
     assert_eq!(
-        w.account.still_has(&w.position, &trade(Side::Sell)),
+        w.account.still_has(&w.ledger.position, &trade(Side::Sell)),
         Err(Reason::InsufficientFunds)
     );
 
@@ -217,10 +214,14 @@ fn a_trade_that_is_taken_back_was_not() {
 #[test]
 fn what_is_not_there_any_more_is_owed() {
     let mut w = World::default();
-    w.account.deposit(&mut w.totals, 1_000).expect("room");
+    w.account
+        .deposit(&mut w.ledger.totals, 1_000)
+        .expect("room");
     w.trade(&terms(Side::Buy, 5, 100), &[(5, 100)], false);
     w.trade(&terms(Side::Sell, 5, 100), &[(5, 150)], false);
-    w.account.withdraw(&mut w.totals, 1_200).expect("there");
+    w.account
+        .withdraw(&mut w.ledger.totals, 1_200)
+        .expect("there");
     let trade = |side, value_e4| TradeLeg {
         side,
         quantity: 5,
@@ -231,22 +232,17 @@ fn what_is_not_there_any_more_is_owed() {
     };
 
     let back = |w: &mut World, trade: &TradeLeg| {
-        assert!(w.account.can_take_back(&w.position, trade));
-        w.account
-            .bust_trade(
-                LedgerParts {
-                    position: &mut w.position,
-                    house: &mut w.house,
-                    totals: &mut w.totals,
-                },
-                trade,
-            )
-            .expect("it can");
+        assert!(w.account.can_take_back(&w.ledger.position, trade));
+        w.account.bust_trade(&mut w.ledger, trade).expect("it can");
     };
 
     back(&mut w, &trade(Side::Sell, 750));
     assert_eq!(
-        (w.account.balance_e4(), w.account.owed_e4, w.position.long),
+        (
+            w.account.balance_e4(),
+            w.account.owed_e4,
+            w.ledger.position.long
+        ),
         (-700, 700, 5)
     );
     assert_eq!(may_withdraw(&w.account, 1), Err(Reason::DebitBalance));
@@ -254,20 +250,24 @@ fn what_is_not_there_any_more_is_owed() {
     // A sale pays the debt, and so does a deposit.
     w.trade(&terms(Side::Sell, 2, 100), &[(2, 100)], false);
     assert_eq!(w.account.balance_e4(), -500);
-    w.account.deposit(&mut w.totals, 600).expect("room");
+    w.account.deposit(&mut w.ledger.totals, 600).expect("room");
     assert_eq!((w.account.available_e4, w.account.owed_e4), (100, 0));
 
     // Two of these shares have been sold since. Their purchase price is held until they are bought
     // back.
     back(&mut w, &trade(Side::Buy, 500));
     assert_eq!(
-        (w.position.long, w.position.short, w.position.collateral_e4),
+        (
+            w.ledger.position.long,
+            w.ledger.position.short,
+            w.ledger.position.collateral_e4
+        ),
         (0, 2, 200)
     );
     assert_eq!((w.account.available_e4, w.account.reserved_e4), (400, 200));
     w.trade(&terms(Side::Buy, 2, 100), &[(2, 100)], false);
     assert_eq!(
-        (w.position, w.account.balance_e4()),
+        (w.ledger.position, w.account.balance_e4()),
         (Position::default(), 400)
     );
 }
@@ -275,7 +275,9 @@ fn what_is_not_there_any_more_is_owed() {
 #[test]
 fn a_short_sale_holds_cash_until_it_is_covered() {
     let mut w = World::default();
-    w.account.deposit(&mut w.totals, 10_000).expect("room");
+    w.account
+        .deposit(&mut w.ledger.totals, 10_000)
+        .expect("room");
     w.trade(&terms(Side::Buy, 3, 100), &[(3, 100)], false);
     w.trade(
         &Terms {
@@ -287,7 +289,11 @@ fn a_short_sale_holds_cash_until_it_is_covered() {
     );
 
     assert_eq!(
-        (w.position.net(), w.position.short, w.position.collateral_e4),
+        (
+            w.ledger.position.net(),
+            w.ledger.position.short,
+            w.ledger.position.collateral_e4
+        ),
         (-7, 7, 735)
     );
     assert_eq!(
@@ -295,10 +301,13 @@ fn a_short_sale_holds_cash_until_it_is_covered() {
         (10_700 - 735, 735)
     );
     w.trade(&terms(Side::Buy, 5, 100), &[(5, 90)], false);
-    assert_eq!((w.position.net(), w.position.collateral_e4), (-2, 210));
+    assert_eq!(
+        (w.ledger.position.net(), w.ledger.position.collateral_e4),
+        (-2, 210)
+    );
     w.trade(&terms(Side::Buy, 5, 100), &[(5, 90)], false);
     assert_eq!(
-        (w.position, w.account.reserved_e4),
+        (w.ledger.position, w.account.reserved_e4),
         (
             Position {
                 long: 3,
@@ -308,18 +317,22 @@ fn a_short_sale_holds_cash_until_it_is_covered() {
         )
     );
 
-    assert_eq!(w.house.clearing_quantity, -3);
+    assert_eq!(w.ledger.house.clearing_quantity, -3);
 }
 
 #[test]
 fn shares_that_are_given_back_cover_what_is_owed() {
     let mut w = World::default();
-    w.account.deposit(&mut w.totals, 10_000).expect("room");
+    w.account
+        .deposit(&mut w.ledger.totals, 10_000)
+        .expect("room");
     w.trade(&terms(Side::Buy, 10, 100), &[(10, 100)], false);
     let all = terms(Side::Sell, 10, 104)
         .need(0, 0, 10)
         .expect("in bounds");
-    w.account.reserve(&mut w.position, &all).expect("shares");
+    w.account
+        .reserve(&mut w.ledger.position, &all)
+        .expect("shares");
     w.trade(
         &Terms {
             short_unit_e4: 105,
@@ -329,12 +342,12 @@ fn shares_that_are_given_back_cover_what_is_owed() {
         false,
     );
 
-    assert_eq!((w.position.short, w.account.reserved_e4), (5, 525));
+    assert_eq!((w.ledger.position.short, w.account.reserved_e4), (5, 525));
     w.account
-        .release(&mut w.position, &all)
+        .release(&mut w.ledger.position, &all)
         .expect("what was held");
     assert_eq!(
-        (w.position, w.account.reserved_e4),
+        (w.ledger.position, w.account.reserved_e4),
         (
             Position {
                 long: 5,
@@ -429,22 +442,21 @@ proptest! {
             let t = |side| Terms { fee_bps, short_unit_e4: 2 * price, ..terms(side, quantity, price) };
             let part = 1 + quantity / 3;
             match what {
-                0 | 1 if w.account.can_deposit(value) => w.account.deposit(&mut w.totals, value).expect("deposit"),
-                2 if may_withdraw(&w.account, value).is_ok() => w.account.withdraw(&mut w.totals, value).expect("withdraw"),
+                0 | 1 if w.account.can_deposit(value) => w.account.deposit(&mut w.ledger.totals, value).expect("deposit"),
+                2 if may_withdraw(&w.account, value).is_ok() => w.account.withdraw(&mut w.ledger.totals, value).expect("withdraw"),
                 3 | 4 if 2 * value <= w.account.available_e4 => w.trade(&t(Side::Buy), &[(part, price), (quantity - part, (price + 1) / 2)], what == 3),
-                5 | 6 if quantity <= w.position.sellable() || 2 * value <= w.account.available_e4 => {
+                5 | 6 if quantity <= w.ledger.position.sellable() || 2 * value <= w.account.available_e4 => {
                     w.trade(&t(Side::Sell), &[(part, price), (quantity - part, price + price / 2)], what == 5);
                 }
                 7 => {
                     let side = if fee_bps % 2 == 0 { Side::Buy } else { Side::Sell };
                     let trade = TradeLeg { side, quantity: part, value_e4: part * price, fee: Fee { charged_e4: 2, exact_e4: 1 }, with_house: false, keeps: false };
-                    if w.account.can_take_back(&w.position, &trade) {
-                        let still = w.account.still_has(&w.position, &trade);
+                    if w.account.can_take_back(&w.ledger.position, &trade) {
+                        let still = w.account.still_has(&w.ledger.position, &trade);
                         let owed = w.account.owed_e4;
-                        let short = w.position.short;
-                        let books = LedgerParts { position: &mut w.position, house: &mut w.house, totals: &mut w.totals };
-                        w.account.bust_trade(books, &trade).expect("it can");
-                        let more = (w.account.owed_e4 > owed, w.position.short > short);
+                        let short = w.ledger.position.short;
+                        w.account.bust_trade(&mut w.ledger, &trade).expect("it can");
+                        let more = (w.account.owed_e4 > owed, w.ledger.position.short > short);
                         let lacks = (still == Err(Reason::InsufficientFunds), still == Err(Reason::ShortSellNotPermitted));
                         prop_assert!(owed > 0 || more == lacks);
                     }
@@ -453,11 +465,11 @@ proptest! {
             }
 
             prop_assert!(w.account.available_e4 >= 0 && w.account.owed_e4 >= 0 && w.account.available_e4.min(w.account.owed_e4) == 0);
-            prop_assert!(w.account.reserved_e4 == w.position.collateral_e4 && w.account.incoming_e4 == 0);
-            let fees = w.totals.fees_e4 + w.totals.rounding_e4;
-            let cash = w.account.cash() + w.house.cash_e4 + w.house.clearing_e4 + w.totals.external_e4 + fees;
+            prop_assert!(w.account.reserved_e4 == w.ledger.position.collateral_e4 && w.account.incoming_e4 == 0);
+            let fees = w.ledger.totals.fees_e4 + w.ledger.totals.rounding_e4;
+            let cash = w.account.cash() + w.ledger.house.cash_e4 + w.ledger.house.clearing_e4 + w.ledger.totals.external_e4 + fees;
             prop_assert_eq!(cash, 0);
-            prop_assert_eq!(i128::from(w.position.net()) + w.house.quantity + w.house.clearing_quantity, 0);
+            prop_assert_eq!(i128::from(w.ledger.position.net()) + w.ledger.house.quantity + w.ledger.house.clearing_quantity, 0);
         }
     }
 }

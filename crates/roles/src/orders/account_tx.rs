@@ -1,7 +1,8 @@
-//! One user's account during one record. The type numbers and stamps the user's events, and opens
-//! the account before the first event.
+//! One user's account during one record: a unit of work. The record loads plain values, the rules
+//! of the domain change them, and the unit saves each value once. The unit also numbers and stamps
+//! the user's events, and opens the account before the first event.
 
-use domain::account::{Account, CashTotals, Position, Unbalanced};
+use domain::account::{Account, CashTotals, Ledger, Position, Unbalanced};
 use domain::hold::Hold;
 use domain::status::Side;
 use engine::context::Ctx;
@@ -64,7 +65,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         let opening_cash_e4 = opening(tx.ctx);
         tx.account.unopened = opening_cash_e4.is_none();
         if let Some(opening_cash_e4) = opening_cash_e4.filter(|cash| *cash > 0) {
-            tx.post(|account, totals| account.deposit(totals, opening_cash_e4))?;
+            tx.post_cash(|account, totals| account.deposit(totals, opening_cash_e4))?;
             tx.emit(OrderEvent {
                 cause_id: Some(cause_id),
                 amount_e4: Some(opening_cash_e4),
@@ -81,13 +82,34 @@ impl<'d, 'c> AccountTx<'d, 'c> {
     }
 
     /// Posts between the account and the task's totals.
-    pub(super) fn post(
+    pub(super) fn post_cash(
         &mut self,
         posting: impl FnOnce(&mut Account, &mut CashTotals) -> Result<(), Unbalanced>,
     ) -> Result<(), InvariantViolation> {
         let mut totals = state::load_totals(self.ctx)?;
         posting(&mut self.account, &mut totals).map_err(|e| bug(self.ctx, e))?;
         state::save_totals(self.ctx, self.buffers, &totals);
+        Ok(())
+    }
+
+    /// Loads the ledger accounts that a trade of this symbol changes.
+    pub(super) fn load_ledger(&mut self, symbol: &str) -> Result<Ledger, InvariantViolation> {
+        Ok(Ledger {
+            position: self.load_position(symbol)?,
+            house: state::load_house(self.ctx, self.buffers, symbol)?,
+            totals: state::load_totals(self.ctx)?,
+        })
+    }
+
+    /// Saves the ledger accounts of a symbol.
+    pub(super) fn save_ledger(
+        &mut self,
+        symbol: &str,
+        ledger: &Ledger,
+    ) -> Result<(), InvariantViolation> {
+        state::save_totals(self.ctx, self.buffers, &ledger.totals);
+        self.save_position(symbol, &ledger.position)?;
+        state::save_house(self.ctx, self.buffers, symbol, &ledger.house);
         Ok(())
     }
 
@@ -122,31 +144,33 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         Ok(())
     }
 
-    /// Releases a part of a short position's collateral, for an order that covers the position.
-    pub(super) fn borrow(
-        &mut self,
-        symbol: &str,
-        amount_e4: i64,
-    ) -> Result<(), InvariantViolation> {
-        if amount_e4 > 0 {
-            let mut position = self.load_position(symbol)?;
-            self.account
-                .release_collateral(&mut position, amount_e4)
-                .map_err(|e| bug(self.ctx, e))?;
-            self.save_position(symbol, &position)?;
-        }
-
-        Ok(())
-    }
-
-    /// Reserves an order's hold. Only sells touch the position.
+    /// Reserves an order's hold. `borrowed_e4` of its cash comes from the collateral of the short
+    /// position that the order covers. `position` is as it was checked.
     pub(super) fn reserve(
         &mut self,
         side: Side,
         symbol: &str,
+        mut position: Position,
         hold: &Hold,
+        borrowed_e4: i64,
     ) -> Result<(), InvariantViolation> {
-        self.move_hold(side, symbol, hold, Account::reserve)
+        if borrowed_e4 > 0 {
+            self.account
+                .release_collateral(&mut position, borrowed_e4)
+                .map_err(|e| bug(self.ctx, e))?;
+        }
+
+        self.account
+            .reserve(&mut position, hold)
+            .map_err(|e| bug(self.ctx, e))?;
+
+        // The hold of a buy has no shares.
+        let holds = side == Side::Sell && *hold != Hold::default();
+        if holds || borrowed_e4 > 0 {
+            self.save_position(symbol, &position)?;
+        }
+
+        Ok(())
     }
 
     /// Releases an order's hold, or a part of the hold. Only sells touch the position.
@@ -155,16 +179,6 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         side: Side,
         symbol: &str,
         hold: &Hold,
-    ) -> Result<(), InvariantViolation> {
-        self.move_hold(side, symbol, hold, Account::release)
-    }
-
-    fn move_hold(
-        &mut self,
-        side: Side,
-        symbol: &str,
-        hold: &Hold,
-        posting: fn(&mut Account, &mut Position, &Hold) -> Result<(), Unbalanced>,
     ) -> Result<(), InvariantViolation> {
         if *hold == Hold::default() {
             return Ok(());
@@ -175,7 +189,9 @@ impl<'d, 'c> AccountTx<'d, 'c> {
             Side::Buy => Position::default(),
         };
 
-        posting(&mut self.account, &mut position, hold).map_err(|e| bug(self.ctx, e))?;
+        self.account
+            .release(&mut position, hold)
+            .map_err(|e| bug(self.ctx, e))?;
         match side {
             Side::Sell => self.save_position(symbol, &position),
             Side::Buy => Ok(()),

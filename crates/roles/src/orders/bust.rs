@@ -6,7 +6,7 @@
 //! The command must match the trade as the order keeps it. An order that traded before trades were
 //! kept has traded more than its kept trades. For that part the operator's description counts.
 
-use domain::account::{Account, LedgerParts, Position, TradeLeg};
+use domain::account::{Account, Position, TradeLeg};
 use domain::hold::Fee;
 use domain::house;
 use domain::ids;
@@ -24,7 +24,7 @@ use super::commands::MarketTables;
 use super::decision::{CommandInHand, CommandRefusal, Decision, save_accepted};
 use super::order_trades::{Fill, FillPlace};
 use super::shorts;
-use super::state::{self, OrderRecord, OrdersBuffers, unreadable};
+use super::state::{OrderRecord, OrdersBuffers, unreadable};
 use crate::ingress::bug;
 
 /// The order and the trade that a bust names.
@@ -73,25 +73,15 @@ pub(super) fn bust(
         Err(refusal) => return Ok(refusal.into()),
     };
 
-    let symbol = named.symbol;
-    let mut position = tx.load_position(symbol)?;
-    if let Err(reason) = can_bust(&tx.account, &position, &trade, keeps_trades) {
+    let mut ledger = tx.load_ledger(named.symbol)?;
+    if let Err(reason) = can_bust(&tx.account, &ledger.position, &trade, keeps_trades) {
         return Ok(reason.into());
     }
 
-    let mut house = state::load_house(tx.ctx, tx.buffers, symbol)?;
-    tx.post(|account, totals| {
-        let books = LedgerParts {
-            position: &mut position,
-            house: &mut house,
-            totals,
-        };
-
-        account.bust_trade(books, &trade)
-    })?;
-
-    tx.save_position(symbol, &position)?;
-    state::save_house(tx.ctx, tx.buffers, symbol, &house);
+    tx.account
+        .bust_trade(&mut ledger, &trade)
+        .map_err(|e| bug(tx.ctx, e))?;
+    tx.save_ledger(named.symbol, &ledger)?;
     if keeps_trades {
         shorts::mark(tx, tables)?;
     }

@@ -92,8 +92,7 @@ pub(super) fn replace(
         Err(reason) => return Ok(reason.into()),
     };
 
-    tx.borrow(symbol, borrowed_e4)?;
-    tx.reserve(terms.side, symbol, &more)?;
+    tx.reserve(terms.side, symbol, position, &more, borrowed_e4)?;
 
     // The old terms bind the order until the book answers. The hold covers both old and new terms.
     let terms = Terms {

@@ -448,7 +448,7 @@ fn deposit(
         return Ok(Reason::InvalidAmount.into());
     };
 
-    tx.post(|account, totals| account.deposit(totals, amount))?;
+    tx.post_cash(|account, totals| account.deposit(totals, amount))?;
     transferred(tx, command, Event::Deposited);
     Ok(Decision::Accepted)
 }
@@ -465,7 +465,7 @@ fn withdraw(
         return Ok(reason.into());
     }
 
-    tx.post(|account, totals| account.withdraw(totals, amount))?;
+    tx.post_cash(|account, totals| account.withdraw(totals, amount))?;
     transferred(tx, command, Event::Withdrawn);
     Ok(Decision::Accepted)
 }

@@ -1,10 +1,9 @@
 //! `executions`: the role settles the outcomes of the book. Settlement never refuses an execution.
 //! An execution that cannot be settled is a bug, and stops the task.
 
-use domain::account::{LedgerParts, TradeLeg};
-use domain::hold::{Hold, Terms};
-use domain::house;
+use domain::hold::{Terms, WorkingOrder};
 use domain::reason::Reason;
+use domain::settlement::{self, ReportedFill};
 use domain::status::{Liquidity, Side, Status};
 use engine::context::Ctx;
 use engine::role::InvariantViolation;
@@ -164,7 +163,15 @@ impl<'a> OpenOrder<'a> {
                 price_e4,
                 quantity,
                 liquidity,
-            } => self.fill(tx, trade_id, price_e4, quantity, liquidity),
+            } => {
+                let fill = ReportedFill {
+                    quantity,
+                    price_e4,
+                    with_house: liquidity == Liquidity::House,
+                };
+
+                self.fill(tx, trade_id, fill, liquidity)
+            }
             OrderOutcome::Done(reason) => {
                 self.end(tx, Event::OrderCancelled, Status::Cancelled, Some(reason))
             }
@@ -186,34 +193,30 @@ impl<'a> OpenOrder<'a> {
         &mut self,
         tx: &mut AccountTx<'_, '_>,
         trade_id: &'a str,
-        price_e4: i64,
-        quantity: i64,
+        fill: ReportedFill,
         liquidity: Liquidity,
     ) -> Result<(), InvariantViolation> {
-        let with_house = liquidity == Liquidity::House;
-        let (trade, freed) = self.book(price_e4, quantity, with_house, tx.buffers.margin)?;
-        let mut position = tx.load_position(self.symbol)?;
-        let mut house = state::load_house(tx.ctx, tx.buffers, self.symbol)?;
-        tx.post(|account, totals| {
-            let books = LedgerParts {
-                position: &mut position,
-                house: &mut house,
-                totals,
-            };
+        let mut order = self.entry.working(self.terms);
+        let mut ledger = tx.load_ledger(self.symbol)?;
+        let keeps = tx.buffers.margin;
+        let fee = settlement::settle(&mut order, &mut tx.account, &mut ledger, &fill, keeps)
+            .map_err(|e| {
+                let id = self.id;
+                bug(
+                    tx.ctx,
+                    format_args!("a fill of order {id} that cannot be booked: {e}"),
+                )
+            })?;
 
-            account.settle(books, &trade, &freed)
-        })?;
-
-        tx.save_position(self.symbol, &position)?;
-        state::save_house(tx.ctx, tx.buffers, self.symbol, &house);
-        let fee = trade.fee;
+        tx.save_ledger(self.symbol, &ledger)?;
+        self.book(&order);
         if tx.buffers.keeps_trades {
             let trade = Fill {
                 trade_id,
-                quantity,
-                price_e4,
+                quantity: fill.quantity,
+                price_e4: fill.price_e4,
                 fee,
-                with_house,
+                with_house: fill.with_house,
                 back: 0,
             };
 
@@ -221,20 +224,19 @@ impl<'a> OpenOrder<'a> {
             self.entry.fills = fills.add(tx.ctx, tx.buffers, (self.user, self.id), trade);
         }
 
-        let filled = self.entry.status == Status::Filled;
-        if filled {
-            self.close(tx)?;
+        if order.is_filled() {
+            self.leave_open_orders(tx)?;
         }
 
         tx.emit(OrderEvent {
             trade_id: Some(trade_id),
-            last_quantity: Some(quantity),
-            last_price_e4: Some(price_e4),
+            last_quantity: Some(fill.quantity),
+            last_price_e4: Some(fill.price_e4),
             fee_e4: Some(fee.charged_e4),
             liquidity: Some(liquidity),
             // For the first fill, the value is quantity times price.
-            cum_value_e4: Some(self.entry.value_e4).filter(|_| self.entry.cum > quantity),
-            ..self.event(if filled {
+            cum_value_e4: Some(self.entry.value_e4).filter(|_| self.entry.cum > fill.quantity),
+            ..self.event(if order.is_filled() {
                 Event::OrderFilled
             } else {
                 Event::OrderPartiallyFilled
@@ -245,62 +247,15 @@ impl<'a> OpenOrder<'a> {
         Ok(())
     }
 
-    /// Books a fill to the order. Returns the trade to post, and the part of the hold that the
-    /// trade uses up.
-    fn book(
-        &mut self,
-        price_e4: i64,
-        quantity: i64,
-        with_house: bool,
-        keeps: bool,
-    ) -> Result<(TradeLeg, Hold), InvariantViolation> {
+    /// Takes over the values of an order after a fill.
+    fn book(&mut self, order: &WorkingOrder) {
         let e = &mut self.entry;
-        let t = &self.terms;
-        let wrong = |what: &str| {
-            InvariantViolation(format!(
-                "a fill of order {} that cannot be booked: {what}",
-                self.id
-            ))
-        };
-
-        let value_e4 = house::value(quantity, price_e4)
-            .filter(|_| quantity > 0 && quantity <= t.quantity - e.cum)
-            .ok_or_else(|| wrong("it is more than the order"))?;
-
-        // The book promises to trade within these bounds. All holds depend on this promise.
-        let kept = house::acceptable(t.side, price_e4, t.limit_e4)
-            && (t.side == Side::Buy || price_e4 <= t.ceiling_e4);
-        if !kept {
-            return Err(wrong("its price is outside the order's bounds"));
-        }
-
-        let freed = t
-            .freed(&e.hold, e.cum, e.value_e4, quantity, value_e4)
-            .ok_or_else(|| wrong("its value is out of bounds"))?;
-        let fee = t
-            .fee(e.value_e4, value_e4)
-            .ok_or_else(|| wrong("its fee is out of bounds"))?;
-        e.hold = e
-            .hold
-            .less(&freed)
-            .ok_or_else(|| wrong("it frees more than the order holds"))?;
-        (e.cum, e.value_e4) = (e.cum + quantity, e.value_e4 + value_e4);
-        e.status = if e.cum == t.quantity {
+        (e.hold, e.cum, e.value_e4) = (order.hold, order.cum, order.value_e4);
+        e.status = if order.is_filled() {
             Status::Filled
         } else {
             Status::PartiallyFilled
         };
-
-        let trade = TradeLeg {
-            side: t.side,
-            quantity,
-            value_e4,
-            fee,
-            with_house,
-            keeps,
-        };
-
-        Ok((trade, freed))
     }
 
     /// Removes the order from the user's open orders, if the order was among them.

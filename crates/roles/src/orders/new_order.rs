@@ -79,8 +79,7 @@ pub(super) fn enter(
         served.ok_or_else(|| bug(tx.ctx, "an order that is not served passed the checks"))?;
 
     let hold = reservation.hold;
-    tx.borrow(symbol, reservation.borrowed_e4)?;
-    tx.reserve(side, symbol, &hold)?;
+    tx.reserve(side, symbol, position, &hold, reservation.borrowed_e4)?;
     if stays {
         tx.add_open_order(symbol, &c.order_id)?;
     }
