@@ -282,22 +282,20 @@ pub struct Replay {
     pub task: Option<u32>,
 }
 
-const STATE_KEYS: &str = "\
-Keys:
-  orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE,
-             fills/USER/ORDER/NUMBER, house/SYMBOL, short/USER/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window
-  trading    price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, crossing/SYMBOL,
-             waiting/SYMBOL/NUMBER, goes-on
-  portfolio  portfolio/USER, sell/USER/ORDER
-  audit      TOPIC/PARTITION
-
-Amounts named _e4 are in units of 10^-4. Reading needs no log and disturbs nobody: a running role's state is shown as it is at this moment.";
+/// Keys of all roles, after the help of `state`.
+fn state_keys() -> String {
+    format!(
+        "Keys:\n{}\nAmounts named _e4 are in units of 10^-4. Reading needs no log and disturbs \
+         nobody: a running role's state is shown as it is at this moment.",
+        roles::show::key_table()
+    )
+}
 
 /// `state ...`
 #[derive(Debug, Subcommand)]
 pub enum State {
     /// One value
-    #[command(after_help = STATE_KEYS)]
+    #[command(after_help = state_keys())]
     Get {
         /// The key, e.g. account/501
         key: String,
@@ -306,7 +304,7 @@ pub enum State {
         place: StatePlace,
     },
     /// All keys and values of the roles given, or those that begin with something
-    #[command(after_help = STATE_KEYS)]
+    #[command(after_help = state_keys())]
     List {
         /// Only keys that begin like this, e.g. order/501/
         #[arg(
@@ -324,7 +322,7 @@ pub enum State {
         place: StatePlace,
     },
     /// Everything that is kept about a user, or about one order
-    #[command(after_help = STATE_KEYS)]
+    #[command(after_help = state_keys())]
     Show {
         /// USER or USER/ORDER
         what: String,

@@ -14,6 +14,12 @@ use wire::audit::{AUDIT_ENTRY, AuditEntry, VERSION as ENTRY_VERSION};
 use wire::{instrument, topics};
 
 use super::ingress::bug;
+use super::show::StateKey;
+
+pub(super) const STATE_SCHEMA: &[StateKey] = &[StateKey::plain(
+    "TOPIC/PARTITION",
+    "head of the chain, and its length",
+)];
 
 const VERSION: u8 = 1;
 

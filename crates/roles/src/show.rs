@@ -1,13 +1,5 @@
-//! State for people: keys as `kind/id/id`, values as JSON, for every role. Read only. The modules
-//! that write the bytes define their meaning.
-//!
-//! | role | keys |
-//! |---|---|
-//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `ending/USER/SYMBOL/ORDER`, `mass-cancel/USER/ORDER`, `busted/USER/ORDER/TRADE`, `fills/USER/ORDER/NUMBER`, `ended/NUMBER`, `mark/NUMBER`, `window` |
-//! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `crossing/SYMBOL`, `waiting/SYMBOL/NUMBER`, `goes-on` |
-//! | `portfolio` | `portfolio/USER`, `sell/USER/ORDER`, `position/USER/SYMBOL` |
-//! | `audit` | `TOPIC/PARTITION` |
-//! | `notifications` | no state |
+//! State for people: keys as `kind/id/id`, values as JSON, for every role. Read only. Each role
+//! exports the schema of its keys, and the modules that write the bytes define their meaning.
 
 use data_encoding::HEXLOWER;
 use ports::partitioner;
@@ -15,45 +7,68 @@ use serde_json::Value;
 
 use super::{Role, audit, orders, portfolio, trading};
 
-/// Kind names, and the first byte of their state keys. Kinds are tried in this order.
-const KINDS: &[(Role, &str, u8)] = &[
-    (Role::Orders, "account", b'a'),
-    (Role::Orders, "position", b'p'),
-    (Role::Orders, "short", b's'),
-    (Role::Orders, "order", b'o'),
-    (Role::Orders, "house", b'h'),
-    (Role::Orders, "totals", b't'),
-    (Role::Orders, "open", b'n'),
-    (Role::Orders, "ending", b'x'),
-    (Role::Orders, "mass-cancel", b'c'),
-    (Role::Orders, "busted", b'b'),
-    (Role::Orders, "fills", b'f'),
-    (Role::Orders, "ended", b'e'),
-    (Role::Orders, "mark", b'm'),
-    (Role::Orders, "window", b'w'),
-    (Role::Trading, "price", b's'),
-    (Role::Trading, "source", b'q'),
-    (Role::Trading, "source-hash", HASHED),
-    (Role::Trading, "trades", b't'),
-    (Role::Trading, "book", b'b'),
-    (Role::Trading, "resting", b'o'),
-    (Role::Trading, "crossing", b'u'),
-    (Role::Trading, "waiting", b'w'),
-    (Role::Trading, "goes-on", b'c'),
-    (Role::Trading, "ends-orders", b'k'),
-];
+/// A kind of key in the state of a role.
+#[derive(Clone, Copy, Debug)]
+pub struct StateKey {
+    /// Printed form: the name of the kind, then the ids, such as `position/USER/SYMBOL`.
+    pub form: &'static str,
+    /// First byte of the key in the store, if the keys of the role begin with a letter.
+    pub letter: Option<u8>,
+    /// Meaning of the value.
+    pub value: &'static str,
+}
 
-/// Key letter whose second part is a 32-byte hash, not text.
-const HASHED: u8 = b'Q';
-
-/// Maximum of separators in a key's ids. A source name may contain any byte, an id contains no
-/// separator.
-fn parts(letter: u8) -> usize {
-    if [b'q', HASHED].contains(&letter) {
-        1
-    } else {
-        2
+impl StateKey {
+    pub(crate) const fn lettered(letter: u8, form: &'static str, value: &'static str) -> Self {
+        StateKey {
+            form,
+            letter: Some(letter),
+            value,
+        }
     }
+
+    pub(crate) const fn plain(form: &'static str, value: &'static str) -> Self {
+        StateKey {
+            form,
+            letter: None,
+            value,
+        }
+    }
+
+    /// Name of the kind.
+    fn name(&self) -> &'static str {
+        self.form.split('/').next().unwrap_or_default()
+    }
+
+    /// Maximum of separators between the ids of a key. The last id may contain a separator: a
+    /// source name may contain any byte.
+    fn separators(&self) -> usize {
+        self.form.matches('/').count().saturating_sub(1)
+    }
+
+    /// The second id is a 32-byte hash, not text.
+    fn is_hashed(&self) -> bool {
+        self.form.ends_with("/HASH")
+    }
+}
+
+/// All kinds of keys in the state of a role.
+pub fn schema(role: Role) -> &'static [StateKey] {
+    match role {
+        Role::Orders => orders::STATE_SCHEMA,
+        Role::Trading => trading::STATE_SCHEMA,
+        Role::Portfolio => portfolio::STATE_SCHEMA,
+        Role::Notifications => &[],
+        Role::Audit => audit::STATE_SCHEMA,
+    }
+}
+
+fn kind_of_letter(role: Role, letter: u8) -> Option<&'static StateKey> {
+    schema(role).iter().find(|k| k.letter == Some(letter))
+}
+
+fn kind_of_name(role: Role, name: &str) -> Option<&'static StateKey> {
+    schema(role).iter().find(|k| k.name() == name)
 }
 
 /// Key and value as text and JSON; `None` if this version cannot read them.
@@ -62,17 +77,15 @@ pub fn show(role: Role, key: &[u8], value: &[u8]) -> Option<(String, Value)> {
     match role {
         Role::Orders | Role::Trading => {
             let (&letter, ids) = key.split_first()?;
-            let (_, word, _) = KINDS.iter().find(|(r, _, l)| *r == role && *l == letter)?;
-            let mut shown = (*word).to_string();
-            if letter == HASHED {
+            let kind = kind_of_letter(role, letter)?;
+            let mut shown = kind.name().to_string();
+            if kind.is_hashed() {
                 let (symbol, hash) = ids.split_at_checked(ids.iter().position(|b| *b == 0)?)?;
                 shown.extend(["/", &text(symbol)?, "/"]);
                 shown.push_str(&HEXLOWER.encode(&hash[1..]));
             } else if !ids.is_empty() {
                 shown.push('/');
-
-                // A source name may contain any byte, so only the first zero byte separates.
-                shown.push_str(&text(ids)?.replacen('\0', "/", parts(letter)));
+                shown.push_str(&text(ids)?.replacen('\0', "/", kind.separators()));
             }
 
             let value = if role == Role::Orders {
@@ -94,28 +107,22 @@ pub fn show(role: Role, key: &[u8], value: &[u8]) -> Option<(String, Value)> {
 pub fn prefix(role: Role, text: &str) -> Vec<u8> {
     let (word, ids) = text.split_once('/').unwrap_or((text, ""));
     match role {
-        Role::Orders | Role::Trading => {
-            match KINDS.iter().find(|(r, w, _)| *r == role && *w == word) {
-                // Without a slash, the word may be the start of a longer word.
-                Some((_, _, letter)) if text.len() > word.len() => {
-                    let ids = if *letter == HASHED {
-                        ids.split('/').next().unwrap_or_default()
-                    } else {
-                        ids
-                    };
+        // Without a slash, the word may be the start of a longer word.
+        Role::Orders | Role::Trading if text.len() > word.len() => {
+            let Some(kind) = kind_of_name(role, word) else {
+                return Vec::new();
+            };
 
-                    [
-                        &[*letter],
-                        ids.replacen('/', "\0", parts(*letter)).as_bytes(),
-                    ]
-                    .concat()
-                }
-                _ => Vec::new(),
-            }
+            let ids = match kind.is_hashed() {
+                true => ids.split('/').next().unwrap_or_default().to_string(),
+                false => ids.replacen('/', "\0", kind.separators()),
+            };
+
+            kind.letter.into_iter().chain(ids.into_bytes()).collect()
         }
         Role::Portfolio if text.len() > word.len() => portfolio::prefix(word, ids),
         Role::Audit => text.into(),
-        Role::Portfolio | Role::Notifications => Vec::new(),
+        Role::Orders | Role::Trading | Role::Portfolio | Role::Notifications => Vec::new(),
     }
 }
 
@@ -124,34 +131,47 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
     let mut parts = text.split('/');
     let word = parts.next()?;
     let first = parts.next()?;
-    match (role, word) {
-        (
-            Role::Orders,
-            "account" | "position" | "order" | "open" | "ending" | "mass-cancel" | "busted"
-            | "fills",
-        )
-        | (Role::Trading, _)
-        | (Role::Portfolio, _) => {
+    let of_user = || kind_of_name(role, word).is_some_and(|k| k.form.contains("/USER"));
+    match role {
+        Role::Orders if !of_user() => None,
+        Role::Orders | Role::Trading | Role::Portfolio => {
             (partitions > 0).then(|| partitioner::partition(first.as_bytes(), partitions))
         }
-        (Role::Audit, _) => first.parse().ok(),
-        _ => None,
+        Role::Audit => first.parse().ok(),
+        Role::Notifications => None,
     }
 }
 
 /// Kinds that a user may enter.
-pub fn kinds(role: Role) -> &'static str {
-    match role {
-        Role::Orders => {
-            "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, ending/USER/SYMBOL/ORDER, mass-cancel/USER/ORDER, busted/USER/ORDER/TRADE, fills/USER/ORDER/NUMBER, house/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window"
-        }
-        Role::Trading => {
-            "price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, crossing/SYMBOL, waiting/SYMBOL/NUMBER, goes-on"
-        }
-        Role::Portfolio => "portfolio/USER, sell/USER/ORDER, position/USER/SYMBOL",
-        Role::Audit => "TOPIC/PARTITION, such as order-commands/0",
-        Role::Notifications => "none: this role keeps nothing",
+pub fn kinds(role: Role) -> String {
+    let forms: Vec<&str> = schema(role).iter().map(|k| k.form).collect();
+    match forms.is_empty() {
+        true => "none: this role keeps nothing".to_string(),
+        false => forms.join(", "),
     }
+}
+
+/// Columns of [`key_table`].
+const TABLE_WIDTH: usize = 100;
+
+/// Table of the roles that keep state, with the kinds of their keys.
+pub fn key_table() -> String {
+    let mut table = String::new();
+    for role in Role::all().into_iter().filter(|r| !schema(*r).is_empty()) {
+        let mut line = format!("  {:<9}", role.name());
+        for kind in schema(role) {
+            if line.len() + 2 + kind.form.len() > TABLE_WIDTH {
+                table.extend([&line, "\n"]);
+                line = " ".repeat(11);
+            }
+
+            line.extend(["  ", kind.form]);
+        }
+
+        table.extend([&line, "\n"]);
+    }
+
+    table
 }
 
 /// A JSON number if JSON holds the value exactly, else a string of digits.
@@ -251,11 +271,34 @@ mod tests {
             "a newer version"
         );
         assert_eq!(task_of(Role::Orders, "totals", 6), None);
+        assert_eq!(task_of(Role::Orders, "house/AAPL", 6), None);
+        assert_eq!(
+            task_of(Role::Orders, "short/501/AAPL", 6),
+            Some(partitioner::partition(b"501", 6))
+        );
         assert_eq!(task_of(Role::Audit, "trades/4", 6), Some(4));
         assert_eq!(
             task_of(Role::Orders, "order/501/1", 6),
             Some(partitioner::partition(b"501", 6))
         );
+    }
+
+    #[test]
+    fn kinds_have_their_own_names_and_letters() {
+        for role in Role::all() {
+            for kind in schema(role) {
+                assert_eq!(
+                    kind_of_name(role, kind.name()).map(|k| k.form),
+                    Some(kind.form)
+                );
+                if let Some(letter) = kind.letter {
+                    assert_eq!(
+                        kind_of_letter(role, letter).map(|k| k.form),
+                        Some(kind.form)
+                    );
+                }
+            }
+        }
     }
 
     #[test]

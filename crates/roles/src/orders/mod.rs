@@ -30,6 +30,7 @@ use commands::{CommandRecords, CommandRules};
 pub(super) use ledger_check::SharedSums;
 pub use ledger_check::check_books;
 pub(super) use show::show;
+pub(super) use state::STATE_SCHEMA;
 use state::{HoldTally, OrdersBuffers};
 
 pub(super) struct Orders {

@@ -1,22 +1,5 @@
-//! The state of `orders`, byte by byte. Keys are a letter, then ids separated by a zero byte (ids
-//! have none); values begin with a version.
-//!
-//! | key | value |
-//! |---|---|
-//! | `a` user | account |
-//! | `p` user 0 symbol | position |
-//! | `s` user 0 symbol | nothing: marks a short position, which is revalued at each access to the account |
-//! | `o` user 0 order id | status of that id, and the command's content |
-//! | `n` user 0 symbol 0 order id | event number of an order that may stay open, for mass cancels (see [`super::mass`]) |
-//! | `x` user 0 symbol 0 order id | nothing: like `n`, while a mass cancel of the order is on its way to the book |
-//! | `c` user 0 order id | a mass cancel that is not complete |
-//! | `f` user 0 order id 0 number | some trades of an order that has many (see [`super::fills`]) |
-//! | `b` user 0 order id 0 trade id | nothing: bust of a trade that the order does not keep; the row outlives the order, or the trade could be busted twice |
-//! | `e` number | an ended id in the expiry queue (only with a window) |
-//! | `m` number | time at which that many ids had ended |
-//! | `w` | the ends of both queues |
-//! | `h` symbol | house position and clearing (trades in flight between users) of the symbol |
-//! | `t` | the task's totals |
+//! The state of `orders`, byte by byte. Keys are a letter of [`STATE_SCHEMA`], then ids separated by
+//! a zero byte (ids have none); values begin with a version.
 
 mod account;
 
@@ -31,8 +14,59 @@ use wire::command_fingerprint::CommandFingerprint;
 
 use super::order_trades::OrderFills;
 use crate::ingress::bug;
+use crate::show::StateKey;
 use account::put_account;
 pub(super) use account::read_account;
+
+pub(crate) const STATE_SCHEMA: &[StateKey] = &[
+    StateKey::lettered(b'a', "account/USER", "account"),
+    StateKey::lettered(b'p', "position/USER/SYMBOL", "position"),
+    // A short position is revalued at each access to the account.
+    StateKey::lettered(b's', "short/USER/SYMBOL", "nothing: marks a short position"),
+    StateKey::lettered(
+        b'o',
+        "order/USER/ORDER",
+        "status of that id, and the command's content",
+    ),
+    // For mass cancels, see `mass`.
+    StateKey::lettered(
+        b'n',
+        "open/USER/SYMBOL/ORDER",
+        "event number of an order that may stay open",
+    ),
+    StateKey::lettered(
+        b'x',
+        "ending/USER/SYMBOL/ORDER",
+        "nothing: like `open`, while a mass cancel of the order is on its way to the book",
+    ),
+    StateKey::lettered(
+        b'c',
+        "mass-cancel/USER/ORDER",
+        "a mass cancel that is not complete",
+    ),
+    // See `order_trades`.
+    StateKey::lettered(
+        b'f',
+        "fills/USER/ORDER/NUMBER",
+        "some trades of an order that has many",
+    ),
+    // The row outlives the order, or the trade could be busted twice.
+    StateKey::lettered(
+        b'b',
+        "busted/USER/ORDER/TRADE",
+        "nothing: bust of a trade that the order does not keep",
+    ),
+    StateKey::lettered(
+        b'h',
+        "house/SYMBOL",
+        "house position and clearing (trades in flight between users) of the symbol",
+    ),
+    StateKey::lettered(b't', "totals", "the task's totals"),
+    // The expiry queue exists only with a dedup window.
+    StateKey::lettered(b'e', "ended/NUMBER", "an ended id in the expiry queue"),
+    StateKey::lettered(b'm', "mark/NUMBER", "time at which that many ids had ended"),
+    StateKey::lettered(b'w', "window", "the ends of both queues"),
+];
 
 const VERSION: u8 = 1;
 /// Version of order records: 2 since orders have terms. Version 1 is still read.

@@ -24,7 +24,7 @@ use wire::topics;
 
 use super::ingress::{bug, own};
 use state::{PortfolioRow, PortfolioRows, PortfolioState, Sell, position_key, sell_key};
-pub(super) use state::{prefix, show};
+pub(super) use state::{STATE_SCHEMA, prefix, show};
 
 #[derive(Default)]
 pub(super) struct PortfolioRole {

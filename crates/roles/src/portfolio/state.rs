@@ -17,6 +17,14 @@ use ports::varint::{put, put_bytes, put_signed, take, take_bytes, take_i64, take
 use serde_json::{Map, Value, json};
 use wire::portfolio::PortfolioRecord;
 
+use crate::show::StateKey;
+
+pub(crate) const STATE_SCHEMA: &[StateKey] = &[
+    StateKey::plain("portfolio/USER", "portfolio of a user"),
+    StateKey::plain("sell/USER/ORDER", "open sell, with its reserved shares"),
+    StateKey::plain("position/USER/SYMBOL", "position of a large portfolio"),
+];
+
 /// Versions of a user's record: with the open sells inside; with all positions inside; with
 /// positions in rows, or with version 1 sells that are not rows yet.
 const WITH_SELLS: u8 = 1;

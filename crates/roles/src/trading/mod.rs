@@ -29,7 +29,7 @@ use book_session::{BookSession, RecordBudget, Stand};
 use execution_writer::{Out, Texts};
 use gate::Gate;
 pub use reading::{BookLine, read_books};
-pub(super) use state::show;
+pub(super) use state::{STATE_SCHEMA, show};
 use state::{TradingBuffers, WaitingAct};
 use untold::Untold;
 

@@ -1,16 +1,5 @@
-//! The state of `trading`, byte by byte. Values begin with a version.
-//!
-//! | key | value |
-//! |---|---|
-//! | `s` symbol | prices |
-//! | `q` symbol 0 source | last sequence number and time of a source (`Q`: the hash of a source with a long name) |
-//! | `t` | number of the last trade |
-//! | `b` symbol | head of the book: the next place in the queue, armed stops, the last trade, and the flag for an owed quote of the house |
-//! | `o` symbol 0 user 0 order id | an order in the book, with its place, from which a restart rebuilds the queues |
-//! | `u` symbol | an order that used up its record's budget, and its progress |
-//! | `w` symbol 0 number | an act that waits behind the order in `u`, by number |
-//! | `c` | flag: a clock record that continues leftover work is in flight |
-//! | `k` | flag: orders of switched-off users have yet to end |
+//! The state of `trading`, byte by byte. Keys are a letter of [`STATE_SCHEMA`], then ids separated
+//! by a zero byte; values begin with a version.
 
 use domain::book::{BookState, FOREVER, Life, Order};
 use domain::price::{Priced, Prices};
@@ -23,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::ingress::bug;
-use crate::show::number;
+use crate::show::{StateKey, number};
 
 mod line;
 
@@ -31,6 +20,52 @@ pub(super) use line::{
     ArrivalMoment, Crossing, Dealer, Rest, Taker, WaitingAct, delete_act, delete_rest, load_act,
     load_line, load_rest, read_waiting, save_act, save_rest,
 };
+
+pub(crate) const STATE_SCHEMA: &[StateKey] = &[
+    StateKey::lettered(b's', "price/SYMBOL", "prices"),
+    StateKey::lettered(
+        b'q',
+        "source/SYMBOL/NAME",
+        "last sequence number and time of a source",
+    ),
+    StateKey::lettered(
+        b'Q',
+        "source-hash/SYMBOL/HASH",
+        "the same for a source with a long name",
+    ),
+    StateKey::lettered(b't', "trades", "number of the last trade"),
+    StateKey::lettered(
+        b'b',
+        "book/SYMBOL",
+        "the next place in the queue, armed stops, the last trade, and if a quote is owed",
+    ),
+    // From the places, a restart rebuilds the queues.
+    StateKey::lettered(
+        b'o',
+        "resting/SYMBOL/USER/ORDER",
+        "an order in the book, with its place",
+    ),
+    StateKey::lettered(
+        b'u',
+        "crossing/SYMBOL",
+        "an order that used up its record's budget, and its progress",
+    ),
+    StateKey::lettered(
+        b'w',
+        "waiting/SYMBOL/NUMBER",
+        "an act that waits behind the order in `crossing`",
+    ),
+    StateKey::lettered(
+        b'c',
+        "goes-on",
+        "flag: a clock record that continues leftover work is in flight",
+    ),
+    StateKey::lettered(
+        b'k',
+        "ends-orders",
+        "flag: orders of switched-off users have yet to end",
+    ),
+];
 
 const VERSION: u8 = 1;
 /// Longest source name that is a key itself; a longer name is hashed.
