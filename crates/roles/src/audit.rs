@@ -55,8 +55,31 @@ impl RoleLogic for AuditRole {
             return Ok(());
         }
 
-        // State keys use `topic/partition` without the prefix, so that state does not depend on the
-        // prefix. The log carries the full name, as everywhere.
+        self.name_source(ctx, record);
+        let (previous, count) = self.head(ctx)?;
+        let hash = self.append(ctx, record, previous);
+        self.value.clear();
+        write(&mut self.value, &hash, count + 1);
+        ctx.put(self.key.as_bytes(), &self.value);
+
+        if record.at.topic == topics::INSTRUMENTS {
+            let large = record
+                .value
+                .is_some_and(|v| v.len() > topics::INPUT_BYTES_MAX);
+            if let Err(fault) = instrument::decode(record.key, record.value) {
+                ctx.dead_letter(record, if large { "OVERSIZE" } else { "MALFORMED" }, fault);
+            }
+        }
+
+        Ok(())
+    }
+}
+
+impl AuditRole {
+    /// Sets the source and the state key of the record's chain. State keys use `topic/partition`
+    /// without the prefix, so that state does not depend on the prefix. The log carries the full
+    /// name, as everywhere.
+    fn name_source(&mut self, ctx: &Ctx<'_>, record: &Record<'_>) {
         let name = ctx.src();
         let full = name.rsplit_once('/').map_or(name, |(source, _)| source);
         self.source.clear();
@@ -65,25 +88,29 @@ impl RoleLogic for AuditRole {
         self.key.push_str(short_name(record));
         self.key
             .push_str(&self.source[self.source.rfind('/').unwrap_or(0)..]);
+    }
 
-        let (previous, count) = match ctx.get(self.key.as_bytes()) {
-            None => (GENESIS, 0),
-            Some(bytes) => match read(bytes) {
-                Some(head) => head,
-                None => {
-                    return Err(bug(
-                        ctx,
-                        "state of a chain cannot be read; it was written by a newer version or is damaged",
-                    ));
-                }
-            },
+    /// Head and length of the chain.
+    fn head(&self, ctx: &mut Ctx<'_>) -> Result<(Hash, u64), InvariantViolation> {
+        let Some(bytes) = ctx.get(self.key.as_bytes()) else {
+            return Ok((GENESIS, 0));
         };
 
-        let payload = chain::payload_hash(record.key, record.value);
+        read(bytes).ok_or_else(|| {
+            bug(
+                ctx,
+                "state of a chain cannot be read; it was written by a newer version or is damaged",
+            )
+        })
+    }
+
+    /// Appends the record's entry to the audit log. Returns the new head of the chain.
+    fn append(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>, previous: Hash) -> Hash {
         let first = self
             .links
             .get(&self.source)
             .is_some_and(|since| record.offset < *since);
+        let payload = chain::payload_hash(record.key, record.value);
         let meta = chain::meta_hash(
             record.timestamp_ms,
             record.key.is_some(),
@@ -110,6 +137,7 @@ impl RoleLogic for AuditRole {
         } else {
             ENTRY_VERSION
         };
+
         ctx.emit_as(
             version,
             topics::AUDIT_LOG,
@@ -118,20 +146,7 @@ impl RoleLogic for AuditRole {
             &self.value,
         );
 
-        self.value.clear();
-        write(&mut self.value, &hash, count + 1);
-        ctx.put(self.key.as_bytes(), &self.value);
-
-        if record.at.topic == topics::INSTRUMENTS {
-            let large = record
-                .value
-                .is_some_and(|v| v.len() > topics::INPUT_BYTES_MAX);
-            if let Err(fault) = instrument::decode(record.key, record.value) {
-                ctx.dead_letter(record, if large { "OVERSIZE" } else { "MALFORMED" }, fault);
-            }
-        }
-
-        Ok(())
+        hash
     }
 }
 

@@ -70,19 +70,9 @@ impl Role {
 
     /// Topics that the role reads, owns and writes.
     pub fn spec(self) -> RoleSpec {
-        let guarded = |topic| RoleInput {
-            topic,
-            guarded: true,
-        };
-
-        let open = |topic| RoleInput {
-            topic,
-            guarded: false,
-        };
-
         let base = RoleSpec {
             name: self.name(),
-            inputs: Vec::new(),
+            inputs: self.inputs(),
             broadcasts: Vec::new(),
             guarded_outputs: Vec::new(),
             changelog: topics::AUDIT_CHANGELOG,
@@ -94,14 +84,7 @@ impl Role {
         };
 
         match self {
-            // Executions come first, because cash that they release may pay for orders of the same
-            // batch. Deposits by operators come next, for the same reason.
             Role::Orders => RoleSpec {
-                inputs: vec![
-                    guarded(topics::EXECUTIONS),
-                    open(topics::OPERATOR_COMMANDS),
-                    open(topics::ORDER_COMMANDS),
-                ],
                 broadcasts: vec![
                     topics::INSTRUMENTS,
                     topics::REFERENCE_PRICES,
@@ -112,14 +95,7 @@ impl Role {
                 journal: Some(topics::ORDERS_JOURNAL),
                 ..base
             },
-            // Within one millisecond, prices come first, so an order trades at the latest price.
-            // The clock comes next, so expired orders leave the book before new commands.
             Role::Trading => RoleSpec {
-                inputs: vec![
-                    open(topics::MARKET_DATA),
-                    open(topics::CLOCK),
-                    guarded(topics::BOOK_COMMANDS),
-                ],
                 broadcasts: vec![topics::INSTRUMENTS, topics::CONTROLS],
                 guarded_outputs: vec![topics::EXECUTIONS],
                 changelog: topics::TRADING_CHANGELOG,
@@ -128,28 +104,57 @@ impl Role {
                 ..base
             },
             Role::Portfolio => RoleSpec {
-                inputs: vec![guarded(topics::ORDER_EVENTS)],
                 changelog: topics::PORTFOLIO_CHANGELOG,
                 linger: Duration::from_millis(100),
                 ..base
             },
             Role::Notifications => RoleSpec {
-                inputs: vec![guarded(topics::ORDER_EVENTS)],
                 changelog: topics::NOTIFICATIONS_CHANGELOG,
                 ..base
             },
-            // The role reads the internal topics too, so that a lag of 0 of `audit` means that the
-            // whole pipeline is at rest.
             Role::Audit => RoleSpec {
-                inputs: topics::AUDITED
-                    .into_iter()
-                    .chain([topics::BOOK_COMMANDS, topics::EXECUTIONS])
-                    .map(open)
-                    .collect(),
                 linger: Duration::from_millis(100),
                 headers: true,
                 ..base
             },
+        }
+    }
+
+    /// Topics that the role reads, in the order in which records of one time are processed.
+    fn inputs(self) -> Vec<RoleInput> {
+        let guarded = |topic| RoleInput {
+            topic,
+            guarded: true,
+        };
+
+        let open = |topic| RoleInput {
+            topic,
+            guarded: false,
+        };
+
+        match self {
+            // Executions come first, because cash that they release may pay for orders of the same
+            // batch. Deposits by operators come next, for the same reason.
+            Role::Orders => vec![
+                guarded(topics::EXECUTIONS),
+                open(topics::OPERATOR_COMMANDS),
+                open(topics::ORDER_COMMANDS),
+            ],
+            // Within one millisecond, prices come first, so an order trades at the latest price.
+            // The clock comes next, so expired orders leave the book before new commands.
+            Role::Trading => vec![
+                open(topics::MARKET_DATA),
+                open(topics::CLOCK),
+                guarded(topics::BOOK_COMMANDS),
+            ],
+            Role::Portfolio | Role::Notifications => vec![guarded(topics::ORDER_EVENTS)],
+            // The role reads the internal topics too, so that a lag of 0 of `audit` means that the
+            // whole pipeline is at rest.
+            Role::Audit => topics::AUDITED
+                .into_iter()
+                .chain([topics::BOOK_COMMANDS, topics::EXECUTIONS])
+                .map(open)
+                .collect(),
         }
     }
 }

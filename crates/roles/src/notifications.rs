@@ -47,97 +47,39 @@ impl RoleLogic for Notifications {
 /// Writes the sentence for the user.
 fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
     let id = e.order_id.unwrap_or("?");
-    let reason = e.text.or(e.reason.map(Reason::text));
     match e.event {
-        Event::Deposited | Event::Withdrawn => {
-            let what = if e.event == Event::Deposited {
-                "deposited"
-            } else {
-                "withdrawn"
-            };
-
-            write!(
-                out,
-                "{} {CURRENCY} was {what}; ",
-                Money(e.amount_e4.unwrap_or(0).into())
-            )?;
-            return match e.cash_available_e4 {
-                owed @ ..0 => write!(
-                    out,
-                    "{} {CURRENCY} is still owed.",
-                    Money(-i128::from(owed))
-                ),
-                available => write!(out, "{} {CURRENCY} is available.", Money(available.into())),
-            };
-        }
+        Event::Deposited | Event::Withdrawn => transfer(e, out)?,
         Event::OrderPending => {
-            write!(out, "Order {id}")?;
-            order(e, out)?;
+            subject(e, id, out)?;
             out.push_str(" has passed its checks and is on its way to the market");
         }
         Event::OrderAccepted => {
-            write!(out, "Order {id}")?;
-            order(e, out)?;
+            subject(e, id, out)?;
             out.push_str(" is accepted");
         }
-        Event::OrderFilled | Event::OrderPartiallyFilled => {
-            let done = if e.event == Event::OrderFilled {
-                "filled"
-            } else {
-                "partly filled"
-            };
-
-            let quantity = e.last_quantity.unwrap_or(0);
-            let price = Money(e.last_price_e4.unwrap_or(0).into());
-            write!(out, "Order {id} is {done}: {} ", did(e))?;
-            match traded(e).filter(|(all, ..)| *all > quantity) {
-                // The order filled in several parts. The reader of this sentence alone must learn
-                // the total.
-                Some((all, average, about)) => {
-                    of_all(e, all, out)?;
-                    write!(
-                        out,
-                        " at {about}{average} {CURRENCY} on average, the last {quantity} at {price} {CURRENCY}"
-                    )?;
-                }
-                None => {
-                    of_all(e, quantity, out)?;
-                    write!(out, " at {price} {CURRENCY}")?;
-                }
-            }
-        }
+        Event::OrderFilled | Event::OrderPartiallyFilled => fill(e, id, out)?,
         // A refused command has the id of an earlier command. The event carries the unchanged
         // status of the earlier command.
         Event::OrderRejected if e.status.is_some_and(|s| s != Status::Rejected) => {
-            write!(out, "A command with the id {id} was refused")?;
-            reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
-            if e.quantity.is_some() {
-                write!(out, "; order {id}")?;
-                order(e, out)?;
-                write!(out, " stands as it was ({})", status(e))?;
-            } else {
-                out.push_str("; what was done under this id before stands as it was");
-            }
+            refused(e, id, out)?;
         }
         Event::OrderRejected => {
-            write!(out, "Order {id}")?;
-            order(e, out)?;
+            subject(e, id, out)?;
             out.push_str(" is rejected");
-            reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
+            because(e, out)?;
             if let Some(ms) = e.retry_after_ms {
                 write!(out, "; try again in {ms} ms")?;
             }
         }
         Event::OrderCancelled | Event::OrderExpired => {
-            write!(out, "Order {id}")?;
-            order(e, out)?;
+            subject(e, id, out)?;
             out.push_str(if e.event == Event::OrderCancelled {
                 " is cancelled"
             } else {
                 " has expired"
             });
 
-            reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
+            because(e, out)?;
             before(e, out)?;
         }
         Event::OrderStatus => {
@@ -148,23 +90,13 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             )?;
             before(e, out)?;
         }
-        Event::DuplicateRejected => {
-            write!(
-                out,
-                "Order id {id} was used before with another {}; nothing was done",
-                e.conflict_field.unwrap_or("content")
-            )?;
-        }
+        Event::DuplicateRejected => write!(
+            out,
+            "Order id {id} was used before with another {}; nothing was done",
+            e.conflict_field.unwrap_or("content")
+        )?,
         Event::OrderTriggered => write!(out, "The stop of order {id} was triggered")?,
-        Event::OrderReplaced => {
-            write!(out, "Order {id} was changed")?;
-            if e.quantity.is_some() {
-                out.push_str(" and is now one");
-                order(e, out)?;
-            }
-
-            before(e, out)?;
-        }
+        Event::OrderReplaced => replaced(e, id, out)?,
         Event::CancelRejected => {
             // Refused cancels and refused replaces share this event, which does not name the kind
             // of command. A command that named no order is its own cause.
@@ -175,35 +107,117 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             };
 
             write!(out, "{what} {id} was refused")?;
-            reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
+            because(e, out)?;
         }
-        Event::TradeBusted => {
-            let did = did(e);
-            let trade = e.trade_id.unwrap_or("?");
-            let quantity = e.last_quantity.unwrap_or(0);
-            let symbol = e.symbol.unwrap_or("?");
-            let price = Money(e.last_price_e4.unwrap_or(0).into());
-            write!(
-                out,
-                "Trade {trade} of order {id}, {did} {quantity} {symbol} at {price} {CURRENCY}, was taken back by an operator"
-            )?;
-            if let Some(stays @ 1..) = e.cum_quantity {
-                out.push_str("; ");
-                of_all(e, stays, out)?;
-                write!(out, " stay {did}")?;
-            }
-
-            if e.cash_available_e4 < 0 {
-                write!(
-                    out,
-                    "; the account owes {} {CURRENCY}",
-                    Money(-i128::from(e.cash_available_e4))
-                )?;
-            }
-        }
+        Event::TradeBusted => busted(e, id, out)?,
     }
 
     out.push('.');
+    Ok(())
+}
+
+/// Writes `Order 1001 to buy 10 AAPL`.
+fn subject(e: &OrderEvent<'_>, id: &str, out: &mut String) -> std::fmt::Result {
+    write!(out, "Order {id}")?;
+    order(e, out)
+}
+
+/// Writes `: ` and the reason, if the event has one.
+fn because(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
+    let reason = e.text.or(e.reason.map(Reason::text));
+    reason.map_or(Ok(()), |r| write!(out, ": {r}"))
+}
+
+fn transfer(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
+    let what = if e.event == Event::Deposited {
+        "deposited"
+    } else {
+        "withdrawn"
+    };
+
+    write!(
+        out,
+        "{} {CURRENCY} was {what}; ",
+        Money(e.amount_e4.unwrap_or(0).into())
+    )?;
+    match e.cash_available_e4 {
+        owed @ ..0 => write!(out, "{} {CURRENCY} is still owed", Money(-i128::from(owed))),
+        available => write!(out, "{} {CURRENCY} is available", Money(available.into())),
+    }
+}
+
+fn fill(e: &OrderEvent<'_>, id: &str, out: &mut String) -> std::fmt::Result {
+    let done = if e.event == Event::OrderFilled {
+        "filled"
+    } else {
+        "partly filled"
+    };
+
+    let quantity = e.last_quantity.unwrap_or(0);
+    let price = Money(e.last_price_e4.unwrap_or(0).into());
+    write!(out, "Order {id} is {done}: {} ", did(e))?;
+    match traded(e).filter(|(all, ..)| *all > quantity) {
+        // The order filled in several parts. The reader of this sentence alone must learn the
+        // total.
+        Some((all, average, about)) => {
+            of_all(e, all, out)?;
+            write!(
+                out,
+                " at {about}{average} {CURRENCY} on average, the last {quantity} at {price} {CURRENCY}"
+            )
+        }
+        None => {
+            of_all(e, quantity, out)?;
+            write!(out, " at {price} {CURRENCY}")
+        }
+    }
+}
+
+/// A command was refused whose id belongs to an earlier command.
+fn refused(e: &OrderEvent<'_>, id: &str, out: &mut String) -> std::fmt::Result {
+    write!(out, "A command with the id {id} was refused")?;
+    because(e, out)?;
+    if e.quantity.is_some() {
+        write!(out, "; order {id}")?;
+        order(e, out)?;
+        write!(out, " stands as it was ({})", status(e))
+    } else {
+        out.push_str("; what was done under this id before stands as it was");
+        Ok(())
+    }
+}
+
+fn replaced(e: &OrderEvent<'_>, id: &str, out: &mut String) -> std::fmt::Result {
+    write!(out, "Order {id} was changed")?;
+    if e.quantity.is_some() {
+        out.push_str(" and is now one");
+        order(e, out)?;
+    }
+
+    before(e, out)
+}
+
+fn busted(e: &OrderEvent<'_>, id: &str, out: &mut String) -> std::fmt::Result {
+    let did = did(e);
+    let trade = e.trade_id.unwrap_or("?");
+    let quantity = e.last_quantity.unwrap_or(0);
+    let symbol = e.symbol.unwrap_or("?");
+    let price = Money(e.last_price_e4.unwrap_or(0).into());
+    write!(
+        out,
+        "Trade {trade} of order {id}, {did} {quantity} {symbol} at {price} {CURRENCY}, was taken back by an operator"
+    )?;
+    if let Some(stays @ 1..) = e.cum_quantity {
+        out.push_str("; ");
+        of_all(e, stays, out)?;
+        write!(out, " stay {did}")?;
+    }
+
+    if e.cash_available_e4 < 0 {
+        let owed = Money(-i128::from(e.cash_available_e4));
+        write!(out, "; the account owes {owed} {CURRENCY}")?;
+    }
+
     Ok(())
 }
 

@@ -124,6 +124,46 @@ struct UserSums {
     shorts: (u64, u64),
 }
 
+impl UserSums {
+    /// Compares the account of a user with the orders and positions of the user.
+    fn compare(&self, name: &str) -> Result<(), String> {
+        if self.available < 0
+            || self.reserved < 0
+            || self.owed < 0
+            || (self.owed > 0 && self.available > 0)
+        {
+            return Err(format!(
+                "user {name} has {} available and {} reserved, and owes {}",
+                self.available, self.reserved, self.owed
+            ));
+        }
+
+        if (i128::from(self.reserved), i128::from(self.incoming)) != (self.held, self.held_by_sells)
+        {
+            return Err(format!(
+                "user {name}: {} reserved and {} incoming, but open orders and short positions hold {} and {}",
+                self.reserved, self.incoming, self.held, self.held_by_sells
+            ));
+        }
+
+        if self.shorts.0 != self.shorts.1 {
+            return Err(format!(
+                "user {name}: {} short positions counted, {} noted",
+                self.shorts.0, self.shorts.1
+            ));
+        }
+
+        if (self.open, self.open) != (self.marked, self.staying) {
+            return Err(format!(
+                "user {name}: {} open orders counted, {} marked, {} there",
+                self.open, self.marked, self.staying
+            ));
+        }
+
+        Ok(())
+    }
+}
+
 /// Sum of the unbusted shares; `None` if a trade is unreadable.
 fn standing<'a>(all: impl Iterator<Item = Option<Fill<'a>>>) -> Option<i64> {
     all.map(|fill| fill.map(|fill| fill.stands())).sum()
@@ -213,33 +253,7 @@ impl Sums {
         let mut cash = 0i128;
         for (name, u) in &self.users {
             cash += i128::from(u.available) + i128::from(u.reserved) - i128::from(u.owed);
-            if u.available < 0 || u.reserved < 0 || u.owed < 0 || (u.owed > 0 && u.available > 0) {
-                return Err(format!(
-                    "user {name} has {} available and {} reserved, and owes {}",
-                    u.available, u.reserved, u.owed
-                ));
-            }
-
-            if (i128::from(u.reserved), i128::from(u.incoming)) != (u.held, u.held_by_sells) {
-                return Err(format!(
-                    "user {name}: {} reserved and {} incoming, but open orders and short positions hold {} and {}",
-                    u.reserved, u.incoming, u.held, u.held_by_sells
-                ));
-            }
-
-            if u.shorts.0 != u.shorts.1 {
-                return Err(format!(
-                    "user {name}: {} short positions counted, {} noted",
-                    u.shorts.0, u.shorts.1
-                ));
-            }
-
-            if (u.open, u.open) != (u.marked, u.staying) {
-                return Err(format!(
-                    "user {name}: {} open orders counted, {} marked, {} there",
-                    u.open, u.marked, u.staying
-                ));
-            }
+            u.compare(name)?;
         }
 
         for ((user, symbol), (position, orders)) in &self.reserved {

@@ -24,9 +24,10 @@ use ports::partitioner;
 use ports::records::{NO_LOG_TIME, Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Clock, Limits, Log, LogError, StartOffset};
+use wire::tick::{self, TickRecord};
 use wire::topics::INPUT_BYTES_MAX;
 use wire::trade::ReferencePrice;
-use wire::{instrument, tick, topics};
+use wire::{instrument, topics};
 
 use crate::RoleSettings;
 
@@ -201,6 +202,20 @@ fn priced(p: &ReferencePrice<'_>) -> Priced {
     }
 }
 
+/// Key and tick of a record that `trading` would not put aside.
+fn read_tick<'r>(r: &Record<'r>, partitions: u32) -> Option<(&'r [u8], TickRecord<'r>)> {
+    let (key, value) = r.key.zip(r.value)?;
+    if r.timestamp_ms == NO_LOG_TIME
+        || value.len() > INPUT_BYTES_MAX
+        || partitioner::partition(key, partitions) != r.at.partition
+    {
+        return None;
+    }
+
+    let t = tick::decode(value).ok()?;
+    (t.symbol.as_bytes() == key).then_some((key, t))
+}
+
 #[derive(Default)]
 struct SeedBook {
     /// Prices published since the table was loaded.
@@ -212,21 +227,9 @@ struct SeedBook {
 impl SeedBook {
     /// Applies the same checks as `trading`, which writes the dead letters.
     fn take(&mut self, r: &Record<'_>, loaded: &Tables, partitions: u32) {
-        let (Some(key), Some(value)) = (r.key, r.value) else {
+        let Some((key, t)) = read_tick(r, partitions) else {
             return;
         };
-
-        if r.timestamp_ms == NO_LOG_TIME
-            || value.len() > INPUT_BYTES_MAX
-            || partitioner::partition(key, partitions) != r.at.partition
-        {
-            return;
-        }
-
-        let Ok(t) = tick::decode(value) else { return };
-        if t.symbol.as_bytes() != key {
-            return;
-        }
 
         let tick = Tick {
             price_e4: t.price.positive(),

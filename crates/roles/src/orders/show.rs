@@ -1,5 +1,6 @@
 //! The state of `orders` as JSON.
 
+use domain::account::{Account, CashTotals, HousePosition};
 use domain::rate_limit::Messages;
 use domain::status::Side;
 use serde_json::{Map, Value, json};
@@ -14,37 +15,7 @@ use crate::show::number;
 pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
     // Fields that are newer than the first version are shown only if set.
     Some(match letter {
-        b'a' => {
-            let a = state::read_account(value)?;
-            let shown = json!({
-                "available_e4": a.available_e4,
-                "reserved_e4": a.reserved_e4,
-                "incoming_e4": a.incoming_e4,
-                "turnover_e4": a.turnover_e4,
-                "user_seq": a.user_seq,
-                "rate_limit": {"tat_us": a.clock.tat_us, "last_seen_us": a.clock.last_seen_us},
-            });
-
-            let mut shown = with(
-                shown,
-                &[
-                    ("open_orders", a.open_orders.into()),
-                    ("short_positions", a.shorts.into()),
-                    ("owed_e4", a.owed_e4.into()),
-                ],
-            );
-
-            if a.messages != Messages::default() {
-                let Messages {
-                    clock,
-                    told_ms,
-                    unanswered,
-                } = a.messages;
-                shown["message_rate_limit"] = json!({"tat_us": clock.tat_us, "last_seen_us": clock.last_seen_us, "told_ms": told_ms, "unanswered": unanswered});
-            }
-
-            shown
-        }
+        b'a' => account(&state::read_account(value)?),
         b'p' => {
             let p = state::read_position(value)?;
             let shown = json!({"quantity": p.net(), "reserved": p.reserved});
@@ -57,29 +28,8 @@ pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             )
         }
         b'o' => order(&OrderRecord::read(value)?)?,
-        b'h' => {
-            let h = state::read_house(value)?;
-            let shown = json!({"cash_e4": number(h.cash_e4), "quantity": number(h.quantity), "users_quantity": number(h.users_quantity)});
-            with(
-                shown,
-                &[
-                    ("clearing_e4", h.clearing_e4),
-                    ("clearing_quantity", h.clearing_quantity),
-                ],
-            )
-        }
-        b't' => {
-            let t = state::read_totals(value)?;
-            let shown = json!({"users_e4": number(t.users_e4), "house_e4": number(t.house_e4), "external_e4": number(t.external_e4)});
-            with(
-                shown,
-                &[
-                    ("clearing_e4", t.clearing_e4),
-                    ("fees_e4", t.fees_e4),
-                    ("rounding_e4", t.rounding_e4),
-                ],
-            )
-        }
+        b'h' => house(&state::read_house(value)?),
+        b't' => totals(&state::read_totals(value)?),
         b'f' => trades(order_trades::each(state::body(value)?))?,
         b'b' | b's' | b'x' => json!({}),
         b'n' => with(
@@ -112,6 +62,60 @@ pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
         }
         _ => return None,
     })
+}
+
+fn account(a: &Account) -> Value {
+    let shown = json!({
+        "available_e4": a.available_e4,
+        "reserved_e4": a.reserved_e4,
+        "incoming_e4": a.incoming_e4,
+        "turnover_e4": a.turnover_e4,
+        "user_seq": a.user_seq,
+        "rate_limit": {"tat_us": a.clock.tat_us, "last_seen_us": a.clock.last_seen_us},
+    });
+
+    let mut shown = with(
+        shown,
+        &[
+            ("open_orders", a.open_orders.into()),
+            ("short_positions", a.shorts.into()),
+            ("owed_e4", a.owed_e4.into()),
+        ],
+    );
+
+    if a.messages != Messages::default() {
+        let Messages {
+            clock,
+            told_ms,
+            unanswered,
+        } = a.messages;
+        shown["message_rate_limit"] = json!({"tat_us": clock.tat_us, "last_seen_us": clock.last_seen_us, "told_ms": told_ms, "unanswered": unanswered});
+    }
+
+    shown
+}
+
+fn house(h: &HousePosition) -> Value {
+    let shown = json!({"cash_e4": number(h.cash_e4), "quantity": number(h.quantity), "users_quantity": number(h.users_quantity)});
+    with(
+        shown,
+        &[
+            ("clearing_e4", h.clearing_e4),
+            ("clearing_quantity", h.clearing_quantity),
+        ],
+    )
+}
+
+fn totals(t: &CashTotals) -> Value {
+    let shown = json!({"users_e4": number(t.users_e4), "house_e4": number(t.house_e4), "external_e4": number(t.external_e4)});
+    with(
+        shown,
+        &[
+            ("clearing_e4", t.clearing_e4),
+            ("fees_e4", t.fees_e4),
+            ("rounding_e4", t.rounding_e4),
+        ],
+    )
 }
 
 /// Adds the fields that are not zero.

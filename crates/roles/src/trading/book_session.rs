@@ -226,27 +226,33 @@ impl BookSession<'_, '_> {
             post_only: n.post_only,
         };
 
-        self.put(order, true);
+        self.match_new(order);
     }
 
-    /// Matches an order against the book. `new`: the owner has had no execution for the order yet.
-    fn put(&mut self, order: Order<OrderKey>, new: bool) {
-        let dealer = self.dealer(&order);
-        self.meet(
-            order,
-            None,
-            Taker {
-                new,
-                dealer,
-                first: None,
-                last: None,
-            },
-        );
+    /// Matches an order whose owner has had no execution for the order yet.
+    fn match_new(&mut self, order: Order<OrderKey>) {
+        let taker = self.taker(&order, true);
+        self.meet(order, None, taker);
+    }
+
+    /// Matches an order that has left the book for new terms, or that was a stop.
+    fn match_again(&mut self, order: Order<OrderKey>) {
+        let taker = self.taker(&order, false);
+        self.meet(order, None, taker);
+    }
+
+    fn taker(&mut self, order: &Order<OrderKey>, new: bool) -> Taker {
+        Taker {
+            new,
+            dealer: self.dealer(order),
+            first: None,
+            last: None,
+        }
     }
 
     /// Matches an order, and handles the outcome. `stage` is the progress of an order that
     /// continues from an earlier record.
-    fn meet(&mut self, order: Order<OrderKey>, stage: Option<Stage>, taker: Taker) {
+    fn meet(&mut self, order: Order<OrderKey>, stage: Option<Stage>, mut taker: Taker) {
         // Check a continuing order again, since an operator may have stopped its owner meanwhile.
         if let Some(reason) =
             stage.and_then(|_| self.gate.closed(self.out.ctx, order.party.user_id()))
@@ -256,64 +262,34 @@ impl BookSession<'_, '_> {
             return;
         }
 
-        let Taker {
-            new,
-            dealer,
-            first,
-            last,
-        } = taker;
         let mut ears = Ears {
             out: &mut self.out,
             slots: &mut self.stand.slots,
             gate: self.gate,
-            first,
-            last,
+            first: taker.first,
+            last: taker.last,
         };
 
         let book = &mut self.stand.book;
         let room = &mut self.room.book;
-        let mut house = dealer.house();
-        let verdict = match stage {
+        let mut house = taker.dealer.house();
+        let outcome = match stage {
             None => book.submit(order, self.now_ms, &mut house, room, &mut ears),
             Some(stage) => book.go_on(order, stage, self.now_ms, &mut house, room, &mut ears),
         };
 
-        let Ears { first, last, .. } = ears;
-        if let SubmitOutcome::Pauses(order, stage) = verdict {
-            let moment = ArrivalMoment {
-                time_ms: self.now_ms,
-                tick: self.tick,
-            };
-
-            let taker = Taker {
-                first,
-                last,
-                dealer: dealer.after(house),
-                ..taker
-            };
-
-            let rest = self.stand.rest.insert(Rest {
-                order,
-                stage,
-                taker,
-                moment,
-            });
-
-            state::save_rest(
-                self.out.ctx,
-                self.out.buffers,
-                self.out.symbol,
-                &rest.order.party.key,
-                rest,
-            );
-
-            crash::point(Point::MatchPart);
+        (taker.first, taker.last) = (ears.first, ears.last);
+        if let SubmitOutcome::Pauses(order, stage) = outcome {
+            taker.dealer = taker.dealer.after(house);
+            self.pause(order, stage, taker);
             return;
         }
 
         // The trades of one order move in one direction. Their first and last price therefore reach
         // every stop that any price between reaches.
-        if let (Some(from), Some(price_e4), Dealer::Outside(_)) = (first, last, dealer) {
+        if let (Some(from), Some(price_e4), Dealer::Outside(_)) =
+            (taker.first, taker.last, taker.dealer)
+        {
             self.stand.trade = Some(Priced {
                 price_e4,
                 time_ms: self.now_ms,
@@ -323,60 +299,89 @@ impl BookSession<'_, '_> {
             self.stand.book.price(price_e4);
         }
 
-        match verdict {
+        self.finish(outcome, &taker);
+    }
+
+    /// Saves an order that used up the record's budget. A later record continues.
+    fn pause(&mut self, order: Order<OrderKey>, stage: Stage, taker: Taker) {
+        let moment = ArrivalMoment {
+            time_ms: self.now_ms,
+            tick: self.tick,
+        };
+
+        let rest = self.stand.rest.insert(Rest {
+            order,
+            stage,
+            taker,
+            moment,
+        });
+
+        state::save_rest(
+            self.out.ctx,
+            self.out.buffers,
+            self.out.symbol,
+            &rest.order.party.key,
+            rest,
+        );
+
+        crash::point(Point::MatchPart);
+    }
+
+    /// Handles the outcome of an order that does not pause.
+    #[inline]
+    fn finish(&mut self, outcome: SubmitOutcome<OrderKey>, taker: &Taker) {
+        match outcome {
             SubmitOutcome::Filled(_) | SubmitOutcome::Pauses(..) => {}
-            SubmitOutcome::Rests(slot) => {
-                let Some(order) = self.stand.book.get(slot) else {
-                    return;
-                };
-
-                self.stand.slots.insert(order.party.key.clone(), slot);
-                self.out.keep(order);
-                if new && last.is_none() {
-                    self.out.tell(&order.party, None, OrderOutcome::Accepted);
-                }
-
-                let sides = [Side::Buy, Side::Sell]
-                    .into_iter()
-                    .flat_map(|side| self.stand.book.side(side));
-                if order.stop_e4.is_none()
-                    && self.rules >= OWED_TO_WHAT_RESTS
-                    && sides.take(2).count() == 1
-                {
-                    // The owed quote was for orders that are gone.
-                    self.stand.owed = false;
-                }
-
-                // The order rested without a house in the book, so the next quote may reach the
-                // order.
-                self.stand.owed |= order.stop_e4.is_none()
-                    && matches!(dealer, Dealer::Outside(_))
-                    && self.rules >= HOUSE_IN_BOOK;
-            }
+            SubmitOutcome::Rests(slot) => self.rests(slot, taker),
             SubmitOutcome::Cancelled(o, reason) => {
-                self.out.tell(&o.party, None, OrderOutcome::Done(reason))
+                self.out.tell(&o.party, None, OrderOutcome::Done(reason));
             }
             SubmitOutcome::Rejected(o, reason) => {
-                self.out.tell(
-                    &o.party,
-                    None,
-                    if new {
-                        OrderOutcome::Rejected(reason)
-                    } else {
-                        OrderOutcome::Done(reason)
-                    },
-                );
+                let outcome = if taker.new {
+                    OrderOutcome::Rejected(reason)
+                } else {
+                    OrderOutcome::Done(reason)
+                };
+
+                self.out.tell(&o.party, None, outcome);
             }
-            SubmitOutcome::Unfilled(o, reason) => match dealer {
+            SubmitOutcome::Unfilled(o, reason) => match taker.dealer {
                 Dealer::Outside(Ok(price_e4)) => self.out.with_house(&o, price_e4, o.leaves, false),
                 Dealer::Outside(Err(Reason::NoLiquidity)) | Dealer::InBook(_) => {
-                    self.out.tell(&o.party, None, OrderOutcome::Done(reason))
+                    self.out.tell(&o.party, None, OrderOutcome::Done(reason));
                 }
                 Dealer::Outside(Err(band)) => {
-                    self.out.tell(&o.party, None, OrderOutcome::Done(band))
+                    self.out.tell(&o.party, None, OrderOutcome::Done(band));
                 }
             },
         }
+    }
+
+    /// Saves an order that rests in the book now.
+    fn rests(&mut self, slot: u32, taker: &Taker) {
+        let Some(order) = self.stand.book.get(slot) else {
+            return;
+        };
+
+        self.stand.slots.insert(order.party.key.clone(), slot);
+        self.out.keep(order);
+        if taker.new && taker.last.is_none() {
+            self.out.tell(&order.party, None, OrderOutcome::Accepted);
+        }
+
+        let sides = [Side::Buy, Side::Sell]
+            .into_iter()
+            .flat_map(|side| self.stand.book.side(side));
+        if order.stop_e4.is_none() && self.rules >= OWED_TO_WHAT_RESTS && sides.take(2).count() == 1
+        {
+            // The owed quote was for orders that are gone.
+            self.stand.owed = false;
+        }
+
+        // The order rested without a house in the book, so the next quote may reach the order.
+        self.stand.owed |= order.stop_e4.is_none()
+            && matches!(taker.dealer, Dealer::Outside(_))
+            && self.rules >= HOUSE_IN_BOOK;
     }
 
     /// Slot of a live order in the book. A dead order is removed at once.
@@ -451,15 +456,12 @@ impl BookSession<'_, '_> {
                         o.ceiling_e4
                     };
 
-                    self.put(
-                        Order {
-                            leaves: quantity - o.cum,
-                            limit_e4,
-                            ceiling_e4,
-                            ..o
-                        },
-                        false,
-                    );
+                    self.match_again(Order {
+                        leaves: quantity - o.cum,
+                        limit_e4,
+                        ceiling_e4,
+                        ..o
+                    });
                 }
             }
         }
@@ -555,7 +557,7 @@ impl BookSession<'_, '_> {
 
             self.out
                 .tell(&order.party, None, OrderOutcome::Triggered(told));
-            self.put(order, false);
+            self.match_again(order);
         }
 
         self.room.steps -= fired;
