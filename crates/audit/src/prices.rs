@@ -113,7 +113,9 @@ impl PriceHistory {
                 .and_then(|k| self.symbols.get_mut(k));
             if let Some(followed) = symbol {
                 if self.rules.last_is_told {
-                    followed.prices.tell_due(r.timestamp_ms, self.rules.stale);
+                    followed
+                        .prices
+                        .publish_on_clock(r.timestamp_ms, self.rules.stale);
                 }
 
                 followed.take(&r, self.rules);
@@ -134,7 +136,7 @@ impl PriceHistory {
     pub fn told(&self, symbol: &str, ms: i64) -> Option<i64> {
         let mut prices = self.symbols.get(symbol)?.prices;
         if self.rules.last_is_told {
-            prices.tell_due(ms, self.rules.stale);
+            prices.publish_on_clock(ms, self.rules.stale);
         }
 
         prices.told.map(|told| told.price_e4)
@@ -169,7 +171,7 @@ impl Followed {
 
         let source = self.sources.entry(t.source.map(Into::into)).or_default();
         if self.prices.fold(&tick, price_e4, &listing, source, rules) == TickFate::Accepted {
-            self.prices.tell(rules.stale);
+            self.prices.publish_on_tick(rules.stale);
             self.last = Some(DecisionTick {
                 offset: r.offset,
                 price_e4,

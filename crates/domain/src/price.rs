@@ -32,9 +32,9 @@ pub struct Prices {
 /// Ticks in a row that must agree on a price outside the band, the first tick included.
 const CONFIRMATIONS: u8 = 3;
 /// A reference price is published after a move by this much, ...
-const TELL_BPS: i128 = 10;
+const PUBLISH_BPS: i128 = 10;
 /// ... or after this time.
-const TELL_MS: i64 = 1_000;
+const PUBLISH_MS: i64 = 1_000;
 /// Maximum lead of a tick's timestamp over log time.
 const AHEAD_NS: i128 = 1_000_000_000;
 
@@ -101,15 +101,16 @@ impl Prices {
         TickFate::Accepted
     }
 
-    /// Returns the last price if publication is due, and marks the price as published. Published
-    /// prices are also the heartbeat, so a short maximum age makes publication more frequent. A
-    /// price that was published with a time far ahead is published again with the right time.
-    pub fn tell(&mut self, stale: FreshnessLimits) -> Option<Priced> {
+    /// After a tick: returns the last price if publication is due, and marks the price as
+    /// published. Published prices are also the heartbeat, so a short maximum age makes publication
+    /// more frequent. A price that was published with a time far ahead is published again with the
+    /// right time.
+    pub fn publish_on_tick(&mut self, stale: FreshnessLimits) -> Option<Priced> {
         let last = self.last?;
-        let interval_ms = TELL_MS.min(stale.behind_ms / 4);
+        let interval_ms = PUBLISH_MS.min(stale.behind_ms / 4);
         let due = self.told.is_none_or(|told| {
             let moved = (i128::from(last.price_e4) - i128::from(told.price_e4)).abs();
-            moved * 10_000 >= TELL_BPS * i128::from(told.price_e4)
+            moved * 10_000 >= PUBLISH_BPS * i128::from(told.price_e4)
                 || last.time_ms.saturating_sub(told.time_ms) >= interval_ms
                 || told.time_ms.saturating_sub(last.time_ms) > stale.ahead_ms
         });
@@ -131,7 +132,7 @@ impl Prices {
         let told = self.told?;
         let due = told
             .time_ms
-            .saturating_add(TELL_MS.min(stale.behind_ms / 4));
+            .saturating_add(PUBLISH_MS.min(stale.behind_ms / 4));
         (last.price_e4 != told.price_e4).then(|| {
             due.saturating_add(999)
                 .div_euclid(1_000)
@@ -139,15 +140,15 @@ impl Prices {
         })
     }
 
-    /// Publishes the last price if due.
-    pub fn tell_due(&mut self, now_ms: i64, stale: FreshnessLimits) -> Option<Priced> {
+    /// Publishes the last price without a tick, if its time has come.
+    pub fn publish_on_clock(&mut self, now_ms: i64, stale: FreshnessLimits) -> Option<Priced> {
         self.due_ms(stale)
             .filter(|due| *due <= now_ms)
-            .and_then(|_| self.tell_last())
+            .and_then(|_| self.publish())
     }
 
     /// Returns the last price and marks it as published.
-    pub fn tell_last(&mut self) -> Option<Priced> {
+    pub fn publish(&mut self) -> Option<Priced> {
         self.told = self.last;
         self.last
     }
@@ -261,7 +262,7 @@ mod tests {
             at(1_001_001, 1_003),
         ] {
             p.take(t, &i);
-            told.extend(p.tell(FreshnessLimits::new(120_000, true)));
+            told.extend(p.publish_on_tick(FreshnessLimits::new(120_000, true)));
         }
 
         assert_eq!(
@@ -285,14 +286,14 @@ mod tests {
         ] {
             p.take(t, &i);
             assert_eq!(
-                (p.tell(stale).is_some(), p.due_ms(stale)),
+                (p.publish_on_tick(stale).is_some(), p.due_ms(stale)),
                 (told, due),
                 "{t:?}"
             );
         }
 
         assert_eq!(
-            (p.tell_last(), p.due_ms(stale)),
+            (p.publish(), p.due_ms(stale)),
             (Some(at(1_000_900, 500)), None)
         );
     }
@@ -329,7 +330,7 @@ mod tests {
                 at(1_000_002, 2_001),
             ] {
                 p.take(t, &i);
-                told.extend(p.tell(stale).map(|t| t.time_ms));
+                told.extend(p.publish_on_tick(stale).map(|t| t.time_ms));
             }
 
             assert_eq!(

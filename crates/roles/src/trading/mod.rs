@@ -2,12 +2,12 @@
 //! house has a place in the book (`quote`).
 
 mod book_session;
+mod conflated;
 mod execution_writer;
 mod gate;
 mod quote;
 mod reading;
 mod state;
-mod untold;
 
 use std::collections::BTreeMap;
 
@@ -18,20 +18,21 @@ use engine::context::Ctx;
 use engine::role::{InvariantViolation, RoleLogic};
 use ports::records::Record;
 use wire::book::BookCommand;
+use wire::tick::{self, TickRecord};
+use wire::topics;
 use wire::trade::{REFERENCE_PRICE, ReferencePrice};
-use wire::{tick, topics};
 
 use super::RoleSettings;
 use super::decoded_table::{self, DecodedTable};
 use super::ingress::{bug, own, vet};
 use super::settings::{LAST_IS_TOLD, MERGED_BY_LOG_TIME, SWITCHED_OFF_ENDS};
 use book_session::{BookSession, RecordBudget, Stand};
+use conflated::ConflatedPrices;
 use execution_writer::{Out, Texts};
 use gate::Gate;
 pub use reading::{BookLine, read_books};
 pub(super) use state::{STATE_SCHEMA, show};
 use state::{TradingBuffers, WaitingAct};
-use untold::Untold;
 
 /// Maximum of orders that one clock record ends or triggers.
 const WORK_MAX: usize = 1_000;
@@ -54,7 +55,7 @@ pub(super) struct Trading {
     all_open: bool,
     /// Lower bound of the deadlines in all books.
     alarm_ms: Option<i64>,
-    untold: Untold,
+    conflated: ConflatedPrices,
 }
 
 impl Trading {
@@ -69,29 +70,13 @@ impl Trading {
             stands: BTreeMap::new(),
             all_open: false,
             alarm_ms: None,
-            untold: Untold::default(),
+            conflated: ConflatedPrices::default(),
         }
     }
 
     fn tick(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), InvariantViolation> {
-        let Some((key, value)) = vet(ctx, record) else {
+        let Some(t) = read_tick(ctx, record) else {
             return Ok(());
-        };
-
-        let t = match tick::decode(value) {
-            Ok(t) if t.symbol.as_bytes() == key => t,
-            Ok(_) => {
-                ctx.dead_letter(
-                    record,
-                    "MALFORMED",
-                    "the record's key is not the tick's symbol",
-                );
-                return Ok(());
-            }
-            Err(fault) => {
-                ctx.dead_letter(record, "MALFORMED", fault);
-                return Ok(());
-            }
         };
 
         let tick = Tick {
@@ -104,18 +89,7 @@ impl Trading {
         let (price_e4, instrument) = match tick.fit(|| self.instruments.get(ctx, &t.symbol)) {
             Ok(fit) => fit,
             Err(unfit) => {
-                let (reason, text) = match unfit {
-                    Unfit::Price => (
-                        "INVALID_PRICE",
-                        "the price is not a positive number of at most four decimals within bounds",
-                    ),
-                    Unfit::Symbol => ("UNKNOWN_SYMBOL", "the symbol is not listed"),
-                    Unfit::Future => (
-                        "FUTURE_TIMESTAMP",
-                        "the timestamp is more than one second ahead of the log's time",
-                    ),
-                };
-
+                let (reason, text) = fault(unfit);
                 ctx.dead_letter(record, reason, text);
                 return Ok(());
             }
@@ -144,12 +118,12 @@ impl Trading {
             }
             TickFate::Late | TickFate::Held => {}
             TickFate::Accepted => {
-                if let Some(told) = prices.tell(self.rules.stale) {
-                    self.told(ctx, &t.symbol, told);
+                if let Some(price) = prices.publish_on_tick(self.rules.stale) {
+                    self.publish(ctx, &t.symbol, price);
                 }
 
                 if self.settings.rules >= LAST_IS_TOLD {
-                    self.untold.note(&t.symbol, &prices, self.rules.stale);
+                    self.conflated.update(&t.symbol, &prices, self.rules.stale);
                 }
 
                 state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
@@ -165,7 +139,7 @@ impl Trading {
     }
 
     /// Publishes the price of a symbol in `reference-prices`.
-    fn told(&mut self, ctx: &mut Ctx<'_>, symbol: &str, price: Priced) {
+    fn publish(&mut self, ctx: &mut Ctx<'_>, symbol: &str, price: Priced) {
         let value = self.buffers.fresh();
         ReferencePrice {
             symbol,
@@ -277,6 +251,24 @@ impl Trading {
         }
     }
 
+    /// Symbols of the books with orders or leftover work. Books with waiting orders or commands take
+    /// turns at the budget.
+    fn busy_symbols(&self, turn: u64) -> Vec<Box<str>> {
+        let busy = self
+            .stands
+            .iter()
+            .filter(|(_, s)| !s.book.is_empty() || s.book.has_fired() || s.is_busy());
+        let mut symbols: Vec<Box<str>> = busy.map(|(symbol, _)| symbol.clone()).collect();
+        let waits: Vec<usize> = (0..symbols.len())
+            .filter(|i| self.stands[&symbols[*i]].is_busy())
+            .collect();
+        if !waits.is_empty() {
+            symbols.rotate_left(waits[turn as usize % waits.len()]);
+        }
+
+        symbols
+    }
+
     /// Visits all books after a wake-up, a change of listings or controls, or leftover work. The
     /// work has a bound; the rest waits for a later record.
     fn clock(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), InvariantViolation> {
@@ -290,7 +282,7 @@ impl Trading {
             }
         }
 
-        self.tell_untold(ctx)?;
+        self.publish_due_prices(ctx)?;
         let mut budget = WORK_MAX;
         let mut slots = Vec::new();
         let mut room = self.room();
@@ -301,21 +293,7 @@ impl Trading {
             && (record.value != Some(CONTINUE) || state::ends_orders(ctx));
         let mut unended = None;
         self.alarm_ms = None;
-        let busy = self
-            .stands
-            .iter()
-            .filter(|(_, s)| !s.book.is_empty() || s.book.has_fired() || s.is_busy());
-        let mut symbols: Vec<Box<str>> = busy.map(|(symbol, _)| symbol.clone()).collect();
-
-        // Books with waiting orders or commands take turns at the budget.
-        let waits: Vec<usize> = (0..symbols.len())
-            .filter(|i| self.stands[&symbols[*i]].is_busy())
-            .collect();
-        if !waits.is_empty() {
-            symbols.rotate_left(waits[record.offset as usize % waits.len()]);
-        }
-
-        for symbol in symbols {
+        for symbol in self.busy_symbols(record.offset) {
             self.on_floor(ctx, &symbol, None, &mut room, |floor| {
                 floor.go_on()?;
                 if looks {
@@ -353,6 +331,41 @@ impl Trading {
         }
 
         Ok(())
+    }
+}
+
+/// The tick of a record; `None` if the record went to `dead-letters`.
+fn read_tick<'r>(ctx: &mut Ctx<'_>, record: &Record<'r>) -> Option<TickRecord<'r>> {
+    let (key, value) = vet(ctx, record)?;
+    match tick::decode(value) {
+        Ok(t) if t.symbol.as_bytes() == key => Some(t),
+        Ok(_) => {
+            ctx.dead_letter(
+                record,
+                "MALFORMED",
+                "the record's key is not the tick's symbol",
+            );
+            None
+        }
+        Err(fault) => {
+            ctx.dead_letter(record, "MALFORMED", fault);
+            None
+        }
+    }
+}
+
+/// Reason and text of a tick that cannot be a price.
+fn fault(unfit: Unfit) -> (&'static str, &'static str) {
+    match unfit {
+        Unfit::Price => (
+            "INVALID_PRICE",
+            "the price is not a positive number of at most four decimals within bounds",
+        ),
+        Unfit::Symbol => ("UNKNOWN_SYMBOL", "the symbol is not listed"),
+        Unfit::Future => (
+            "FUTURE_TIMESTAMP",
+            "the timestamp is more than one second ahead of the log's time",
+        ),
     }
 }
 
@@ -396,7 +409,7 @@ impl RoleLogic for Trading {
     }
 
     fn alarm_ms(&self) -> Option<i64> {
-        [self.alarm_ms, self.untold.next_ms()]
+        [self.alarm_ms, self.conflated.next_ms()]
             .into_iter()
             .flatten()
             .min()

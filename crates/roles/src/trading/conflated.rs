@@ -13,16 +13,16 @@ use crate::settings::LAST_IS_TOLD;
 
 /// Symbols with an unpublished last price, by the time when publication is due.
 #[derive(Default)]
-pub(super) struct Untold {
+pub(super) struct ConflatedPrices {
     due: BTreeMap<Box<str>, i64>,
     by_time: BTreeSet<(i64, Box<str>)>,
     /// True if the symbols in state were read.
     read: bool,
 }
 
-impl Untold {
+impl ConflatedPrices {
     /// Updates the due time of a symbol.
-    pub(super) fn note(&mut self, symbol: &str, prices: &Prices, stale: FreshnessLimits) {
+    pub(super) fn update(&mut self, symbol: &str, prices: &Prices, stale: FreshnessLimits) {
         let due = prices.due_ms(stale);
         if self.due.get(symbol).copied() == due {
             return;
@@ -46,20 +46,23 @@ impl Untold {
 
 impl Trading {
     /// Publishes due prices, with a bound per record. The rest stays due, and wakes the task again.
-    pub(super) fn tell_untold(&mut self, ctx: &mut Ctx<'_>) -> Result<(), InvariantViolation> {
+    pub(super) fn publish_due_prices(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), InvariantViolation> {
         if self.settings.rules < LAST_IS_TOLD {
             return Ok(());
         }
 
-        if !std::mem::replace(&mut self.untold.read, true) {
+        if !std::mem::replace(&mut self.conflated.read, true) {
             for (symbol, prices) in state::all_prices(ctx) {
-                self.untold.note(&symbol, &prices, self.rules.stale);
+                self.conflated.update(&symbol, &prices, self.rules.stale);
             }
         }
 
         let now_ms = ctx.time_ms();
         let due: Vec<Box<str>> = self
-            .untold
+            .conflated
             .by_time
             .iter()
             .take_while(|(due, _)| *due <= now_ms)
@@ -69,12 +72,12 @@ impl Trading {
 
         for symbol in due {
             let mut prices = state::load_prices(ctx, &mut self.buffers, &symbol)?;
-            if let Some(told) = prices.tell_last() {
-                self.told(ctx, &symbol, told);
+            if let Some(price) = prices.publish() {
+                self.publish(ctx, &symbol, price);
             }
 
             state::save_prices(ctx, &mut self.buffers, &symbol, &prices);
-            self.untold.note(&symbol, &prices, self.rules.stale);
+            self.conflated.update(&symbol, &prices, self.rules.stale);
         }
 
         Ok(())
