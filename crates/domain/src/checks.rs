@@ -365,8 +365,9 @@ fn prices(pricing: Pricing, i: &Instrument) -> Result<(Option<i64>, Option<i64>)
     })
 }
 
-/// Terms of a new order, of which `short` shares are sold short.
-#[inline]
+/// Terms of a new order, of which `short` shares are sold short. Always inlined: a step of
+/// [`order`], which every order passes.
+#[inline(always)]
 fn terms(
     side: Side,
     quantity: i64,

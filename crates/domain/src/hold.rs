@@ -189,7 +189,7 @@ impl WorkingOrder {
 
 impl Hold {
     /// Subtracts a hold; `None` if a part would be negative.
-    pub fn less(&self, other: &Hold) -> Option<Hold> {
+    pub fn checked_sub(&self, other: &Hold) -> Option<Hold> {
         let sub = |a: i64, b: i64| a.checked_sub(b).filter(|n| *n >= 0);
         Some(Hold {
             cash_e4: sub(self.cash_e4, other.cash_e4)?,
@@ -208,7 +208,7 @@ impl Hold {
     }
 
     /// Part of this hold that exceeds another.
-    pub fn beyond(&self, other: &Hold) -> Hold {
+    pub fn excess_over(&self, other: &Hold) -> Hold {
         let over = |a: i64, b: i64| (a - b).max(0);
         Hold {
             cash_e4: over(self.cash_e4, other.cash_e4),
@@ -242,7 +242,7 @@ mod tests {
             let fee = t.fee(value, 101).expect("in bounds");
             let freed = t.freed(&hold, n, value, 1, 101).expect("in bounds");
             assert_eq!(freed.cash_e4, 101 + fee.charged_e4);
-            hold = hold.less(&freed).expect("held");
+            hold = hold.checked_sub(&freed).expect("held");
             (value, charged) = (value + 101, charged + fee.charged_e4);
         }
 

@@ -50,7 +50,7 @@ pub fn settle(
 
     order.hold = order
         .hold
-        .less(&freed)
+        .checked_sub(&freed)
         .ok_or(Unsettled::Unbookable("it frees more than the order holds"))?;
     order.cum += fill.quantity;
     order.value_e4 += value_e4;

@@ -13,7 +13,7 @@ use ports::varint::{put, take_u64};
 use wire::audit::{AUDIT_ENTRY, AuditEntry, VERSION as ENTRY_VERSION};
 use wire::{instrument, topics};
 
-use super::ingress::bug;
+use super::ingress::violation;
 use super::show::StateKey;
 
 pub(super) const STATE_SCHEMA: &[StateKey] = &[StateKey::plain(
@@ -97,7 +97,7 @@ impl AuditRole {
         };
 
         read(bytes).ok_or_else(|| {
-            bug(
+            violation(
                 ctx,
                 "state of a chain cannot be read; it was written by a newer version or is damaged",
             )

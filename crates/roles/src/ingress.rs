@@ -6,7 +6,10 @@ use ports::records::{NO_LOG_TIME, Record};
 use wire::topics::INPUT_BYTES_MAX;
 
 /// Key and value of a valid record; `None` if the record went to `dead-letters`.
-pub(super) fn vet<'r>(ctx: &mut Ctx<'_>, record: &Record<'r>) -> Option<(&'r [u8], &'r [u8])> {
+pub(super) fn validate_envelope<'r>(
+    ctx: &mut Ctx<'_>,
+    record: &Record<'r>,
+) -> Option<(&'r [u8], &'r [u8])> {
     let value = record.value;
     if record.timestamp_ms == NO_LOG_TIME {
         ctx.dead_letter(
@@ -53,13 +56,16 @@ pub(super) fn vet<'r>(ctx: &mut Ctx<'_>, record: &Record<'r>) -> Option<(&'r [u8
 }
 
 /// Error with the source record's name.
-pub(super) fn bug(ctx: &Ctx<'_>, what: impl std::fmt::Display) -> InvariantViolation {
+pub(super) fn violation(ctx: &Ctx<'_>, what: impl std::fmt::Display) -> InvariantViolation {
     InvariantViolation(format!("{}: {what}", ctx.src()))
 }
 
 /// Value of a record between our roles, which always has a value.
-pub(super) fn own<'r>(ctx: &Ctx<'_>, record: &Record<'r>) -> Result<&'r [u8], InvariantViolation> {
+pub(super) fn internal_value<'r>(
+    ctx: &Ctx<'_>,
+    record: &Record<'r>,
+) -> Result<&'r [u8], InvariantViolation> {
     record
         .value
-        .ok_or_else(|| bug(ctx, "a record of ours without a value"))
+        .ok_or_else(|| violation(ctx, "a record of ours without a value"))
 }

@@ -14,7 +14,7 @@ use wire::event::{Event, OrderEvent};
 use wire::notification::{self, NOTIFICATION};
 use wire::topics;
 
-use super::ingress::{bug, own};
+use super::ingress::{internal_value, violation};
 
 #[derive(Default)]
 pub(super) struct Notifications {
@@ -28,8 +28,8 @@ impl RoleLogic for Notifications {
         ctx: &mut Ctx<'_>,
         record: &Record<'_>,
     ) -> Result<(), InvariantViolation> {
-        let raw = own(ctx, record)?;
-        let e = OrderEvent::decode(raw).map_err(|fault| bug(ctx, fault))?;
+        let raw = internal_value(ctx, record)?;
+        let e = OrderEvent::decode(raw).map_err(|fault| violation(ctx, fault))?;
         self.text.clear();
         sentence(&e, &mut self.text).expect("writing to a string");
         self.value.clear();

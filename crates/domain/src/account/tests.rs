@@ -39,7 +39,7 @@ impl World {
             self.account
                 .settle(&mut self.ledger, &trade, &freed)
                 .expect("settle");
-            hold = hold.less(&freed).expect("no more than was held");
+            hold = hold.checked_sub(&freed).expect("no more than was held");
             (cum, value) = (cum + quantity, value + quantity * price);
         }
 

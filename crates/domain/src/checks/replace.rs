@@ -78,7 +78,7 @@ pub fn replace(
     let need = old
         .need_until_decided(&terms, order.cum, order.value_e4, shares)
         .ok_or(Reason::NotionalLimit)?;
-    let more = need.beyond(&order.hold);
+    let more = need.excess_over(&order.hold);
     if limit_e4 != old.limit_e4 && r.has_limit {
         super::near(old.side, limit_e4, r.stop_e4, true, true, f, i)?;
     }

@@ -14,7 +14,7 @@ use wire::topics;
 
 use super::mass;
 use super::state::{self, OrderRecord, OrdersBuffers};
-use crate::ingress::bug;
+use crate::ingress::violation;
 
 pub(super) struct AccountTx<'d, 'c> {
     pub ctx: &'d mut Ctx<'c>,
@@ -31,7 +31,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         user: &'d str,
     ) -> Result<Self, InvariantViolation> {
         let account = state::load_account(ctx, buffers, user)?
-            .ok_or_else(|| bug(ctx, "an execution for a user without an account"))?;
+            .ok_or_else(|| violation(ctx, "an execution for a user without an account"))?;
         Ok(AccountTx {
             ctx,
             buffers,
@@ -87,7 +87,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         posting: impl FnOnce(&mut Account, &mut CashTotals) -> Result<(), Unbalanced>,
     ) -> Result<(), InvariantViolation> {
         let mut totals = state::load_totals(self.ctx)?;
-        posting(&mut self.account, &mut totals).map_err(|e| bug(self.ctx, e))?;
+        posting(&mut self.account, &mut totals).map_err(|e| violation(self.ctx, e))?;
         state::save_totals(self.ctx, self.buffers, &totals);
         Ok(())
     }
@@ -137,8 +137,9 @@ impl<'d, 'c> AccountTx<'d, 'c> {
                 self.account.shorts.checked_sub(1)
             };
 
-            self.account.shorts = count
-                .ok_or_else(|| bug(self.ctx, "more short positions were closed than were open"))?;
+            self.account.shorts = count.ok_or_else(|| {
+                violation(self.ctx, "more short positions were closed than were open")
+            })?;
         }
 
         Ok(())
@@ -157,12 +158,12 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         if borrowed_e4 > 0 {
             self.account
                 .release_collateral(&mut position, borrowed_e4)
-                .map_err(|e| bug(self.ctx, e))?;
+                .map_err(|e| violation(self.ctx, e))?;
         }
 
         self.account
             .reserve(&mut position, hold)
-            .map_err(|e| bug(self.ctx, e))?;
+            .map_err(|e| violation(self.ctx, e))?;
 
         // The hold of a buy has no shares.
         let holds = side == Side::Sell && *hold != Hold::default();
@@ -191,7 +192,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
 
         self.account
             .release(&mut position, hold)
-            .map_err(|e| bug(self.ctx, e))?;
+            .map_err(|e| violation(self.ctx, e))?;
         match side {
             Side::Sell => self.save_position(symbol, &position),
             Side::Buy => Ok(()),
@@ -207,7 +208,8 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         let order = (self.user, symbol, order_id);
         mass::opened(self.ctx, self.buffers, order, self.account.user_seq + 1);
         let count = self.account.open_orders.checked_add(1);
-        self.account.open_orders = count.ok_or_else(|| bug(self.ctx, "too many open orders"))?;
+        self.account.open_orders =
+            count.ok_or_else(|| violation(self.ctx, "too many open orders"))?;
         Ok(())
     }
 
@@ -220,7 +222,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         mass::ended(self.ctx, self.buffers, (self.user, symbol, order_id));
         let count = self.account.open_orders.checked_sub(1);
         self.account.open_orders =
-            count.ok_or_else(|| bug(self.ctx, "more orders ended than were open"))?;
+            count.ok_or_else(|| violation(self.ctx, "more orders ended than were open"))?;
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use super::decision::{CommandInHand, CommandRefusal, Decision, save_accepted};
 use super::order_trades::{Fill, FillPlace};
 use super::shorts;
 use super::state::{OrderRecord, OrdersBuffers, unreadable};
-use crate::ingress::bug;
+use crate::ingress::violation;
 
 /// The order and the trade that a bust names.
 #[derive(Clone, Copy)]
@@ -63,9 +63,9 @@ pub(super) fn bust(
 
     let keeps_trades = tx.buffers.keeps_trades;
     let described = match &fill {
-        Some(fill) => as_it_was(command.command, &named, fill),
+        Some(fill) => recorded_trade(command.command, &named, fill),
         None if keeps_trades && named.entry.cum == fills.stand => Err(Reason::UnknownTrade.into()),
-        None => by_the_operators_word(command.command, &named.entry).map_err(Into::into),
+        None => described_trade(command.command, &named.entry).map_err(Into::into),
     };
 
     let trade = match described {
@@ -80,7 +80,7 @@ pub(super) fn bust(
 
     tx.account
         .bust_trade(&mut ledger, &trade)
-        .map_err(|e| bug(tx.ctx, e))?;
+        .map_err(|e| violation(tx.ctx, e))?;
     tx.save_ledger(named.symbol, &ledger)?;
     if keeps_trades {
         shorts::mark(tx, tables)?;
@@ -103,7 +103,7 @@ fn named_trade<'a>(
     let c = command.command;
     let (Some(order_id), Some(trade_id)) = (c.orig_order_id.as_deref(), c.trade_id.as_deref())
     else {
-        return Err(bug(
+        return Err(violation(
             ctx,
             "a bust was decoded without the order or the trade it names",
         ));
@@ -253,7 +253,7 @@ fn can_bust(
 }
 
 /// Returns the busted part, if the command matches the kept trade.
-fn as_it_was(
+fn recorded_trade(
     c: &Command<'_>,
     named: &NamedTrade<'_>,
     fill: &Fill<'_>,
@@ -306,7 +306,7 @@ fn as_it_was(
 }
 
 /// Bust by the operator's description, for a trade that the order does not keep.
-fn by_the_operators_word(c: &Command<'_>, entry: &OrderRecord<'_>) -> Result<TradeLeg, Reason> {
+fn described_trade(c: &Command<'_>, entry: &OrderRecord<'_>) -> Result<TradeLeg, Reason> {
     let side = entry.content.side().ok_or(Reason::UnknownOrder)?;
     let most = entry.cum - entry.fills.stand;
     let quantity = c

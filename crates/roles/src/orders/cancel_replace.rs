@@ -32,7 +32,7 @@ fn open_order<'a>(
 }
 
 /// Reason for an order's end: `Operator` for an operator's command, else `users`.
-pub(super) fn on_whose_word(c: &Command<'_>, users: Reason) -> Reason {
+pub(super) fn end_reason(c: &Command<'_>, users: Reason) -> Reason {
     if c.operator.is_some() {
         Reason::Operator
     } else {
@@ -54,7 +54,7 @@ pub(super) fn cancel(tx: &mut AccountTx<'_, '_>, command: &CommandInHand<'_>) ->
         order_id,
         BookAction::Cancel {
             cause_id: &c.order_id,
-            reason: on_whose_word(c, Reason::UserRequest),
+            reason: end_reason(c, Reason::UserRequest),
         },
     );
 

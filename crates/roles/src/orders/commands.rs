@@ -23,7 +23,7 @@ use super::decision::{self, CommandInHand, CommandRefusal, Decision, Market};
 use super::state::{self, OrderRecord, OrdersBuffers};
 use super::{Orders, RoleSettings, bust, cancel_replace, mass, messages, new_order, shorts};
 use crate::decoded_table::{self, DecodedTable};
-use crate::ingress::vet;
+use crate::ingress::validate_envelope;
 use crate::settings::{
     BANDS_BY_SIDE, BUST_BY_TRADE, MARGIN_OF_CHANGES, MESSAGES_BOUNDED, OPERATORS_APART,
     SHORT_MARGIN, STRICT_FIELDS,
@@ -92,7 +92,7 @@ impl Orders {
         ctx: &mut Ctx<'_>,
         record: &Record<'_>,
     ) -> Result<(), InvariantViolation> {
-        let Some((key, value)) = vet(ctx, record) else {
+        let Some((key, value)) = validate_envelope(ctx, record) else {
             return Ok(());
         };
 

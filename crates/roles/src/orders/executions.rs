@@ -16,7 +16,7 @@ use super::account_tx::{AccountTx, order_event};
 use super::order_trades::Fill;
 use super::state::{self, OrderRecord, OrdersBuffers};
 use super::{dedup_window, mass};
-use crate::ingress::{bug, own};
+use crate::ingress::{internal_value, violation};
 
 /// The order that is being settled.
 struct OpenOrder<'a> {
@@ -35,8 +35,8 @@ impl Orders {
         ctx: &mut Ctx<'_>,
         record: &Record<'_>,
     ) -> Result<(), InvariantViolation> {
-        let value = own(ctx, record)?;
-        let x = Execution::decode(value).map_err(|fault| bug(ctx, fault))?;
+        let value = internal_value(ctx, record)?;
+        let x = Execution::decode(value).map_err(|fault| violation(ctx, fault))?;
 
         // A cancel never names itself, except here: this refusal tells a mass cancel to continue.
         if x.cause_id == Some(x.order_id) && matches!(x.outcome, OrderOutcome::CancelRefused(_)) {
@@ -98,7 +98,7 @@ fn is_refusal(outcome: &OrderOutcome<'_>) -> bool {
 #[cold]
 fn misdirected(ctx: &Ctx<'_>, x: &Execution<'_>, lacks: &str) -> InvariantViolation {
     let (id, user) = (x.order_id, x.user_id);
-    bug(
+    violation(
         ctx,
         format_args!("an execution of order {id} of user {user}, which is not {lacks}"),
     )
@@ -202,7 +202,7 @@ impl<'a> OpenOrder<'a> {
         let fee = settlement::settle(&mut order, &mut tx.account, &mut ledger, &fill, keeps)
             .map_err(|e| {
                 let id = self.id;
-                bug(
+                violation(
                     tx.ctx,
                     format_args!("a fill of order {id} that cannot be booked: {e}"),
                 )
@@ -348,7 +348,7 @@ impl<'a> OpenOrder<'a> {
     fn answered(&mut self, ctx: &Ctx<'_>) -> Result<(), InvariantViolation> {
         let left = self.entry.pending.checked_sub(1);
         self.entry.pending =
-            left.ok_or_else(|| bug(ctx, "an answer to a change that nobody asked for"))?;
+            left.ok_or_else(|| violation(ctx, "an answer to a change that nobody asked for"))?;
         Ok(())
     }
 
@@ -362,7 +362,7 @@ impl<'a> OpenOrder<'a> {
         let mut need = self
             .terms
             .need(e.cum, e.value_e4, e.hold.shares)
-            .ok_or_else(|| bug(tx.ctx, "the terms of an order left their bounds"))?;
+            .ok_or_else(|| violation(tx.ctx, "the terms of an order left their bounds"))?;
 
         // The cash for each share sold short may stem from a change that the book refused, and
         // cover only the quantity of that change.
@@ -371,7 +371,7 @@ impl<'a> OpenOrder<'a> {
         }
 
         let less = || {
-            bug(
+            violation(
                 tx.ctx,
                 format_args!(
                     "order {} holds less than it needs: {:?} for {need:?} by {:?}",
@@ -380,7 +380,7 @@ impl<'a> OpenOrder<'a> {
             )
         };
 
-        let surplus = e.hold.less(&need).ok_or_else(less)?;
+        let surplus = e.hold.checked_sub(&need).ok_or_else(less)?;
         e.hold = need;
         tx.release(self.terms.side, self.symbol, &surplus)
     }

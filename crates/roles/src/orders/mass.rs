@@ -21,10 +21,10 @@ use ports::varint::{put, put_bytes, take_bytes, take_u64};
 use wire::book::BookAction;
 
 use super::account_tx::AccountTx;
-use super::cancel_replace::on_whose_word;
+use super::cancel_replace::end_reason;
 use super::decision::{CommandInHand, Decision, save_accepted};
 use super::state::{self, OrderRecord, OrdersBuffers};
-use crate::ingress::bug;
+use crate::ingress::violation;
 
 /// Version of a row without a number: [`OpenOrderRow::Before`], or [`OpenOrderRow::Ending`] with
 /// one more byte.
@@ -293,7 +293,7 @@ pub(super) fn begin(
         return Ok(Reason::UnknownOrder.into());
     }
 
-    let reason = on_whose_word(c, Reason::MassCancel);
+    let reason = end_reason(c, Reason::MassCancel);
     cancel_part(tx, &c.order_id, reason, &part);
     let Some(after) = part.stopped_at.take() else {
         save_accepted(tx, command);
@@ -336,7 +336,7 @@ pub(super) fn go_on(
         UnderWay::read,
     )?;
     let Some(mut way) = way else {
-        return Err(bug(
+        return Err(violation(
             ctx,
             format_args!(
                 "the book answers mass cancel {cause_id} of user {user}, which is not under way"

@@ -24,7 +24,7 @@ use ports::records::Record;
 use wire::topics;
 
 use super::RoleSettings;
-use super::ingress::bug;
+use super::ingress::violation;
 use super::settings::{BUST_BY_TRADE, MERGED_BY_LOG_TIME, MESSAGES_BOUNDED, SHORT_MARGIN};
 use commands::{CommandRecords, CommandRules};
 pub(super) use ledger_check::SharedSums;
@@ -70,7 +70,7 @@ impl RoleLogic for Orders {
         match record.at.topic {
             topics::ORDER_COMMANDS | topics::OPERATOR_COMMANDS => self.command(ctx, record)?,
             topics::EXECUTIONS => self.execution(ctx, record)?,
-            _ => return Err(bug(ctx, "orders does not read this topic")),
+            _ => return Err(violation(ctx, "orders does not read this topic")),
         }
 
         match self.settings.dedup_window_ms {
@@ -97,7 +97,7 @@ impl RoleLogic for Orders {
     fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), InvariantViolation> {
         match std::mem::take(&mut self.buffers.tally) {
             tally if tally == HoldTally::default() => Ok(()),
-            tally => Err(bug(
+            tally => Err(violation(
                 ctx,
                 format_args!("accounts and the orders they hold money for differ by {tally:?}"),
             )),

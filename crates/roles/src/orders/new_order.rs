@@ -13,7 +13,7 @@ use wire::event::Event;
 use super::account_tx::{AccountTx, order_event};
 use super::decision::{CommandInHand, Decision, Market};
 use super::state::OrderRecord;
-use crate::ingress::bug;
+use crate::ingress::violation;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -47,7 +47,7 @@ pub(super) fn enter(
     let c = command.command;
     let (Some(symbol), Some(side), Some(quantity)) = (c.symbol.as_deref(), c.side, c.quantity)
     else {
-        return Err(bug(
+        return Err(violation(
             tx.ctx,
             "an order was decoded without symbol, side or quantity",
         ));
@@ -76,7 +76,7 @@ pub(super) fn enter(
         Err(reason) => return Ok(reason.into()),
     };
     let served =
-        served.ok_or_else(|| bug(tx.ctx, "an order that is not served passed the checks"))?;
+        served.ok_or_else(|| violation(tx.ctx, "an order that is not served passed the checks"))?;
 
     let hold = reservation.hold;
     tx.reserve(side, symbol, position, &hold, reservation.borrowed_e4)?;

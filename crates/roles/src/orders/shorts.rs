@@ -8,7 +8,7 @@ use engine::role::InvariantViolation;
 use super::account_tx::AccountTx;
 use super::commands::MarketTables;
 use super::state;
-use crate::ingress::bug;
+use crate::ingress::violation;
 
 /// Adjusts the collateral of all short positions of the account. Positions with too much collateral
 /// come first, so that the released cash can serve the others.
@@ -39,7 +39,7 @@ pub(super) fn mark(
             if due != held && (due < held) == frees {
                 tx.account
                     .mark(&mut position, due)
-                    .map_err(|e| bug(tx.ctx, e))?;
+                    .map_err(|e| violation(tx.ctx, e))?;
                 tx.save_position(symbol, &position)?;
             }
         }

@@ -13,7 +13,7 @@ use ports::varint::{put, put_signed, take_i64, take_signed, take_u64};
 use wire::command_fingerprint::CommandFingerprint;
 
 use super::order_trades::OrderFills;
-use crate::ingress::bug;
+use crate::ingress::violation;
 use crate::show::StateKey;
 use account::put_account;
 pub(super) use account::read_account;
@@ -517,7 +517,7 @@ pub(super) fn load<T>(
 
 /// Error for a value that this version cannot read.
 pub(super) fn unreadable(ctx: &Ctx<'_>, what: &str) -> InvariantViolation {
-    bug(
+    violation(
         ctx,
         format_args!(
             "state of {what} cannot be read; it was written by a newer version or is damaged"
@@ -685,7 +685,7 @@ pub(super) fn delete_order(
             Ok(true)
         }
         Some(None) => Err(unreadable(ctx, "an order")),
-        _ => Err(bug(
+        _ => Err(violation(
             ctx,
             format_args!(
                 "the id {order_id} of user {user} is to be forgotten, and is open or not there"

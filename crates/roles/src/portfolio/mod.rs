@@ -22,7 +22,7 @@ use wire::event::{Event, OrderEvent};
 use wire::portfolio::{self as published, PORTFOLIO, POSITION, PortfolioRecord, PositionRecord};
 use wire::topics;
 
-use super::ingress::{bug, own};
+use super::ingress::{internal_value, violation};
 use state::{PortfolioRow, PortfolioRows, PortfolioState, Sell, position_key, sell_key};
 pub(super) use state::{STATE_SCHEMA, prefix, show};
 
@@ -98,15 +98,15 @@ impl RoleLogic for PortfolioRole {
         ctx: &mut Ctx<'_>,
         record: &Record<'_>,
     ) -> Result<(), InvariantViolation> {
-        let value = own(ctx, record)?;
-        let e = OrderEvent::decode(value).map_err(|fault| bug(ctx, fault))?;
+        let value = internal_value(ctx, record)?;
+        let e = OrderEvent::decode(value).map_err(|fault| violation(ctx, fault))?;
         let cause = ctx.cause();
         if !self.touched.contains_key(e.user_id) {
             let state = match ctx.get(e.user_id.as_bytes()) {
                 None => PortfolioState::new(e.user_id),
                 Some(bytes) => match PortfolioState::read(e.user_id, bytes) {
                     Some(state) => state,
-                    None => return Err(bug(ctx, UNREADABLE)),
+                    None => return Err(violation(ctx, UNREADABLE)),
                 },
             };
 
@@ -124,7 +124,7 @@ impl RoleLogic for PortfolioRole {
         };
 
         if let Err(what) = fold(state, &e, &mut rows) {
-            return Err(bug(
+            return Err(violation(
                 ctx,
                 format_args!("user {}, event {}: {what}", e.user_id, e.user_seq),
             ));

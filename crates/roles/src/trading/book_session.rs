@@ -16,12 +16,12 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 use wire::book::{BookAction, BookCommand, NewOrder, OrderOutcome, Trigger};
 
-use super::execution_writer::{OrderKey, Out};
+use super::execution_writer::{ExecutionWriter, OrderKey};
 use super::gate::{Ears, Gate};
 use super::state::{
     self, ArrivalMoment, BookHead, Crossing, Dealer, Rest, Taker, TradingBuffers, WaitingAct,
 };
-use crate::ingress::bug;
+use crate::ingress::violation;
 use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED, OWED_TO_WHAT_RESTS, STOPS_BY_TRIGGER};
 
 /// Maximum of stops that trigger together, for one tick or command, before and after it. The rest
@@ -35,7 +35,7 @@ const STEPS_MAX: usize = 1_000;
 const LOOKS: usize = 20;
 
 /// A symbol's book in memory: a copy of the state, loaded at the first access to the symbol.
-pub(super) struct Stand {
+pub(super) struct SymbolBook {
     pub book: Book<OrderKey>,
     pub slots: IndexMap<Box<[u8]>, u32, FxBuildHasher>,
     /// Last trade between users that stops have compared their prices with.
@@ -49,17 +49,17 @@ pub(super) struct Stand {
     saved: BookHead,
 }
 
-impl Stand {
+impl SymbolBook {
     /// Rebuilds the book from state, queues included.
     pub(super) fn load(
         ctx: &mut Ctx<'_>,
         b: &mut TradingBuffers,
         symbol: &str,
-    ) -> Result<Stand, InvariantViolation> {
+    ) -> Result<SymbolBook, InvariantViolation> {
         let saved = state::load_head(ctx, b, symbol)?;
         let rest = state::load_rest(ctx, b, symbol, OrderKey::read)?;
         let line = state::load_line(ctx, b, symbol);
-        let mut stand = Stand {
+        let mut stand = SymbolBook {
             book: Book::new(saved.head),
             slots: IndexMap::default(),
             trade: saved.trade,
@@ -126,8 +126,8 @@ impl RecordBudget {
 
 /// A book with the facts that its decisions depend on.
 pub(super) struct BookSession<'o, 'c> {
-    pub stand: &'o mut Stand,
-    pub out: Out<'o, 'c>,
+    pub stand: &'o mut SymbolBook,
+    pub out: ExecutionWriter<'o, 'c>,
     pub instrument: Option<Instrument>,
     /// Last accepted tick.
     pub tick: Option<Priced>,
@@ -364,7 +364,7 @@ impl BookSession<'_, '_> {
         };
 
         self.stand.slots.insert(order.party.key.clone(), slot);
-        self.out.keep(order);
+        self.out.save(order);
         if taker.new && taker.last.is_none() {
             self.out.tell(&order.party, None, OrderOutcome::Accepted);
         }
@@ -391,7 +391,7 @@ impl BookSession<'_, '_> {
             return Some(slot);
         }
 
-        self.bury(slot);
+        self.expire(slot);
         None
     }
 
@@ -440,7 +440,7 @@ impl BookSession<'_, '_> {
                     .book
                     .get(slot)
                     .into_iter()
-                    .for_each(|o| self.out.keep(o));
+                    .for_each(|o| self.out.save(o));
                 self.out.tell(&owner, cause, replaced);
             }
             Ok((slot, ReplaceKind::Fills)) => {
@@ -498,12 +498,12 @@ impl BookSession<'_, '_> {
     pub(super) fn take(&mut self, slot: u32) -> Option<Order<OrderKey>> {
         let order = self.stand.book.remove(slot)?;
         self.stand.slots.swap_remove(&order.party.key);
-        self.out.forget(&order.party);
+        self.out.delete(&order.party);
         Some(order)
     }
 
     /// Removes a dead order, and writes the reason of its end: expired or delisted.
-    fn bury(&mut self, slot: u32) {
+    fn expire(&mut self, slot: u32) {
         if let Some(o) = self.take(slot) {
             let outcome = if o.deadline_ms <= self.now_ms {
                 OrderOutcome::Expired
@@ -516,9 +516,9 @@ impl BookSession<'_, '_> {
     }
 
     /// Removes up to `max` dead orders; returns their number.
-    pub(super) fn bury_dead(&mut self, max: usize, slots: &mut Vec<u32>) -> usize {
+    pub(super) fn expire_dead(&mut self, max: usize, slots: &mut Vec<u32>) -> usize {
         self.stand.book.dead(self.now_ms, max, slots);
-        slots.iter().for_each(|slot| self.bury(*slot));
+        slots.iter().for_each(|slot| self.expire(*slot));
         slots.len()
     }
 
@@ -542,7 +542,7 @@ impl BookSession<'_, '_> {
         {
             fired += 1;
             self.stand.slots.swap_remove(&order.party.key);
-            self.out.forget(&order.party);
+            self.out.delete(&order.party);
             if let Some(reason) = self.gate.closed(self.out.ctx, order.party.user_id()) {
                 self.out
                     .tell(&order.party, None, OrderOutcome::Done(reason));
@@ -659,7 +659,8 @@ impl BookSession<'_, '_> {
                 });
             }
             WaitingAct::Command(value) => {
-                let c = BookCommand::decode(value).map_err(|fault| bug(self.out.ctx, fault))?;
+                let c =
+                    BookCommand::decode(value).map_err(|fault| violation(self.out.ctx, fault))?;
 
                 // Trigger stops that are already armed before this command: at most `FIRE_MAX` at
                 // once, and within the record's budget.

@@ -54,11 +54,11 @@ impl Party for OrderKey {
 }
 
 /// Writes executions and trades.
-pub(super) struct Out<'o, 'c> {
+pub(super) struct ExecutionWriter<'o, 'c> {
     pub ctx: &'o mut Ctx<'c>,
     pub buffers: &'o mut TradingBuffers,
     pub symbol: &'o str,
-    pub text: &'o mut Texts,
+    pub text: &'o mut TextBuffers,
     /// Arrival time of the current act at the book.
     pub now_ms: i64,
     /// Error of the trade counter.
@@ -67,12 +67,12 @@ pub(super) struct Out<'o, 'c> {
 
 /// Reusable buffers for texts.
 #[derive(Default)]
-pub(super) struct Texts {
+pub(super) struct TextBuffers {
     trade_id: String,
     house: String,
 }
 
-impl Out<'_, '_> {
+impl ExecutionWriter<'_, '_> {
     pub(super) fn tell(
         &mut self,
         owner: &OrderKey,
@@ -179,7 +179,7 @@ impl Out<'_, '_> {
 
         self.filled(&m.taker.party, m.price_e4, m.quantity, Liquidity::Taker);
         self.filled(&maker.party, m.price_e4, m.quantity, Liquidity::Maker);
-        self.left(maker);
+        self.save_rest(maker);
     }
 
     /// Writes a trade of an order with the house.
@@ -200,19 +200,21 @@ impl Out<'_, '_> {
     }
 
     /// Saves the rest of a resting order that has traded.
-    pub(super) fn left(&mut self, order: &Order<OrderKey>) {
+    pub(super) fn save_rest(&mut self, order: &Order<OrderKey>) {
         if order.leaves == 0 {
-            self.forget(&order.party)
+            self.delete(&order.party)
         } else {
-            self.keep(order)
+            self.save(order)
         }
     }
 
-    pub(super) fn keep(&mut self, o: &Order<OrderKey>) {
+    /// Saves the row of an order in the book.
+    pub(super) fn save(&mut self, o: &Order<OrderKey>) {
         state::save_order(self.ctx, self.buffers, self.symbol, &o.party.key, o);
     }
 
-    pub(super) fn forget(&mut self, owner: &OrderKey) {
+    /// Deletes the row of an order that left the book.
+    pub(super) fn delete(&mut self, owner: &OrderKey) {
         state::delete_order(self.ctx, self.buffers, self.symbol, &owner.key);
     }
 }

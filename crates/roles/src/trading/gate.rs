@@ -12,7 +12,7 @@ use wire::book::OrderOutcome;
 use wire::topics;
 
 use super::book_session::BookSession;
-use super::execution_writer::{OrderKey, Out};
+use super::execution_writer::{ExecutionWriter, OrderKey};
 use crate::decoded_table::{self, DecodedTable};
 
 /// Switched-off users.
@@ -44,7 +44,7 @@ impl Gate {
 
 /// Observer of the matching core that writes executions to the owners.
 pub(super) struct Ears<'e, 'o, 'c> {
-    pub out: &'e mut Out<'o, 'c>,
+    pub out: &'e mut ExecutionWriter<'o, 'c>,
     pub slots: &'e mut IndexMap<Box<[u8]>, u32, FxBuildHasher>,
     pub gate: &'e mut Gate,
     /// Prices of the first and last trade of the incoming order.
@@ -61,7 +61,7 @@ impl Watch<OrderKey> for &mut Ears<'_, '_, '_> {
 
     fn ended(&mut self, order: Order<OrderKey>) {
         self.slots.swap_remove(&order.party.key);
-        self.out.forget(&order.party);
+        self.out.delete(&order.party);
         let reason = self
             .gate
             .closed(self.out.ctx, order.party.user_id())
@@ -82,7 +82,7 @@ impl Watch<OrderKey> for &mut Ears<'_, '_, '_> {
 
     fn crossed(&mut self, order: &Order<OrderKey>, quantity: i64) {
         self.out.with_house(order, order.limit_e4, quantity, true);
-        self.out.left(order);
+        self.out.save_rest(order);
         if order.leaves == 0 {
             self.slots.swap_remove(&order.party.key);
         }

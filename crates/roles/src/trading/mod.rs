@@ -24,11 +24,11 @@ use wire::trade::{REFERENCE_PRICE, ReferencePrice};
 
 use super::RoleSettings;
 use super::decoded_table::{self, DecodedTable};
-use super::ingress::{bug, own, vet};
+use super::ingress::{internal_value, validate_envelope, violation};
 use super::settings::{LAST_IS_TOLD, MERGED_BY_LOG_TIME, SWITCHED_OFF_ENDS};
-use book_session::{BookSession, RecordBudget, Stand};
+use book_session::{BookSession, RecordBudget, SymbolBook};
 use conflated::ConflatedPrices;
-use execution_writer::{Out, Texts};
+use execution_writer::{ExecutionWriter, TextBuffers};
 use gate::Gate;
 pub use reading::{BookLine, read_books};
 pub(super) use state::{STATE_SCHEMA, show};
@@ -47,10 +47,10 @@ pub(super) struct Trading {
     instruments: DecodedTable<Instrument>,
     gate: Gate,
     buffers: TradingBuffers,
-    texts: Texts,
+    texts: TextBuffers,
     /// Books that were loaded: copies of state. The map is sorted, because the clock must visit the
     /// books in an order that does not depend on loading.
-    stands: BTreeMap<Box<str>, Stand>,
+    stands: BTreeMap<Box<str>, SymbolBook>,
     /// True if `stands` holds all books of the state.
     all_open: bool,
     /// Lower bound of the deadlines in all books.
@@ -66,7 +66,7 @@ impl Trading {
             instruments: decoded_table::instruments(),
             gate: Gate::new(settings.rules >= SWITCHED_OFF_ENDS),
             buffers: TradingBuffers::default(),
-            texts: Texts::default(),
+            texts: TextBuffers::default(),
             stands: BTreeMap::new(),
             all_open: false,
             alarm_ms: None,
@@ -128,9 +128,13 @@ impl Trading {
 
                 state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
                 let mut room = self.room();
-                return self.on_floor(ctx, &t.symbol, Some(prices.last), &mut room, |floor| {
-                    floor.take_in(WaitingAct::Price(price_e4))
-                });
+                return self.with_session(
+                    ctx,
+                    &t.symbol,
+                    Some(prices.last),
+                    &mut room,
+                    |session| session.take_in(WaitingAct::Price(price_e4)),
+                );
             }
         }
 
@@ -160,11 +164,11 @@ impl Trading {
         ctx: &mut Ctx<'_>,
         record: &Record<'_>,
     ) -> Result<(), InvariantViolation> {
-        let value = own(ctx, record)?;
-        let c = BookCommand::decode(value).map_err(|fault| bug(ctx, fault))?;
+        let value = internal_value(ctx, record)?;
+        let c = BookCommand::decode(value).map_err(|fault| violation(ctx, fault))?;
         let mut room = self.room();
-        self.on_floor(ctx, c.symbol, None, &mut room, |floor| {
-            floor.take_in(WaitingAct::Command(value))
+        self.with_session(ctx, c.symbol, None, &mut room, |session| {
+            session.take_in(WaitingAct::Command(value))
         })
     }
 
@@ -175,7 +179,7 @@ impl Trading {
 
     fn open_book(&mut self, ctx: &mut Ctx<'_>, symbol: &str) -> Result<(), InvariantViolation> {
         if !self.stands.contains_key(symbol) {
-            let stand = Stand::load(ctx, &mut self.buffers, symbol)?;
+            let stand = SymbolBook::load(ctx, &mut self.buffers, symbol)?;
             self.stands.insert(symbol.into(), stand);
         }
 
@@ -183,7 +187,7 @@ impl Trading {
     }
 
     /// Runs `act` on a symbol's book. `tick` is the last tick, if the caller has loaded it.
-    fn on_floor(
+    fn with_session(
         &mut self,
         ctx: &mut Ctx<'_>,
         symbol: &str,
@@ -201,9 +205,9 @@ impl Trading {
         let stand = self
             .stands
             .get_mut(symbol)
-            .ok_or_else(|| bug(ctx, "a book that was just opened is not there"))?;
+            .ok_or_else(|| violation(ctx, "a book that was just opened is not there"))?;
         let now_ms = ctx.time_ms();
-        let out = Out {
+        let out = ExecutionWriter {
             ctx,
             buffers: &mut self.buffers,
             symbol,
@@ -212,7 +216,7 @@ impl Trading {
             failed: None,
         };
 
-        let mut floor = BookSession {
+        let mut session = BookSession {
             stand,
             out,
             instrument,
@@ -224,9 +228,9 @@ impl Trading {
             room,
         };
 
-        act(&mut floor)?;
-        let more = floor.has_more();
-        if let Some(e) = floor.out.failed {
+        act(&mut session)?;
+        let more = session.has_more();
+        if let Some(e) = session.out.failed {
             return Err(e);
         }
 
@@ -245,8 +249,8 @@ impl Trading {
     /// Emits a clock record, so that another transaction continues the leftover work. At most one
     /// such record is in flight, for all symbols of the task.
     fn go_on(&mut self, ctx: &mut Ctx<'_>, symbol: &str) {
-        if !state::goes_on(ctx) {
-            state::set_goes_on(ctx, true);
+        if !state::continuation_pending(ctx) {
+            state::mark_continuation(ctx);
             ctx.emit(topics::CLOCK, symbol.as_bytes(), "Continue", CONTINUE);
         }
     }
@@ -273,7 +277,7 @@ impl Trading {
     /// work has a bound; the rest waits for a later record.
     fn clock(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), InvariantViolation> {
         if record.value == Some(CONTINUE) {
-            state::set_goes_on(ctx, false);
+            state::clear_continuation(ctx);
         }
 
         if !std::mem::replace(&mut self.all_open, true) {
@@ -294,31 +298,31 @@ impl Trading {
         let mut unended = None;
         self.alarm_ms = None;
         for symbol in self.busy_symbols(record.offset) {
-            self.on_floor(ctx, &symbol, None, &mut room, |floor| {
-                floor.go_on()?;
+            self.with_session(ctx, &symbol, None, &mut room, |session| {
+                session.go_on()?;
                 if looks {
-                    let (ended, more) = floor.end_switched_off(budget);
+                    let (ended, more) = session.end_switched_off(budget);
                     budget -= ended.min(budget);
                     if more {
                         unended = Some(symbol.clone());
                     }
                 }
 
-                if floor.stand.is_busy() {
+                if session.stand.is_busy() {
                     return Ok(());
                 }
 
-                floor.mark_for_removal();
-                budget -= floor.bury_dead(budget, &mut slots).min(budget);
-                if let Some(crossing) = floor.owed() {
-                    floor.take_in(WaitingAct::Crossing(crossing))?;
-                    if floor.stand.is_busy() {
+                session.mark_for_removal();
+                budget -= session.expire_dead(budget, &mut slots).min(budget);
+                if let Some(crossing) = session.owed() {
+                    session.take_in(WaitingAct::Crossing(crossing))?;
+                    if session.stand.is_busy() {
                         return Ok(());
                     }
                 }
 
-                floor.arm(floor.market_price());
-                budget -= floor.fire(budget).min(budget);
+                session.arm(session.market_price());
+                budget -= session.fire(budget).min(budget);
                 Ok(())
             })?;
         }
@@ -336,7 +340,7 @@ impl Trading {
 
 /// The tick of a record; `None` if the record went to `dead-letters`.
 fn read_tick<'r>(ctx: &mut Ctx<'_>, record: &Record<'r>) -> Option<TickRecord<'r>> {
-    let (key, value) = vet(ctx, record)?;
+    let (key, value) = validate_envelope(ctx, record)?;
     match tick::decode(value) {
         Ok(t) if t.symbol.as_bytes() == key => Some(t),
         Ok(_) => {
@@ -396,7 +400,7 @@ impl RoleLogic for Trading {
             topics::MARKET_DATA => self.tick(ctx, record),
             topics::CLOCK => self.clock(ctx, record),
             topics::BOOK_COMMANDS => self.book_command(ctx, record),
-            _ => Err(bug(ctx, "trading does not read this topic")),
+            _ => Err(violation(ctx, "trading does not read this topic")),
         }
     }
 

@@ -11,7 +11,7 @@ use ports::varint::{put, put_signed, take, take_i64, take_signed, take_u64};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::ingress::bug;
+use crate::ingress::violation;
 use crate::show::{StateKey, number};
 
 mod line;
@@ -256,7 +256,7 @@ fn load<T: Default>(
 
     match read(bytes) {
         Some(value) => Ok(value),
-        None => Err(bug(
+        None => Err(violation(
             ctx,
             format_args!(
                 "state of {what} cannot be read; it was written by a newer version or is damaged"
@@ -456,7 +456,7 @@ pub(super) fn load_orders<P>(
     );
 
     if wrong {
-        return Err(bug(
+        return Err(violation(
             ctx,
             format_args!(
                 "an order in the book of {symbol} cannot be read; it was written by a newer version or is damaged"
@@ -511,16 +511,16 @@ pub(super) fn symbols(ctx: &mut Ctx<'_>) -> Vec<String> {
 }
 
 /// True if a clock record that continues leftover work is in flight.
-pub(super) fn goes_on(ctx: &mut Ctx<'_>) -> bool {
+pub(super) fn continuation_pending(ctx: &mut Ctx<'_>) -> bool {
     ctx.get(b"c").is_some()
 }
 
-pub(super) fn set_goes_on(ctx: &mut Ctx<'_>, on: bool) {
-    if on {
-        ctx.put(b"c", &[VERSION])
-    } else {
-        ctx.delete(b"c")
-    }
+pub(super) fn mark_continuation(ctx: &mut Ctx<'_>) {
+    ctx.put(b"c", &[VERSION]);
+}
+
+pub(super) fn clear_continuation(ctx: &mut Ctx<'_>) {
+    ctx.delete(b"c");
 }
 
 /// True if orders of switched-off users have yet to end.

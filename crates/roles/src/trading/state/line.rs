@@ -16,7 +16,7 @@ use super::{
     TradingBuffers, VERSION, flag, order, put_option, put_order, put_priced, take, take_option,
     take_order, take_priced, whole,
 };
-use crate::ingress::bug;
+use crate::ingress::violation;
 
 /// Time and price at which an act arrived. The act is decided by these values, even if its turn
 /// comes later.
@@ -265,7 +265,7 @@ pub(in crate::trading) fn load_rest<P>(
 
     match read_rest(bytes, party) {
         Some(rest) => Ok(Some(rest)),
-        None => Err(bug(
+        None => Err(violation(
             ctx,
             format_args!(
                 "an order of {symbol} that goes on cannot be read; it was written by a newer version or is damaged"
@@ -346,7 +346,7 @@ pub(in crate::trading) fn read_waiting<'v>(
     let text = format_args!(
         "what waits in the line of {symbol} cannot be read; it was written by a newer version or is damaged"
     );
-    read_act(value).ok_or_else(|| bug(ctx, text))
+    read_act(value).ok_or_else(|| violation(ctx, text))
 }
 
 pub(in crate::trading) fn delete_act(
