@@ -12,7 +12,7 @@ use wire::command::Kind;
 use wire::event::{Event, OrderEvent};
 use wire::topics;
 
-use super::mass;
+use super::open_orders;
 use super::state::{self, OrderRecord, OrdersBuffers};
 use crate::ingress::violation;
 
@@ -206,7 +206,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         order_id: &str,
     ) -> Result<(), InvariantViolation> {
         let order = (self.user, symbol, order_id);
-        mass::opened(self.ctx, self.buffers, order, self.account.user_seq + 1);
+        open_orders::add(self.ctx, self.buffers, order, self.account.user_seq + 1);
         let count = self.account.open_orders.checked_add(1);
         self.account.open_orders =
             count.ok_or_else(|| violation(self.ctx, "too many open orders"))?;
@@ -219,7 +219,7 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         symbol: &str,
         order_id: &str,
     ) -> Result<(), InvariantViolation> {
-        mass::ended(self.ctx, self.buffers, (self.user, symbol, order_id));
+        open_orders::remove(self.ctx, self.buffers, (self.user, symbol, order_id));
         let count = self.account.open_orders.checked_sub(1);
         self.account.open_orders =
             count.ok_or_else(|| violation(self.ctx, "more orders ended than were open"))?;

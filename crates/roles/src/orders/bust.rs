@@ -20,8 +20,7 @@ use wire::topics;
 use wire::trade::{TRADE_BUSTED, TradeBusted};
 
 use super::account_tx::{AccountTx, order_event};
-use super::commands::MarketTables;
-use super::decision::{CommandInHand, CommandRefusal, Decision, save_accepted};
+use super::decision::{CommandInHand, CommandRefusal, Decision, MarketTables, save_accepted};
 use super::order_trades::{Fill, FillPlace};
 use super::shorts;
 use super::state::{OrderRecord, OrdersBuffers, unreadable};

@@ -11,7 +11,7 @@ use wire::book::BookAction;
 use wire::command::Command;
 
 use super::account_tx::AccountTx;
-use super::decision::{CommandInHand, Decision, Market, save_accepted};
+use super::decision::{CommandInHand, Decision, Market, end_reason, save_accepted};
 use super::state::OrderRecord;
 
 /// Returns the order that a command names, if the order may still trade: its id, record, terms and
@@ -28,15 +28,6 @@ fn open_order<'a>(
     match (order_id, e.terms, e.content.symbol()) {
         (Some(id), Some(terms), Some(symbol)) if e.is_open() => Ok((id, e, terms, symbol)),
         _ => Err(Reason::TooLateToCancel),
-    }
-}
-
-/// Reason for an order's end: `Operator` for an operator's command, else `users`.
-pub(super) fn end_reason(c: &Command<'_>, users: Reason) -> Reason {
-    if c.operator.is_some() {
-        Reason::Operator
-    } else {
-        users
     }
 }
 

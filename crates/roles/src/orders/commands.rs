@@ -4,7 +4,6 @@
 use domain::account::may_withdraw;
 use domain::checks::Bands;
 use domain::control::{self, CommandEffect, Control, EVERYBODY};
-use domain::instrument::Instrument;
 use domain::price::{FreshnessLimits, is_ahead};
 use domain::rate_limit::{Admission, Limit};
 use domain::reason::Reason;
@@ -19,7 +18,7 @@ use wire::event::{Event, OrderEvent};
 use wire::topics;
 
 use super::account_tx::{AccountTx, order_event};
-use super::decision::{self, CommandInHand, CommandRefusal, Decision, Market};
+use super::decision::{self, CommandInHand, CommandRefusal, Decision, Market, MarketTables};
 use super::state::{self, OrderRecord, OrdersBuffers};
 use super::{Orders, RoleSettings, bust, cancel_replace, mass, messages, new_order, shorts};
 use crate::decoded_table::{self, DecodedTable};
@@ -28,12 +27,6 @@ use crate::settings::{
     BANDS_BY_SIDE, BUST_BY_TRADE, MARGIN_OF_CHANGES, MESSAGES_BOUNDED, OPERATORS_APART,
     SHORT_MARGIN, STRICT_FIELDS,
 };
-
-/// Broadcast tables of the market.
-pub(super) struct MarketTables {
-    pub instruments: DecodedTable<Instrument>,
-    pub references: DecodedTable<(i64, i64)>,
-}
 
 /// What decides about commands, besides the state of the account: settings and broadcast tables.
 pub(super) struct CommandRules {

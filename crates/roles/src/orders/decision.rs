@@ -14,6 +14,7 @@ use wire::event::{Event, OrderEvent};
 
 use super::account_tx::{AccountTx, order_event};
 use super::state::OrderRecord;
+use crate::decoded_table::DecodedTable;
 
 /// A command, with the records that it refers to.
 pub(super) struct CommandInHand<'a> {
@@ -130,6 +131,12 @@ fn bust_text(reason: Reason) -> Option<&'static str> {
     })
 }
 
+/// Broadcast tables of the market.
+pub(super) struct MarketTables {
+    pub instruments: DecodedTable<Instrument>,
+    pub references: DecodedTable<(i64, i64)>,
+}
+
 /// Facts that decide about an order, besides the account.
 pub(super) struct Market {
     pub instrument: Option<Instrument>,
@@ -163,6 +170,15 @@ impl Market {
             bands: self.bands,
             margin: self.margin,
         }
+    }
+}
+
+/// Reason for an order's end: `Operator` for an operator's command, else `users`.
+pub(super) fn end_reason(c: &Command<'_>, users: Reason) -> Reason {
+    if c.operator.is_some() {
+        Reason::Operator
+    } else {
+        users
     }
 }
 

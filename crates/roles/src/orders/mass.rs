@@ -1,5 +1,4 @@
-//! Index of open orders for mass cancels, and mass cancels, which end orders in parts (FIX
-//! OrderMassCancelRequest).
+//! Mass cancels, which end orders in parts (FIX OrderMassCancelRequest).
 //!
 //! A user may have any number of open orders, but a transaction needs a bound. So a mass cancel
 //! asks the book to end a part of the orders. A row stores the place where the part stopped. Behind
@@ -7,10 +6,6 @@
 //! order, so the book refuses. The refusal starts the next part, and arrives after the book has
 //! ended the part before. No order, deadline or other topic is needed for this signal, and new
 //! orders of the user cause no delay.
-//!
-//! Each order has the `user_seq` of its first event, so later orders are left alone. An order that
-//! the book was asked to cancel moves from the rows `n` to the rows `x`. So all mass cancels
-//! together ask once per order, and none examines an order twice.
 
 use domain::reason::Reason;
 use domain::status::Status;
@@ -21,57 +16,10 @@ use ports::varint::{put, put_bytes, take_bytes, take_u64};
 use wire::book::BookAction;
 
 use super::account_tx::AccountTx;
-use super::cancel_replace::end_reason;
-use super::decision::{CommandInHand, Decision, save_accepted};
+use super::decision::{CommandInHand, Decision, end_reason, save_accepted};
+use super::open_orders::{self, OpenOrderRow};
 use super::state::{self, OrderRecord, OrdersBuffers};
 use crate::ingress::violation;
-
-/// Version of a row without a number: [`OpenOrderRow::Before`], or [`OpenOrderRow::Ending`] with
-/// one more byte.
-const PLAIN: u8 = 1;
-const ENDING: u8 = 1;
-/// Version of a row with an event number.
-const NUMBERED: u8 = 2;
-
-/// User, symbol and id of an order.
-type Named<'a> = (&'a str, &'a str, &'a str);
-
-/// Value of an open order's row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OpenOrderRow {
-    /// The order is older than event numbers in rows.
-    Before,
-    /// The same, and a mass cancel of the order is on its way to the book. Only older versions
-    /// wrote this value.
-    Ending,
-    /// `user_seq` of the order's first event.
-    Since(u64),
-}
-
-impl OpenOrderRow {
-    pub(super) fn read(value: &[u8]) -> Option<OpenOrderRow> {
-        match value {
-            [PLAIN] => Some(OpenOrderRow::Before),
-            [PLAIN, ENDING] => Some(OpenOrderRow::Ending),
-            [NUMBERED, number @ ..] => {
-                let mut rest = number;
-                take_u64(&mut rest)
-                    .filter(|_| rest.is_empty())
-                    .map(OpenOrderRow::Since)
-            }
-            _ => None,
-        }
-    }
-
-    /// `user_seq` of the order's first event; 0 for an order from before numbers.
-    pub(super) fn since(self) -> u64 {
-        if let OpenOrderRow::Since(number) = self {
-            number
-        } else {
-            0
-        }
-    }
-}
 
 /// A mass cancel that is not complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,53 +62,6 @@ impl UnderWay {
     }
 }
 
-fn row_key<'b>(
-    b: &'b mut OrdersBuffers,
-    letter: u8,
-    (user, symbol, order_id): Named<'_>,
-) -> &'b [u8] {
-    b.key(letter, user, Some(symbol));
-    b.key.push(0);
-    b.key.extend_from_slice(order_id.as_bytes());
-    &b.key
-}
-
-/// Adds the row of an order that may stay open.
-pub(super) fn opened(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>, since: u64) {
-    b.value.clear();
-    b.value
-        .push(if b.cancel_part > 0 { NUMBERED } else { PLAIN });
-    if b.cancel_part > 0 {
-        put(&mut b.value, since);
-    }
-
-    row_key(b, b'n', order);
-    ctx.put(&b.key, &b.value);
-}
-
-/// Deletes the row of an order that is not open any more.
-pub(super) fn ended(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) {
-    if ctx.get(row_key(b, b'n', order)).is_none() {
-        row_key(b, b'x', order);
-    }
-
-    ctx.delete(&b.key);
-}
-
-/// Claims an order for a mass cancel that is on its way to the book. A second mass cancel before the
-/// book's answer skips the order.
-fn claim(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) {
-    row_key(b, b'n', order);
-    if b.cancel_part == 0 {
-        ctx.put(&b.key, &[PLAIN, ENDING]);
-        return;
-    }
-
-    ctx.delete(&b.key);
-    row_key(b, b'x', order);
-    ctx.put(&b.key, &[PLAIN]);
-}
-
 /// Next part of a user's open orders.
 #[derive(Default)]
 struct MassCancelPart {
@@ -168,16 +69,6 @@ struct MassCancelPart {
     orders: Vec<(String, String)>,
     /// Last order that was examined, if more orders follow.
     stopped_at: Option<(String, String)>,
-}
-
-/// Key prefix of a user's open orders, of one symbol or of all.
-fn prefix<'b>(b: &'b mut OrdersBuffers, user: &str, symbol: Option<&str>) -> &'b [u8] {
-    b.key(b'n', user, Some(symbol.unwrap_or_default()));
-    if symbol.is_some() {
-        b.key.push(0);
-    }
-
-    &b.key
 }
 
 /// Examines the next part of a user's open orders, without those of an earlier mass cancel.
@@ -195,8 +86,9 @@ fn find(
         usize::MAX
     };
 
-    let begin = after.map(|(symbol, order_id)| row_key(b, b'n', (user, symbol, order_id)).to_vec());
-    prefix(b, user, symbol);
+    let begin = after
+        .map(|(symbol, order_id)| open_orders::row_key(b, b'n', (user, symbol, order_id)).to_vec());
+    open_orders::prefix(b, user, symbol);
     let ids = user.len() + 2;
     let mut part = MassCancelPart::default();
     let mut looked = 0;
@@ -246,14 +138,18 @@ pub(super) fn finds(
 ) -> Result<bool, InvariantViolation> {
     let mut found = false;
     let mut readable = true;
-    ctx.scan_after(prefix(b, user, symbol), None, &mut |_, value| {
-        let row = OpenOrderRow::read(value);
-        (readable, found) = (
-            row.is_some(),
-            row.is_some_and(|row| row != OpenOrderRow::Ending),
-        );
-        readable && !found
-    });
+    ctx.scan_after(
+        open_orders::prefix(b, user, symbol),
+        None,
+        &mut |_, value| {
+            let row = OpenOrderRow::read(value);
+            (readable, found) = (
+                row.is_some(),
+                row.is_some_and(|row| row != OpenOrderRow::Ending),
+            );
+            readable && !found
+        },
+    );
 
     if readable {
         Ok(found)
@@ -265,7 +161,7 @@ pub(super) fn finds(
 /// Asks the book to end a part, and to answer afterwards.
 fn cancel_part(tx: &mut AccountTx<'_, '_>, cause_id: &str, reason: Reason, part: &MassCancelPart) {
     for (symbol, order_id) in &part.orders {
-        claim(tx.ctx, tx.buffers, (tx.user, symbol, order_id));
+        open_orders::claim(tx.ctx, tx.buffers, (tx.user, symbol, order_id));
         tx.send_to_book(symbol, order_id, BookAction::Cancel { cause_id, reason });
     }
 
@@ -417,22 +313,6 @@ mod tests {
         assert_eq!(
             (UnderWay::read(&out[..4]), UnderWay::read(&[2])),
             (None, None)
-        );
-    }
-
-    #[test]
-    fn rows_of_every_version_are_read() {
-        assert_eq!(
-            [&[1][..], &[1, 1], &[2, 0xac, 2]].map(OpenOrderRow::read),
-            [
-                Some(OpenOrderRow::Before),
-                Some(OpenOrderRow::Ending),
-                Some(OpenOrderRow::Since(300))
-            ]
-        );
-        assert_eq!(
-            [&[][..], &[1, 2], &[2], &[2, 1, 1], &[3, 1]].map(OpenOrderRow::read),
-            [None; 5]
         );
     }
 }

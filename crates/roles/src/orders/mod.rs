@@ -12,6 +12,7 @@ mod ledger_check;
 mod mass;
 mod messages;
 mod new_order;
+mod open_orders;
 mod order_trades;
 pub(super) mod seed;
 mod shorts;

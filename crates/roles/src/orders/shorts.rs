@@ -6,7 +6,7 @@ use domain::checks::due_for_short;
 use engine::role::InvariantViolation;
 
 use super::account_tx::AccountTx;
-use super::commands::MarketTables;
+use super::decision::MarketTables;
 use super::state;
 use crate::ingress::violation;
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::dedup_window::{ExpiryMark, ExpiryQueue, ExpiryRow};
 use super::mass;
+use super::open_orders::OpenOrderRow;
 use super::order_trades::{self, Fill};
 use super::state::{self, OrderRecord};
 use crate::show::number;
@@ -36,7 +37,7 @@ pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             json!({}),
             &[(
                 "since_user_seq",
-                i128::from(mass::OpenOrderRow::read(value)?.since()),
+                i128::from(OpenOrderRow::read(value)?.since()),
             )],
         ),
         b'c' => {

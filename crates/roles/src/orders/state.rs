@@ -28,7 +28,7 @@ pub(crate) const STATE_SCHEMA: &[StateKey] = &[
         "order/USER/ORDER",
         "status of that id, and the command's content",
     ),
-    // For mass cancels, see `mass`.
+    // For mass cancels, see `open_orders`.
     StateKey::lettered(
         b'n',
         "open/USER/SYMBOL/ORDER",
