@@ -128,20 +128,19 @@ impl<'d, 'c> AccountTx<'d, 'c> {
 
         // Old rules set no markers, so none can exist.
         let short = position.short > 0 && self.buffers.margin;
-        if (short || self.account.shorts > 0)
-            && state::mark_short(self.ctx, self.buffers, self.user, symbol, short)
-        {
-            let count = if short {
-                self.account.shorts.checked_add(1)
-            } else {
-                self.account.shorts.checked_sub(1)
-            };
+        let marked = self.account.shorts;
+        let (ctx, b) = (&mut *self.ctx, &mut *self.buffers);
+        let count = if short && state::mark_short(ctx, b, self.user, symbol) {
+            marked.checked_add(1)
+        } else if !short && marked > 0 && state::unmark_short(ctx, b, self.user, symbol) {
+            marked.checked_sub(1)
+        } else {
+            return Ok(());
+        };
 
-            self.account.shorts = count.ok_or_else(|| {
-                violation(self.ctx, "more short positions were closed than were open")
-            })?;
-        }
-
+        self.account.shorts = count.ok_or_else(|| {
+            violation(self.ctx, "more short positions were closed than were open")
+        })?;
         Ok(())
     }
 

@@ -117,72 +117,85 @@ impl ExpiryMark {
     }
 }
 
-/// Runs after each record: queues the ids that ended with the record, and deletes a few due ids.
-/// `command` is true for a command whose log time is trusted. `falls`: a mark more than one window
-/// ahead of now came from a wrong clock, and counts from now on.
-pub(super) fn advance(
+/// Runs after each record whose time is not trusted: queues the ids that ended with the record.
+pub(super) fn queue_ended(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
-    window_ms: i64,
-    command: bool,
-    falls: bool,
 ) -> Result<(), InvariantViolation> {
-    if !command && b.ended.is_empty() {
+    if b.ended.is_empty() {
         return Ok(());
     }
 
     let before = load(ctx)?;
-    let mut ended = before;
+    let mut queue = before;
+    add_ended(ctx, b, &mut queue);
+    save(ctx, b, before, queue);
+    Ok(())
+}
+
+/// Runs after each command whose log time is trusted: queues the ids that ended with the command,
+/// sets a mark if one is due, and deletes a few due ids. `falls`: a mark more than one window ahead
+/// of now came from a wrong clock, and counts from now on.
+pub(super) fn queue_and_expire(
+    ctx: &mut Ctx<'_>,
+    b: &mut OrdersBuffers,
+    window_ms: i64,
+    falls: bool,
+) -> Result<(), InvariantViolation> {
+    let before = load(ctx)?;
+    let mut queue = before;
+    add_ended(ctx, b, &mut queue);
+
+    let now_ms = ctx.time_ms();
+    let latest_ms = if falls {
+        now_ms.saturating_add(window_ms)
+    } else {
+        i64::MAX
+    };
+
+    let is_due = now_ms >= queue.marked_ms.saturating_add(MARK_MS.min(window_ms / 16))
+        || queue.marked_ms > latest_ms;
+    if queue.next > queue.marked && is_due {
+        ExpiryMark {
+            below: queue.next,
+            time_ms: now_ms,
+        }
+        .write(b.fresh());
+        put_row(ctx, b, b'm', queue.next_mark);
+        (queue.marked, queue.marked_ms) = (queue.next, now_ms);
+        queue.next_mark += 1;
+    }
+
+    let by_ms = now_ms.saturating_sub(window_ms);
+    for _ in 0..AT_ONCE {
+        if !forget_one(ctx, b, &mut queue, by_ms, latest_ms)? {
+            break;
+        }
+    }
+
+    save(ctx, b, before, queue);
+    Ok(())
+}
+
+/// Adds the ids that ended with the current record.
+fn add_ended(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, queue: &mut ExpiryQueue) {
     for (user, order_id) in std::mem::take(&mut b.ended) {
         ExpiryRow {
             user: &user,
             order_id: &order_id,
         }
         .write(b.fresh());
-        put_row(ctx, b, b'e', ended.next);
-        ended.next += 1;
+        put_row(ctx, b, b'e', queue.next);
+        queue.next += 1;
     }
+}
 
-    if command {
-        let now_ms = ctx.time_ms();
-        let latest_ms = if falls {
-            now_ms.saturating_add(window_ms)
-        } else {
-            i64::MAX
-        };
-
-        let is_due = now_ms >= ended.marked_ms.saturating_add(MARK_MS.min(window_ms / 16))
-            || ended.marked_ms > latest_ms;
-        if ended.next > ended.marked && is_due {
-            ExpiryMark {
-                below: ended.next,
-                time_ms: now_ms,
-            }
-            .write(b.fresh());
-            put_row(ctx, b, b'm', ended.next_mark);
-            (ended.marked, ended.marked_ms, ended.next_mark) =
-                (ended.next, now_ms, ended.next_mark + 1);
-        }
-
-        for _ in 0..AT_ONCE {
-            if !forget_one(
-                ctx,
-                b,
-                &mut ended,
-                now_ms.saturating_sub(window_ms),
-                latest_ms,
-            )? {
-                break;
-            }
-        }
-    }
-
-    if ended != before {
-        ended.write(b.fresh());
+/// Saves the ends of the queues, if they changed.
+fn save(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, before: ExpiryQueue, queue: ExpiryQueue) {
+    if queue != before {
+        queue.write(b.fresh());
         ctx.put(b"w", &b.value);
     }
-
-    Ok(())
 }
 
 /// Deletes the oldest id if the id had ended by `by_ms`. A mark after `latest_ms` is set to now.

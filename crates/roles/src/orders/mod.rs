@@ -74,14 +74,16 @@ impl RoleLogic for Orders {
             _ => return Err(violation(ctx, "orders does not read this topic")),
         }
 
-        match self.settings.dedup_window_ms {
-            Some(window) => {
-                let command = record.at.topic != topics::EXECUTIONS;
-                let in_time = std::mem::take(&mut self.in_time) || !self.settings.time_may_fall;
-                let falls = self.settings.marks_may_fall;
-                dedup_window::advance(ctx, &mut self.buffers, window, command && in_time, falls)
-            }
-            None => Ok(()),
+        let in_time = std::mem::take(&mut self.in_time) || !self.settings.time_may_fall;
+        let Some(window_ms) = self.settings.dedup_window_ms else {
+            return Ok(());
+        };
+
+        if in_time && record.at.topic != topics::EXECUTIONS {
+            let falls = self.settings.marks_may_fall;
+            dedup_window::queue_and_expire(ctx, &mut self.buffers, window_ms, falls)
+        } else {
+            dedup_window::queue_ended(ctx, &mut self.buffers)
         }
     }
 

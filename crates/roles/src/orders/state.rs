@@ -593,19 +593,32 @@ pub(super) fn shorts(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, user: &str) -> Ve
     all
 }
 
-/// Marks a position as short or not; returns true if the mark changed.
+/// Marks a position as short; returns false if the position was marked before.
 pub(super) fn mark_short(
     ctx: &mut Ctx<'_>,
     b: &mut OrdersBuffers,
     user: &str,
     symbol: &str,
-    short: bool,
 ) -> bool {
     b.key(b's', user, Some(symbol));
-    let changes = ctx.get(&b.key).is_some() != short;
-    if changes && short {
+    let changes = ctx.get(&b.key).is_none();
+    if changes {
         ctx.put(&b.key, &[VERSION]);
-    } else if changes {
+    }
+
+    changes
+}
+
+/// Removes the mark of a short position; returns false if the position was not marked.
+pub(super) fn unmark_short(
+    ctx: &mut Ctx<'_>,
+    b: &mut OrdersBuffers,
+    user: &str,
+    symbol: &str,
+) -> bool {
+    b.key(b's', user, Some(symbol));
+    let changes = ctx.get(&b.key).is_some();
+    if changes {
         ctx.delete(&b.key);
     }
 
