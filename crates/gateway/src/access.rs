@@ -31,7 +31,7 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::percent;
+use crate::percent;
 
 type TokenHash = [u8; 32];
 

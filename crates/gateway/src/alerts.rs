@@ -21,11 +21,11 @@ use tokio::sync::watch;
 use wire::topics::REFERENCE_PRICES;
 use wire::trade::ReferencePrice;
 
-use super::GatewayContext;
-use super::retry_policy::RetryPolicy;
-use super::subscriptions::{Alert, Fired, fired_key};
-use super::webhooks::Owned;
-use super::writer::Writer;
+use crate::context::GatewayContext;
+use crate::retry_policy::RetryPolicy;
+use crate::subscriptions::{Alert, Fired, fired_key};
+use crate::webhooks::Owned;
+use crate::writer::Writer;
 
 const LIMITS: Limits = Limits {
     records: 5_000,

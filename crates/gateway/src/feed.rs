@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
 use ports::partitioner;
 use ports::records::Record;
 use ports::topics::{TopicId, TopicPartition};
@@ -25,9 +24,9 @@ use ports::{Log, LogError};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
-use wire::input::read_map;
 
-use super::history;
+use crate::feed_item::{FeedItem, read_item};
+use crate::history::{self, PageRequest};
 
 /// The index keeps one offset for this many notifications of a user.
 const MARK_EVERY: u64 = 64;
@@ -38,24 +37,11 @@ const ITEM_BYTES: usize = 96;
 /// Maximum number of history pages read from the log at the same time. Further reads wait.
 const READERS: usize = 4;
 
-/// One notification as stored in the log.
-#[derive(Clone, Debug)]
-pub struct Item {
-    /// The notification's `user_seq`.
-    pub seq: u64,
-    /// Offset in the user's partition.
-    pub offset: u64,
-    /// Log time.
-    pub time_ms: i64,
-    /// The record's value: MessagePack, unchanged.
-    pub value: Bytes,
-}
-
 /// Answer of a cursor.
 #[derive(Debug)]
 pub enum Next {
     /// Notifications after the position, in order and without a gap.
-    Items(Vec<Item>),
+    Items(Vec<FeedItem>),
     /// The notification after the position is not available. Either the notification is older than
     /// the history or missing in the log. Or the position is ahead of the log, and the time for the
     /// log to catch up is over. The cursor now stands before `first`.
@@ -110,7 +96,7 @@ struct FeedPartition {
 struct UserFeed {
     /// Number and offset of the first notification of the history, and of every 64th one.
     marks: Vec<(u64, u64)>,
-    recent: VecDeque<Item>,
+    recent: VecDeque<FeedItem>,
     /// Number of the newest notification; 0: no notification.
     latest: u64,
     wake: Option<watch::Sender<u64>>,
@@ -183,6 +169,18 @@ impl Feed {
         self.lock(partition).next
     }
 
+    /// Offsets between the end of the log and the records that were read. Asks the log.
+    pub(crate) fn lag(&self) -> Result<u64, LogError> {
+        let mut lag = 0;
+        for (partition, extent) in (0..).zip(self.extents()) {
+            let at = TopicPartition::new(self.topic, partition);
+            let end = self.log.bounds(at)?.stable_end;
+            lag += end.saturating_sub(extent.next);
+        }
+
+        Ok(lag)
+    }
+
     /// Size and progress of each partition.
     pub fn extents(&self) -> Vec<Extent> {
         let of = |p: &Mutex<FeedPartition>| {
@@ -209,7 +207,7 @@ impl Feed {
 
             part.next = r.offset + 1;
             self.read.fetch_add(1, Ordering::Relaxed);
-            let Some((user, item)) = read(&r) else {
+            let Some((user, item)) = read_item(&r) else {
                 self.odd.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
@@ -307,43 +305,9 @@ impl Feed {
     }
 }
 
-/// The user and the notification in a record; `None` if the record is not a notification.
-fn read<'a>(r: &Record<'a>) -> Option<(&'a str, Item)> {
-    let key = std::str::from_utf8(r.key?).ok()?;
-    let value = r.value?;
-    let mut seq = None;
-    read_map(value, |name, v| {
-        if name == "user_seq" {
-            seq = v.i64();
-        }
-    })
-    .ok()?;
-    let seq = u64::try_from(seq?).ok().filter(|n| *n > 0)?;
-    Some((
-        key,
-        Item {
-            seq,
-            offset: r.offset,
-            time_ms: r.timestamp_ms,
-            value: Bytes::copy_from_slice(value),
-        },
-    ))
-}
-
-/// The notification in a record, if the record belongs to `user` and the number is above `after`.
-pub(super) fn pick(r: &Record<'_>, user: &str, after: u64) -> Option<Item> {
-    if r.key != Some(user.as_bytes()) {
-        return None;
-    }
-
-    read(r)
-        .map(|(_, item)| item)
-        .filter(|item| item.seq > after)
-}
-
 impl FeedPartition {
     /// Adds a notification. Returns the user's name if a cursor waits for this user.
-    fn push(&mut self, user: &str, item: Item, bytes_max: usize) -> Option<Arc<str>> {
+    fn push(&mut self, user: &str, item: FeedItem, bytes_max: usize) -> Option<Arc<str>> {
         let name = match self.users.get_key_value(user) {
             Some((name, _)) => name.clone(),
             None => Arc::from(user),
@@ -478,37 +442,38 @@ impl FeedCursor {
         FeedStep::Scan(self.scan.unwrap_or(0).max(u.marks[place].1), upto)
     }
 
+    /// The next step from the position, without waiting.
+    fn look(&mut self) -> FeedStep {
+        let part = self.feed.lock(self.at.partition);
+
+        // Mark the channel as seen before reading the state. Then a notification that
+        // arrives in between wakes this cursor.
+        self.wake
+            .as_mut()
+            .expect("there until the drop")
+            .mark_unchanged();
+        let next = part.next;
+        if !self.placed
+            && let Some((first, _)) = part.users.get(&self.user).and_then(|u| u.marks.first())
+        {
+            (self.after, self.placed) = (first - 1, true);
+        }
+
+        match part
+            .users
+            .get(&self.user)
+            .map_or(FeedStep::Wait, |u| self.step(u))
+        {
+            FeedStep::Scan(from, upto) => FeedStep::Scan(from, upto.min(next)),
+            other => other,
+        }
+    }
+
     /// The next notifications after the position. Waits for the next notification if there are
     /// none. A dropped future loses nothing.
     pub async fn next(&mut self) -> Result<Next, LogError> {
         loop {
-            let step = {
-                let part = self.feed.lock(self.at.partition);
-
-                // Mark the channel as seen before reading the state. Then a notification that
-                // arrives in between wakes this cursor.
-                self.wake
-                    .as_mut()
-                    .expect("there until the drop")
-                    .mark_unchanged();
-                let next = part.next;
-                if !self.placed
-                    && let Some((first, _)) =
-                        part.users.get(&self.user).and_then(|u| u.marks.first())
-                {
-                    (self.after, self.placed) = (first - 1, true);
-                }
-
-                match part
-                    .users
-                    .get(&self.user)
-                    .map_or(FeedStep::Wait, |u| self.step(u))
-                {
-                    FeedStep::Scan(from, upto) => FeedStep::Scan(from, upto.min(next)),
-                    other => other,
-                }
-            };
-
+            let step = self.look();
             match step {
                 FeedStep::Have(Next::Gone { first }) => {
                     (self.after, self.scan) = (first - 1, None);
@@ -516,15 +481,14 @@ impl FeedCursor {
                 }
                 FeedStep::Have(Next::Items(items)) => return Ok(self.answer(items)),
                 FeedStep::Scan(from, upto) => {
-                    let page = history::page(
-                        &self.feed,
-                        self.at,
-                        self.user.clone(),
-                        self.after,
+                    let request = PageRequest {
+                        at: self.at,
+                        user: self.user.clone(),
+                        after: self.after,
                         from,
                         upto,
-                    )
-                    .await?;
+                    };
+                    let page = history::page(&self.feed.log, &self.feed.readers, request).await?;
 
                     self.scan = Some(page.next);
                     self.feed.pages.fetch_add(1, Ordering::Relaxed);
@@ -612,7 +576,7 @@ impl FeedCursor {
         Next::Gone { first }
     }
 
-    fn answer(&mut self, items: Vec<Item>) -> Next {
+    fn answer(&mut self, items: Vec<FeedItem>) -> Next {
         if let Some(last) = items.last() {
             self.after = last.seq;
         }

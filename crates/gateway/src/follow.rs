@@ -10,7 +10,7 @@ use ports::records::Records;
 use ports::topics::TopicId;
 use ports::{Limits, Log, LogError, StartOffset};
 
-use super::retry_policy::RetryPolicy;
+use crate::retry_policy::RetryPolicy;
 
 const LIMITS: Limits = Limits {
     records: 5_000,

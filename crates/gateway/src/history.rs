@@ -1,14 +1,16 @@
 //! Reads older notifications from the log, one page at a time. Work and memory are bounded, and a
 //! connection that does not read its stream occupies no reader.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{Limits, LogError, StartOffset};
+use ports::{Limits, Log, LogError, StartOffset};
+use tokio::sync::Semaphore;
 
-use super::feed::{Feed, Item, pick};
+use crate::feed_item::{FeedItem, pick};
 
 /// A page ends at this number of notifications or of bytes.
 const ITEMS: usize = 128;
@@ -24,58 +26,61 @@ const LIMITS: Limits = Limits {
 const PATIENCE: u32 = 50;
 
 pub(super) struct Page {
-    pub(super) items: Vec<Item>,
+    pub(super) items: Vec<FeedItem>,
     /// Offset at which the next page begins.
     pub(super) next: u64,
+    /// Number of the last notification, or the position before the page.
+    after: u64,
+    bytes: usize,
+    scanned: usize,
 }
 
-/// Reads a user's notifications with numbers above `after`, at offsets from `from` and below
-/// `upto`.
+/// The notifications of a user with numbers above `after`, at offsets from `from` and below `upto`.
+pub(super) struct PageRequest {
+    pub(super) at: TopicPartition,
+    pub(super) user: Arc<str>,
+    pub(super) after: u64,
+    pub(super) from: u64,
+    pub(super) upto: u64,
+}
+
+/// Reads a page. At most as many pages are read at the same time as `readers` has permits.
 pub(super) async fn page(
-    feed: &Arc<Feed>,
-    at: TopicPartition,
-    user: Arc<str>,
-    after: u64,
-    from: u64,
-    upto: u64,
+    log: &Arc<dyn Log>,
+    readers: &Semaphore,
+    request: PageRequest,
 ) -> Result<Page, LogError> {
     let stopping = |_| LogError::Unavailable("the gateway is stopping".into());
-    let _turn = feed.readers.acquire().await.map_err(stopping)?;
-    let feed = feed.clone();
-    let read = tokio::task::spawn_blocking(move || read(&feed, at, &user, after, from, upto));
+    let _turn = readers.acquire().await.map_err(stopping)?;
+    let log = log.clone();
+    let read = tokio::task::spawn_blocking(move || read(&*log, &request));
     read.await
         .map_err(|e| LogError::Unavailable(format!("reading history: {e}")))?
 }
 
-fn read(
-    feed: &Feed,
-    at: TopicPartition,
-    user: &str,
-    mut after: u64,
-    from: u64,
-    upto: u64,
-) -> Result<Page, LogError> {
+// Not a `PartitionScan`: a page ends at bounds of its own, and a silent log is an error.
+fn read(log: &dyn Log, request: &PageRequest) -> Result<Page, LogError> {
+    let PageRequest { at, upto, .. } = *request;
+
     // The beginning of the log may have been deleted after the index was built.
-    let start = feed.log.bounds(at)?.start;
+    let start = log.bounds(at)?.start;
     let mut page = Page {
         items: Vec::new(),
-        next: from.max(start),
+        next: request.from.max(start),
+        after: request.after,
+        bytes: 0,
+        scanned: 0,
     };
 
     if page.next >= upto {
         return Ok(page);
     }
 
-    let mut reader = feed.log.reader(
-        at.topic,
-        &[(at.partition, StartOffset::Offset(page.next))],
-        false,
-    )?;
+    let from = [(at.partition, StartOffset::Offset(page.next))];
+    let mut reader = log.reader(at.topic, &from, false)?;
     let mut batch = Records::new();
-    let mut bytes = 0;
-    let mut scanned = 0;
     let mut silent = 0;
-    while page.next < upto && page.items.len() < ITEMS && bytes < BYTES && scanned < SCANNED {
+    while page.next < upto && !page.is_full() {
         batch.clear();
         reader.poll(Duration::from_millis(100), LIMITS, &mut batch)?;
         if batch.is_empty() {
@@ -94,31 +99,50 @@ fn read(
         }
 
         silent = 0;
-        for r in batch.iter() {
-            if r.offset >= upto {
-                page.next = upto;
-                break;
-            }
-
-            if page.items.len() >= ITEMS || bytes >= BYTES {
-                break;
-            }
-
-            scanned += 1;
-            page.next = r.offset + 1;
-            if let Some(item) = pick(&r, user, after) {
-                if item.seq != after + 1 && !page.items.is_empty() {
-                    // A hole in the numbers ends the page. The cursor reports the hole separately.
-                    page.next = r.offset;
-                    return Ok(page);
-                }
-
-                after = item.seq;
-                bytes += item.value.len();
-                page.items.push(item);
-            }
+        if page.take(&batch, request).is_break() {
+            break;
         }
     }
 
     Ok(page)
+}
+
+impl Page {
+    fn is_full(&self) -> bool {
+        self.is_full_of_items() || self.scanned >= SCANNED
+    }
+
+    fn is_full_of_items(&self) -> bool {
+        self.items.len() >= ITEMS || self.bytes >= BYTES
+    }
+
+    /// Takes in records. Breaks if the page ends within the records.
+    fn take(&mut self, batch: &Records, request: &PageRequest) -> ControlFlow<()> {
+        for r in batch.iter() {
+            if r.offset >= request.upto {
+                self.next = request.upto;
+                return ControlFlow::Break(());
+            }
+
+            if self.is_full_of_items() {
+                return ControlFlow::Break(());
+            }
+
+            self.scanned += 1;
+            self.next = r.offset + 1;
+            if let Some(item) = pick(&r, &request.user, self.after) {
+                if item.seq != self.after + 1 && !self.items.is_empty() {
+                    // A hole in the numbers ends the page. The cursor reports the hole separately.
+                    self.next = r.offset;
+                    return ControlFlow::Break(());
+                }
+
+                self.after = item.seq;
+                self.bytes += item.value.len();
+                self.items.push(item);
+            }
+        }
+
+        ControlFlow::Continue(())
+    }
 }

@@ -1,15 +1,16 @@
-//! Notifications as JSON. Money becomes decimal text instead of integers in 10^-4 units, because a
+//! Notifications and alerts as JSON. Money becomes decimal text instead of integers in 10^-4 units, because a
 //! browser's numbers are floats.
 
 use client::decimal::show_e4;
 use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 
-use super::feed::Item;
+use crate::feed_item::FeedItem;
+use crate::subscriptions::Subscriber;
 
 /// A notification as JSON. A value that cannot be decoded gets the kind `unreadable`, with the
 /// error as text. So no stream ends because of a bad record.
-pub fn notification(item: &Item) -> Value {
+pub fn notification(item: &FeedItem) -> Value {
     match rmp_serde::from_slice::<Value>(&item.value) {
         Ok(value) => plain(value),
         Err(e) => json!({ "user_seq": item.seq, "kind": "unreadable", "text": e.to_string() }),
@@ -35,7 +36,7 @@ pub fn plain(value: Value) -> Value {
 }
 
 /// The kind of a notification, read from its record.
-pub fn kind(item: &Item) -> Option<&str> {
+pub fn kind(item: &FeedItem) -> Option<&str> {
     let mut kind = None;
     wire::input::read_map(&item.value, |name, v| {
         if name == "kind" {
@@ -44,6 +45,28 @@ pub fn kind(item: &Item) -> Option<&str> {
     })
     .ok()?;
     kind
+}
+
+/// An alert as JSON.
+pub(crate) fn alert(subscriber: &Subscriber, id: &str) -> Value {
+    let Some(alert) = subscriber.alerts.get(id) else {
+        return Value::Null;
+    };
+
+    let mut shown = json!({ "id": id, "registration": alert.registration, "symbol": alert.symbol });
+    for (name, price) in [("above", alert.above_e4), ("below", alert.below_e4)] {
+        if let Some(price) = price {
+            shown[name] = show_e4(price).into();
+        }
+    }
+
+    let fired = subscriber.fired(id);
+    shown["fired"] = fired.is_some().into();
+    if let Some(fired) = fired {
+        (shown["price"], shown["time_us"]) = (show_e4(fired.price_e4).into(), fired.time_us.into());
+    }
+
+    shown
 }
 
 /// Id of a notification, the same over all retries and gateways. A receiver may ignore an id that

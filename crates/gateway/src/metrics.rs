@@ -4,162 +4,99 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ports::LogError;
-use ports::topics::TopicPartition;
 
-use super::GatewayContext;
+use crate::feed::Feed;
 
-/// Counters and gauges of the gateway.
-#[derive(Debug, Default)]
-#[allow(missing_docs)]
-pub struct Metrics {
-    pub connections: AtomicU64,
-    /// Open streams.
-    pub streams: AtomicU64,
-    /// Connections refused because of the maximum number of connections.
-    pub refused: AtomicU64,
-    /// Requests refused because the caller had no right to the path.
-    pub denied: AtomicU64,
-    /// Notifications put into the queues of streams.
-    pub delivered: AtomicU64,
-    /// Streams that ended because their client read too slowly.
-    pub slow: AtomicU64,
-    /// Webhook requests that succeeded.
-    pub webhooks_ok: AtomicU64,
-    pub webhooks_failed: AtomicU64,
-    /// Notifications given up after the last retry.
-    pub webhooks_dead: AtomicU64,
-    /// Endpoints disabled because they answered HTTP 410.
-    pub webhooks_disabled: AtomicU64,
-    /// Price alerts that this gateway fired.
-    pub alerts: AtomicU64,
+/// A metric: name, type (`gauge` or `counter`), help text and value.
+type MetricRow = (&'static str, &'static str, &'static str, u64);
+
+/// Declares each metric once: the field that counts, and its row in the text.
+macro_rules! metrics {
+    ($($field:ident, $kind:literal, $name:literal, $help:literal;)*) => {
+        /// Counters and gauges of the gateway.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $(#[doc = $help] pub $field: AtomicU64,)*
+        }
+
+        impl Metrics {
+            fn rows(&self) -> Vec<MetricRow> {
+                vec![$(($name, $kind, $help, self.$field.load(Ordering::Relaxed)),)*]
+            }
+        }
+    };
 }
 
-/// The metrics as text. Blocks, because lag needs offsets from the log.
-pub(crate) fn text(gateway: &GatewayContext) -> Result<String, LogError> {
-    let m = &gateway.metrics;
-    let feed = &gateway.feed;
-    let extents = feed.extents();
-    let mut lag = 0;
-    for (partition, extent) in (0..).zip(&extents) {
-        let end = gateway
-            .log
-            .bounds(TopicPartition::new(feed.topic, partition))?
-            .stable_end;
-        lag += end.saturating_sub(extent.next);
+metrics! {
+    connections, "gauge", "connections", "open connections";
+    streams, "gauge", "streams", "open streams";
+    refused, "counter", "connections_refused_total",
+        "connections turned away because there were too many";
+    denied, "counter", "requests_denied_total",
+        "requests without the right to what they asked for";
+    delivered, "counter", "notifications_delivered_total", "notifications handed to streams";
+    slow, "counter", "slow_consumers_total", "streams ended because their client read too slowly";
+    webhooks_ok, "counter", "webhooks_delivered_total", "webhook requests that succeeded";
+    webhooks_failed, "counter", "webhooks_failed_total", "webhook requests that failed";
+    webhooks_dead, "counter", "webhooks_dead_total", "notifications given up after the last retry";
+    webhooks_disabled, "counter", "webhooks_disabled_total", "endpoints disabled by their answer";
+    alerts, "counter", "price_alerts_total", "price alerts that fired here";
+}
+
+/// The metrics as text. Blocks, because the lag needs offsets from the log.
+pub(crate) fn text(metrics: &Metrics, feed: &Feed) -> Result<String, LogError> {
+    let mut out = String::new();
+    for (name, kind, help, value) in feed_rows(feed)?.into_iter().chain(metrics.rows()) {
+        let name = format!("processor_gateway_{name}");
+        writeln!(
+            out,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+        )
+        .expect("writing to a string");
     }
 
-    let n = |v: &AtomicU64| v.load(Ordering::Relaxed);
-    let rows: [(&str, &str, &str, u64); 18] = [
-        (
-            "ready",
-            "gauge",
-            "1 once the history has been read",
-            u64::from(feed.is_ready()),
-        ),
-        (
-            "connections",
-            "gauge",
-            "open connections",
-            n(&m.connections),
-        ),
-        ("streams", "gauge", "open streams", n(&m.streams)),
-        (
-            "connections_refused_total",
-            "counter",
-            "connections turned away because there were too many",
-            n(&m.refused),
-        ),
-        (
-            "requests_denied_total",
-            "counter",
-            "requests without the right to what they asked for",
-            n(&m.denied),
-        ),
+    Ok(out)
+}
+
+fn feed_rows(feed: &Feed) -> Result<[MetricRow; 7], LogError> {
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let extents = feed.extents();
+    let users = extents.iter().map(|e| e.users as u64).sum();
+    let bytes = extents.iter().map(|e| e.bytes as u64).sum();
+    let ready = u64::from(feed.is_ready());
+
+    Ok([
+        ("ready", "gauge", "1 once the history has been read", ready),
         (
             "notifications_read_total",
             "counter",
             "notifications read from the log",
-            n(&feed.read),
+            count(&feed.read),
         ),
         (
             "notifications_odd_total",
             "counter",
             "records of the topic that are no notification",
-            n(&feed.odd),
+            count(&feed.odd),
         ),
         (
             "notifications_lag",
             "gauge",
             "offsets between the end of the log and what was read; on Kafka the marks of transactions count, a few at rest",
-            lag,
-        ),
-        (
-            "notifications_delivered_total",
-            "counter",
-            "notifications handed to streams",
-            n(&m.delivered),
+            feed.lag()?,
         ),
         (
             "history_pages_total",
             "counter",
             "pages of history read from the log",
-            n(&feed.pages),
+            count(&feed.pages),
         ),
         (
             "users",
             "gauge",
             "users with notifications in the history",
-            extents.iter().map(|e| e.users as u64).sum(),
+            users,
         ),
-        (
-            "memory_bytes",
-            "gauge",
-            "notifications in memory",
-            extents.iter().map(|e| e.bytes as u64).sum(),
-        ),
-        (
-            "slow_consumers_total",
-            "counter",
-            "streams ended because their client read too slowly",
-            n(&m.slow),
-        ),
-        (
-            "webhooks_delivered_total",
-            "counter",
-            "webhook requests that succeeded",
-            n(&m.webhooks_ok),
-        ),
-        (
-            "webhooks_failed_total",
-            "counter",
-            "webhook requests that failed",
-            n(&m.webhooks_failed),
-        ),
-        (
-            "webhooks_dead_total",
-            "counter",
-            "notifications given up after the last retry",
-            n(&m.webhooks_dead),
-        ),
-        (
-            "price_alerts_total",
-            "counter",
-            "price alerts that fired here",
-            n(&m.alerts),
-        ),
-        (
-            "webhooks_disabled_total",
-            "counter",
-            "endpoints disabled by their answer",
-            n(&m.webhooks_disabled),
-        ),
-    ];
-
-    let mut out = String::new();
-    for (name, kind, help, value) in rows {
-        writeln!(out, "# HELP processor_gateway_{name} {help}\n# TYPE processor_gateway_{name} {kind}\nprocessor_gateway_{name} {value}")
-            .expect("writing to a string");
-    }
-
-    Ok(out)
+        ("memory_bytes", "gauge", "notifications in memory", bytes),
+    ])
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use wire::portfolio::{PortfolioFold, PortfolioRecord, read_key};
 use wire::topics::PORTFOLIOS;
 
-use super::json;
+use crate::json;
 
 const LIMITS: Limits = Limits {
     records: 500,

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -13,12 +13,15 @@ use ports::LogError;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
-use super::write_timeout::Unread;
-use super::writer::Writer;
-use super::{GatewayContext, GatewaySettings, router};
+use crate::connection_slot::ConnectionSlot;
+use crate::context::GatewayContext;
+use crate::router::{self, RequestContext};
+use crate::settings::GatewaySettings;
+use crate::write_timeout::Unread;
+use crate::writer::Writer;
 
 /// Maximum number of connections in the kernel's accept queue.
 const BACKLOG: u32 = 1024;
@@ -102,41 +105,6 @@ pub(crate) async fn serve(gateway: Arc<GatewayContext>, writer: Writer, listener
     }
 }
 
-/// One of the allowed connections. A connection that becomes a WebSocket keeps its slot.
-pub(crate) struct ConnectionSlot {
-    gateway: Arc<GatewayContext>,
-    permit: Option<OwnedSemaphorePermit>,
-    streams: Arc<AtomicBool>,
-}
-
-impl ConnectionSlot {
-    fn take(gateway: &Arc<GatewayContext>, permit: OwnedSemaphorePermit) -> Arc<ConnectionSlot> {
-        gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        Arc::new(ConnectionSlot {
-            gateway: gateway.clone(),
-            permit: Some(permit),
-            streams: Arc::default(),
-        })
-    }
-
-    /// Marks the connection as a stream. A stream detects a slow reader itself, so the write
-    /// timeout does not apply.
-    pub(crate) fn streams(&self) {
-        self.streams.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        // Free the slot before the metric counts the connection as closed.
-        drop(self.permit.take());
-        self.gateway
-            .metrics
-            .connections
-            .fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 async fn refuse(mut stream: TcpStream) {
     let body = json!({ "error": "UNAVAILABLE", "message": "there are too many connections (--max-connections); come back later" });
     let body = format!("{body}\n");
@@ -174,14 +142,16 @@ async fn connection(
     let io = TokioIo::new(Unread::new(
         stream,
         gateway.settings.stall,
-        place.streams.clone(),
+        place.stream_flag(),
     ));
     let service = service_fn(|request| {
-        let gateway = gateway.clone();
-        let writer = writer.clone();
-        let kill = kill.clone();
-        let place = place.clone();
-        async move { Ok::<_, Infallible>(router::answer(gateway, writer, kill, place, request).await) }
+        let context = RequestContext {
+            gateway: gateway.clone(),
+            writer: writer.clone(),
+            kill: kill.clone(),
+            slot: place.clone(),
+        };
+        async move { Ok::<_, Infallible>(router::answer(context, request).await) }
     });
 
     let mut builder = http1::Builder::new();

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
 
-use super::stream::{Outgoing, StreamMessage};
+use crate::stream::{Outgoing, StreamMessage};
 
 /// Maximum number of messages in one write.
 const TOGETHER: usize = 16;
@@ -95,14 +95,14 @@ fn encode(message: &StreamMessage, user: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::Item;
+    use crate::feed_item::FeedItem;
     use crate::stream::End;
 
     #[test]
     fn events_as_they_are_written() {
         let value = rmp_serde::to_vec_named(&serde_json::json!({"user_seq": 7, "text": "a\nb"}))
             .expect("encodes");
-        let item = Item {
+        let item = FeedItem {
             seq: 7,
             offset: 0,
             time_ms: 0,

@@ -14,16 +14,18 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::access::Caller;
-use super::feed::{Begin, FeedCursor, Item, Next};
-use super::{GatewayContext, json, manage, percent};
+use crate::access::Caller;
+use crate::context::GatewayContext;
+use crate::feed::{Begin, FeedCursor, Next};
+use crate::feed_item::FeedItem;
+use crate::{json, percent};
 
 /// A message to a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum StreamMessage {
     /// Start of the stream: the number of the last notification before the stream.
     Hello(u64),
-    Notification(Item),
+    Notification(FeedItem),
     /// A price alert fired: the alert's id and price. The message has no number and does not move
     /// the position.
     Alert(Value),
@@ -101,7 +103,7 @@ impl StreamMessage {
 pub(crate) type KindFilter = Option<BTreeSet<String>>;
 
 /// Reports whether the notification's kind is among the wanted kinds.
-pub(crate) fn wants(wanted: &KindFilter, item: &Item) -> bool {
+pub(crate) fn wants(wanted: &KindFilter, item: &FeedItem) -> bool {
     wanted
         .as_ref()
         .is_none_or(|kinds| json::kind(item).is_some_and(|k| kinds.contains(k)))
@@ -291,7 +293,7 @@ impl Pump {
             };
 
             if self.alerted.insert(fired.registration.clone()) {
-                self.put(StreamMessage::Alert(manage::alert(&subscriber, id)))
+                self.put(StreamMessage::Alert(json::alert(&subscriber, id)))
                     .await?;
             }
         }

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message as Frame};
 
-use super::stream::{End, Outgoing, StreamMessage};
+use crate::stream::{End, Outgoing, StreamMessage};
 
 /// Maximum size of a client's message. A client needs only pongs and a close.
 const INCOMING_MAX: usize = 4 << 10;

@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 use wire::topics::DEAD_LETTERS;
 
 use super::{DeliveryContext, sign};
-use crate::feed::{Begin, Item, Next};
+use crate::feed::{Begin, Next};
+use crate::feed_item::FeedItem;
 use crate::json;
 use crate::subscriptions::{DeliveryPosition, Webhook, position_key};
 use crate::writer::RecordWrite;
@@ -125,7 +126,7 @@ impl Delivery {
     }
 
     /// Delivers one notification, or gives up. Returns false if the endpoint was disabled.
-    async fn settle(&self, item: &Item) -> bool {
+    async fn settle(&self, item: &FeedItem) -> bool {
         let m = &self.shared.gateway.metrics;
         let before = self.hook.from.is_some_and(|from| item.offset < from);
         if before || !self.wants(item) {
@@ -176,14 +177,14 @@ impl Delivery {
             .map_or(PAUSE, |longest| *longest + *longest / 5)
     }
 
-    fn wants(&self, item: &Item) -> bool {
+    fn wants(&self, item: &FeedItem) -> bool {
         let kind = json::kind(item).unwrap_or_default();
         [&self.preferred, &self.hook.kinds]
             .into_iter()
             .all(|wanted| wanted.as_ref().is_none_or(|w| w.contains(kind)))
     }
 
-    async fn attempt(&self, item: &Item) -> AttemptOutcome {
+    async fn attempt(&self, item: &FeedItem) -> AttemptOutcome {
         let failed = |why| AttemptOutcome::Failed {
             why,
             refused: false,
@@ -252,7 +253,7 @@ impl Delivery {
     /// not work is retried for `give_up`, and its later notifications wait. A refused notification
     /// is retried only as often as the schedule has pauses, so that later notifications need not
     /// wait.
-    async fn failed(&self, item: &Item, mut why: String, refused: bool) -> bool {
+    async fn failed(&self, item: &FeedItem, mut why: String, refused: bool) -> bool {
         why.truncate(
             (0..=ERROR_MAX.min(why.len()))
                 .rev()
@@ -310,7 +311,7 @@ impl Delivery {
         true
     }
 
-    async fn dead_letter(&self, item: &Item, why: &str) -> Result<(), String> {
+    async fn dead_letter(&self, item: &FeedItem, why: &str) -> Result<(), String> {
         let gateway = &self.shared.gateway;
         let source = TopicPartition::new(gateway.feed.topic, gateway.feed.partition(&self.user));
         let src = format!("{}/{}", gateway.topics.show(source), item.offset);

@@ -16,28 +16,16 @@ mod slow;
 pub mod url_policy;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::GatewayContext;
-use super::subscriptions::{DeliveryPosition, Preferences, Subscriber, Webhook};
-use super::writer::Writer;
+use crate::context::GatewayContext;
+use crate::subscriptions::{DeliveryPosition, Preferences, Subscriber, Webhook};
+use crate::writer::Writer;
 use delivery::Delivery;
 pub use owner::{Owned, run as own};
-
-/// Pauses before the retries, one for each failure in a row; the last pause repeats. After an
-/// outage of hours, an endpoint gets its notifications within minutes.
-pub const SCHEDULE: [Duration; 4] = [
-    Duration::from_secs(30),
-    Duration::from_secs(60),
-    Duration::from_secs(2 * 60),
-    Duration::from_secs(5 * 60),
-];
-/// Longest time that a notification is retried.
-pub const GIVE_UP: Duration = Duration::from_secs(36 * 3600);
 
 /// Maximum number of requests that are not yet slow, over all endpoints.
 const PROMPT_MAX: usize = 256;
@@ -169,36 +157,36 @@ fn reconcile(
         }
 
         position.disabled = None;
-        let held = Arc::new(Mutex::new(position));
-        let delivery = Delivery::new(
-            shared.clone(),
-            &user,
-            &id,
-            hook.clone(),
-            subscriber.preferences.webhook.clone(),
-            held.clone(),
-        );
-
-        let task = match delivery {
-            Ok(delivery) => tokio::spawn(delivery.run()),
-            Err(e) => {
-                tracing::warn!(user, id, "a webhook cannot be served: {e}");
-                continue;
-            }
-        };
-
-        let preferences = subscriber.preferences.clone();
-        running.insert(
-            (user, id),
-            RunningDelivery {
-                hook: hook.clone(),
-                preferences,
-                position: held,
-                task,
-            },
-        );
+        if let Some(delivery) = start_delivery(shared, &user, &id, hook, &subscriber, position) {
+            running.insert((user, id), delivery);
+        }
     }
 }
 
-/// Becomes true when the membership in the group must end.
-pub type StopFlag = Arc<AtomicBool>;
+fn start_delivery(
+    shared: &Arc<DeliveryContext>,
+    user: &str,
+    id: &str,
+    hook: &Webhook,
+    subscriber: &Subscriber,
+    position: DeliveryPosition,
+) -> Option<RunningDelivery> {
+    let position = Arc::new(Mutex::new(position));
+    let delivery = Delivery::new(
+        shared.clone(),
+        user,
+        id,
+        hook.clone(),
+        subscriber.preferences.webhook.clone(),
+        position.clone(),
+    )
+    .inspect_err(|e| tracing::warn!(user, id, "a webhook cannot be served: {e}"))
+    .ok()?;
+
+    Some(RunningDelivery {
+        hook: hook.clone(),
+        preferences: subscriber.preferences.clone(),
+        position,
+        task: tokio::spawn(delivery.run()),
+    })
+}
