@@ -3,10 +3,10 @@
 SHELL := /bin/bash
 # Build output stays outside the clone, so that a fresh clone is warm and a clean one small.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/processor/target
-PROCESSOR := $(CARGO_TARGET_DIR)/debug/processor
+PROCESSOR := $(CARGO_TARGET_DIR)/release/processor
 ARGS ?=
 
-.PHONY: run sim mutants test storm build clean lint fmt install-tools bench check unit kafka help
+.PHONY: run sim mutants test storm build clean lint fmt install-tools libraries bench check unit kafka help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -14,18 +14,20 @@ help: ## this list
 run: install-tools build ## the demo: every role in one process; make run ARGS="--for 30s"
 	@$(PROCESSOR) demo $(ARGS)
 
-build: ## build, and link ./processor to the program
-	@cargo build --locked
+build: libraries ## build a release, and link ./processor to it; PORTABLE=1 for processors from before 2010
+	@echo "building processor; the first build takes about 5 minutes on two cores, and a later one about 2" >&2
+	@cargo build --release --locked
 	@ln -sfn $(PROCESSOR) processor
 	@echo "built: ./processor" >&2
 
-test: install-tools ## everything, with a real broker that the tests start themselves
-	@# With the faults that only tests may switch on. They build the same file that ./processor names, so that is put right again at the end.
-	cargo test --locked --workspace --features faults --no-fail-fast $(ARGS); code=$$?; if [ -e processor ]; then cargo build --locked; fi; exit $$code
+libraries: ## RocksDB, once for this machine
+	@scripts/rocksdb $(if $(PORTABLE),--portable)
 
-storm: install-tools ## everything that can go wrong, on three brokers; make storm MINUTES=10 SEED=1
-	@MINUTES=$(or $(MINUTES),10) STORM_SECONDS=$(STORM_SECONDS) SEED=$(or $(SEED),1) cargo test --locked --features faults --test storm; \
-		code=$$?; if [ -e processor ]; then cargo build --locked; fi; exit $$code
+test: install-tools libraries ## everything, with a real broker that the tests start themselves
+	cargo test --locked --workspace --features faults --no-fail-fast $(ARGS)
+
+storm: install-tools libraries ## everything that can go wrong, on three brokers; make storm MINUTES=10 SEED=1
+	@MINUTES=$(or $(MINUTES),10) STORM_SECONDS=$(STORM_SECONDS) SEED=$(or $(SEED),1) cargo test --locked --features faults --test storm
 
 sim: ## the simulation: 20 000 seeds and all mutants; or make sim SEEDS=n, SEED=n, FROM=n, MUTANT=name
 	cargo test --locked --no-default-features --features faults --test sim -- \
@@ -38,7 +40,7 @@ unit: ## what needs neither a broker nor the C++ libraries
 	cargo test --locked --workspace --exclude processor --exclude processor-log-kafka --lib $(ARGS)
 	cargo test --locked --no-default-features --test structure --test pages $(ARGS)
 
-lint: ## formatting and clippy
+lint: libraries ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --locked --workspace -- -D warnings
 	cargo clippy --locked --workspace --all-targets --features faults -- -D warnings
@@ -53,8 +55,8 @@ fmt: ## format the code
 
 check: lint unit ## quick gate before a commit
 
-bench: install-tools ## benchmarks; make bench ARGS="--bench engine"
-	cargo bench --locked --profile dev $(ARGS)
+bench: install-tools libraries ## benchmarks; make bench ARGS="--bench engine"
+	cargo bench --locked $(ARGS)
 
 kafka: install-tools ## a one-node Kafka on localhost:9092; scripts/kafka.sh stop ends it
 	@scripts/kafka.sh start

@@ -32,8 +32,24 @@ use args::{Args, CliCommand, ConfigCommand, Instruments, Repair, Topics};
 use config::Config;
 use exit::{Code, Failure};
 
+/// Instructions that RocksDB in this build uses; `scripts/rocksdb` sets the variable.
+const CPU_NEEDS: &str = match option_env!("PROCESSOR_CPU_NEEDS") {
+    Some(needs) => needs,
+    None => "",
+};
+
 /// Runs the program, and returns the exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let missing = os::cpu::missing(CPU_NEEDS);
+    if !missing.is_empty() {
+        let missing = missing.join(" and ");
+        output::note(format_args!(
+            "processor: this build computes checksums with instructions that this machine's \
+             processor lacks ({missing}): build with `make build PORTABLE=1`"
+        ));
+        return ExitCode::from(Code::Config as u8);
+    }
+
     os::files::owner_only();
     let args: Vec<_> = args.into_iter().collect();
     let args = match Args::command()
