@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/processor/targ
 PROCESSOR := $(CARGO_TARGET_DIR)/release/processor
 ARGS ?=
 
-.PHONY: run sim mutants test storm build clean lint fmt install-tools libraries bench check unit kafka help
+.PHONY: run sim mutants test campaigns test-all storm build clean lint fmt install-tools libraries bench check unit kafka help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,11 +23,19 @@ build: libraries ## build a release, and link ./processor to it; PORTABLE=1 for 
 libraries: ## RocksDB, once for this machine
 	@scripts/rocksdb $(if $(PORTABLE),--portable)
 
-test: install-tools libraries ## everything, with a real broker that the tests start themselves
-	cargo test --locked --workspace --features faults --no-fail-fast $(ARGS)
+test: install-tools libraries ## all tests but the campaigns, with a real broker that the tests start themselves; make test NAME=part_of_a_name
+	@scripts/run-tests --workspace --features faults $(ARGS) -- $(NAME)
+
+# The programs of these tests are those that need the feature `campaigns` (Cargo.toml).
+CAMPAIGNS := $(shell awk '/^name = / { name = $$3 } /^required-features = .*"campaigns"/ { gsub("\"", "", name); print "--test " name }' Cargo.toml)
+
+campaigns: install-tools libraries ## the tests that take minutes each: crash points, kills, a storm, repairs
+	@scripts/run-tests --workspace --features campaigns,faults $(CAMPAIGNS) -- $(NAME)
+
+test-all: test campaigns ## every test there is
 
 storm: install-tools libraries ## everything that can go wrong, on three brokers; make storm MINUTES=10 SEED=1
-	@MINUTES=$(or $(MINUTES),10) STORM_SECONDS=$(STORM_SECONDS) SEED=$(or $(SEED),1) cargo test --locked --features faults --test storm
+	@MINUTES=$(or $(MINUTES),10) STORM_SECONDS=$(STORM_SECONDS) SEED=$(or $(SEED),1) cargo test --locked --workspace --features campaigns,faults --test storm
 
 sim: ## the simulation: 20 000 seeds and all mutants; or make sim SEEDS=n, SEED=n, FROM=n, MUTANT=name
 	cargo test --locked --no-default-features --features faults --test sim -- \
@@ -43,7 +51,7 @@ unit: ## what needs neither a broker nor the C++ libraries
 lint: libraries ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --locked --workspace -- -D warnings
-	cargo clippy --locked --workspace --all-targets --features faults -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features campaigns,faults -- -D warnings
 	@for script in .ci/run scripts/*; do bash -n $$script || exit 1; done
 
 .PHONY: audit-deps

@@ -2,7 +2,6 @@
 //! parts, and offsets that a cluster has forgotten. A start takes forgotten offsets from the
 //! changelog, or `repair offsets` commits them. The program dies at each point and is restarted. At
 //! the end every effect is there exactly once.
-#![cfg(all(feature = "faults", feature = "rocks"))]
 
 mod support;
 

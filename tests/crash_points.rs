@@ -6,8 +6,6 @@
 //!
 //! `CRASH_ROLES=orders,audit` and `CRASH_POINTS=tx.begun,commit.decided` narrow a run down.
 
-#![cfg(all(feature = "faults", feature = "kafka", feature = "rocks"))]
-
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,6 @@
 //! A cluster that denies a right that a role needs. A right that was never granted ends the role at
 //! once, with exit code 78 and the name of the right. For a right that is removed later, the role
 //! names the right and waits some minutes. After the grant the role continues at its position.
-#![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
 

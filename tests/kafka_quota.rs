@@ -1,6 +1,5 @@
 //! A client over its quota: brokers delay the answers. The role is slower but completes its work,
 //! and logs the reason.
-#![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
 

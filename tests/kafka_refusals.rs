@@ -2,7 +2,6 @@
 //! `max.message.bytes`. A batch that is only too large as a whole is sent in pieces. A record that
 //! can never be accepted ends its role with 70, and the message names the setting to change. After
 //! the change no record is lost.
-#![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
 

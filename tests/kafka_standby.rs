@@ -4,8 +4,6 @@
 //!
 //! `STANDBY_COMMANDS=100000` makes the state larger, to measure.
 
-#![cfg(all(feature = "faults", feature = "kafka", feature = "rocks"))]
-
 mod support;
 
 use std::time::{Duration, Instant};

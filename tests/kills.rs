@@ -2,8 +2,6 @@
 //! exactly once. The same installation lives through all faults. Then an oracle that knows only the
 //! inputs checks all records.
 
-#![cfg(all(feature = "kafka", feature = "rocks"))]
-
 mod support;
 
 use std::time::{Duration, Instant};

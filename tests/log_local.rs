@@ -193,7 +193,6 @@ mod memory {
     }
 }
 
-#[cfg(feature = "rocks")]
 mod embedded {
     use log_local::{LocalLog, LocalOptions};
     use ports::Log;
@@ -233,7 +232,6 @@ mod embedded {
 }
 
 /// Promises of a log in a directory.
-#[cfg(feature = "rocks")]
 mod directory {
     use std::io::{BufRead, BufReader};
     use std::path::{Path, PathBuf};

@@ -1,7 +1,6 @@
 //! Mistakes of operators, retention and foreign programs on a running system on a cluster. A role
 //! never guesses: the role stops with a message that names the mismatch. After the mistake is
 //! undone, the role continues as before.
-#![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
 

@@ -1,6 +1,5 @@
 //! Forgotten or moved offsets, and input behind a client's open transaction, on a real broker: the
 //! reports of `status` and `verify`, and the result of `repair offsets`.
-#![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
 

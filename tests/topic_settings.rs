@@ -1,7 +1,6 @@
 //! Required settings of topics and brokers. `topics check` names each wrong setting and its cost,
 //! and a start refuses or warns. `topics create --fix` corrects the setting without a loss. Also
 //! the messages about brokers that answer but do not do their work.
-#![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
 

@@ -1,6 +1,5 @@
 //! Past states: for every role and on both logs, `replay --until` rebuilds exactly the state of
 //! that time.
-#![cfg(feature = "rocks")]
 
 mod support;
 

@@ -3,8 +3,8 @@
 //! which rows become commands.
 //!
 //! ```text
-//! cargo test --features faults --test order_flow                                 a feed that is made up, with the disorder of a real one
-//! ORDER_FLOW=orders.csv cargo test --features faults --test order_flow -- --nocapture
+//! cargo test --features campaigns,faults --test order_flow                                 a feed that is made up, with the disorder of a real one
+//! ORDER_FLOW=orders.csv cargo test --features campaigns,faults --test order_flow -- --nocapture
 //! ```
 //! The same flow runs twice through one book, and must lead to the same trades, orders and
 //! portfolios. With one partition the commands have a fixed order. Then the flow runs through four

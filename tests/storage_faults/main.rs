@@ -5,7 +5,6 @@
 //! probes that touch every account and many old ids. A twin keeps the state in memory and meets no
 //! fault. All events of the role must equal the twin's events byte for byte, from the first event
 //! on. A stop with an instruction is allowed; a wrong answer never is.
-#![cfg(feature = "rocks")]
 
 mod disk_full;
 mod files;
