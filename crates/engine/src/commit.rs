@@ -10,37 +10,21 @@ use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::records::{Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
-use ports::{Member, RECORD_OVERHEAD, Rejection, Transaction, TransactionOutcome};
+use ports::{Member, RECORD_OVERHEAD, Transaction, TransactionOutcome};
 
 use super::role::{InvariantViolation, RoleSpec};
 use super::task::{Task, TaskError};
 
-/// Outcome of a commit.
-pub enum CommitOutcome {
-    /// Committed in the log and in the stores. `suspect`: start a new incarnation before the next
-    /// transaction.
-    Done {
-        /// See [`TransactionOutcome::Committed`].
-        suspect: bool,
-    },
-    /// Not committed, or the outcome is unknown. End this incarnation; the next incarnation finds
-    /// the outcome.
-    Recover(String),
-    /// Not committed in time. End this incarnation and make the next transaction smaller.
-    Late {
-        /// The expired bound, and how certain the outcome is.
-        why: String,
-        /// Number of records accepted in time, and number of records sent.
-        done: (usize, usize),
-    },
-    /// The log rejected one record. End this incarnation; after a few rejections the role stops.
-    Rejected(Rejection),
+/// A transaction that is not committed, or that a store does not have. Every kind ends the
+/// incarnation.
+pub enum CommitError {
+    /// The log's answer: every one other than [`TransactionOutcome::Committed`].
+    Transaction(TransactionOutcome),
     /// A record is over the size limit of its topic. Nothing was sent: stop.
     TooLarge(String),
-    /// A newer producer with the same id exists: stop.
-    Fenced(String),
-    /// The log refuses the request until a person changes something: stop.
-    Refused(String),
+    /// The transaction is committed, but the log did not say at which offset this task's meta record
+    /// is. The next incarnation finds the store behind the changelog, and catches up.
+    NoOffset(u32),
     /// The log committed, but a task could not apply the changes: stop. A restart restores the
     /// changes from the changelog.
     TaskFailed(u32, TaskError),
@@ -54,44 +38,25 @@ fn decide(
     member: &mut dyn Member,
     outputs: &Records,
     offsets: &[(TopicPartition, u64)],
-) -> Result<Decided, CommitOutcome> {
-    Err(match member.transact(&Transaction { outputs, offsets }) {
-        TransactionOutcome::Committed { appended, suspect } => return Ok((appended, suspect)),
-        TransactionOutcome::NotCommitted(why) => {
-            CommitOutcome::Recover(format!("not committed: {why}"))
-        }
-        TransactionOutcome::Late { why, done, of } => CommitOutcome::Late {
-            why: format!("not committed: {why}"),
-            done: (done, of),
-        },
-        TransactionOutcome::Rejected(rejection) => CommitOutcome::Rejected(rejection),
-        // Usually the commit had no answer in time. A transaction that was too large is a possible
-        // reason.
-        TransactionOutcome::Unknown(why) => CommitOutcome::Late {
-            why: format!("{UNKNOWN}: {why}"),
-            done: (outputs.len(), outputs.len()),
-        },
-        TransactionOutcome::Fenced(why) => CommitOutcome::Fenced(why),
-        TransactionOutcome::Refused(why) => CommitOutcome::Refused(why),
-    })
-}
-
-/// Prefix of the text for an unknown outcome.
-const UNKNOWN: &str = "outcome unknown";
-
-/// Commits only the positions of a task after the group has lost them.
-pub fn commit_positions(
-    member: &mut dyn Member,
-    offsets: &[(TopicPartition, u64)],
-) -> CommitOutcome {
-    match decide(member, &Records::new(), offsets) {
-        Ok((_, suspect)) => CommitOutcome::Done { suspect },
-        Err(end) => end,
+) -> Result<Decided, TransactionOutcome> {
+    match member.transact(&Transaction { outputs, offsets }) {
+        TransactionOutcome::Committed { appended, suspect } => Ok((appended, suspect)),
+        outcome => Err(outcome),
     }
 }
 
+/// Commits only the positions of a task after the group has lost them. Returns true if the
+/// transaction is suspect.
+pub fn commit_positions(
+    member: &mut dyn Member,
+    offsets: &[(TopicPartition, u64)],
+) -> Result<bool, TransactionOutcome> {
+    decide(member, &Records::new(), offsets).map(|(_, suspect)| suspect)
+}
+
 /// Commits the work of the `touched` tasks. `out` contains their output and receives the other
-/// records of the transaction.
+/// records of the transaction. Returns true if the transaction is suspect: start a new incarnation
+/// before the next one.
 pub fn commit(
     spec: &RoleSpec,
     topics: &TopicTable,
@@ -99,7 +64,7 @@ pub fn commit(
     tasks: &mut BTreeMap<u32, Task>,
     touched: &[u32],
     out: &mut Records,
-) -> CommitOutcome {
+) -> Result<bool, CommitError> {
     let mut offsets: Vec<(TopicPartition, u64)> = Vec::new();
     let early = mutants::on(Mutant::SizeBeforePrepare).then(|| too_large(topics, out));
     for number in touched {
@@ -111,7 +76,7 @@ pub fn commit(
 
     crash::point(Point::CommitPrepared);
     if let Some(why) = early.unwrap_or_else(|| too_large(topics, out)) {
-        return CommitOutcome::TooLarge(why);
+        return Err(CommitError::TooLarge(why));
     }
 
     #[cfg(feature = "faults")]
@@ -130,30 +95,26 @@ pub fn commit(
                 .expect("only running tasks are touched")
                 .write_early()
             {
-                return CommitOutcome::TaskFailed(*number, e.into());
+                return Err(CommitError::TaskFailed(*number, e.into()));
             }
         }
     }
 
     let (appended, suspect) = match decide(member, out, &offsets) {
         Ok(decided) => decided,
-        Err(CommitOutcome::Late { why, .. })
-            if mutants::on(Mutant::UnknownIsCommit) && why.starts_with(UNKNOWN) =>
-        {
-            (
-                touched
-                    .iter()
-                    .map(|n| {
-                        (
-                            TopicPartition::new(spec.changelog, *n),
-                            tasks[n].last_changelog_offset() + 1,
-                        )
-                    })
-                    .collect(),
-                true,
-            )
-        }
-        Err(end) => return end,
+        Err(TransactionOutcome::Unknown(_)) if mutants::on(Mutant::UnknownIsCommit) => (
+            touched
+                .iter()
+                .map(|n| {
+                    (
+                        TopicPartition::new(spec.changelog, *n),
+                        tasks[n].last_changelog_offset() + 1,
+                    )
+                })
+                .collect(),
+            true,
+        ),
+        Err(outcome) => return Err(CommitError::Transaction(outcome)),
     };
 
     crash::point(Point::CommitDecided);
@@ -164,12 +125,8 @@ pub fn commit(
             .find(|(at, _)| *at == changelog)
             .map(|(_, offset)| *offset);
 
-        // The transaction is committed. The next incarnation finds the store behind the changelog
-        // and catches up.
         let Some(last) = last else {
-            return CommitOutcome::Recover(format!(
-                "committed, but the log did not say where task {number}'s meta record is"
-            ));
+            return Err(CommitError::NoOffset(*number));
         };
 
         let task = tasks
@@ -180,17 +137,20 @@ pub fn commit(
                 "task {number}: its changelog went back from offset {before} to {last}: was the topic deleted and made again? No state can be \
                  rebuilt from what is left of it"
             );
-            return CommitOutcome::TaskFailed(*number, InvariantViolation(why).into());
+            return Err(CommitError::TaskFailed(
+                *number,
+                InvariantViolation(why).into(),
+            ));
         }
 
         if let Err(e) = task.post_commit(last) {
-            return CommitOutcome::TaskFailed(*number, e.into());
+            return Err(CommitError::TaskFailed(*number, e.into()));
         }
 
         crash::point(Point::CommitStored);
     }
 
-    CommitOutcome::Done { suspect }
+    Ok(suspect)
 }
 
 /// Finds the first record over the size limit of its topic. The broker would refuse such a record

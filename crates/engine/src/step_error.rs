@@ -1,7 +1,7 @@
 //! The error of a turn: recover or stop. This file maps every error of every port to an action; no
 //! other file does.
 
-use ports::{LogError, StoreError};
+use ports::{LogError, StoreError, TransactionOutcome};
 
 use super::instance::FatalError;
 use super::restore::RestoreError;
@@ -35,6 +35,34 @@ impl StepError {
             RestoreError::Doubt(text) => StepError::Doubt(Some(task), text),
             RestoreError::Stop(text) => StepError::Stop(FatalError::Bug(text)),
         }
+    }
+
+    /// The error of a transaction that ended with this outcome.
+    pub(super) fn of_transaction(outcome: TransactionOutcome) -> StepError {
+        match outcome {
+            TransactionOutcome::Committed { .. } => StepError::suspect(),
+            TransactionOutcome::NotCommitted(why) | TransactionOutcome::Late { why, .. } => {
+                StepError::Recover(format!("not committed: {why}"))
+            }
+            TransactionOutcome::Rejected(rejection) => {
+                StepError::Recover(format!("not committed: {}", rejection.text))
+            }
+            TransactionOutcome::Unknown(why) => {
+                StepError::Recover(format!("outcome unknown: {why}"))
+            }
+            TransactionOutcome::Fenced(why) => StepError::Stop(FatalError::Fenced(why)),
+            TransactionOutcome::Refused(why) => StepError::Refused(why),
+        }
+    }
+
+    /// A late request of a suspect transaction could arrive inside the next one. A new producer
+    /// epoch fences such a request.
+    pub(super) fn suspect() -> StepError {
+        StepError::Recover(
+            "the transaction committed, but a connection or request failed inside it; taking a new \
+             producer epoch"
+                .into(),
+        )
     }
 
     /// Configuration, topics or local state do not fit.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
+use ports::TransactionOutcome;
 use ports::topics::TopicPartition;
 
-use super::super::commit::{CommitOutcome, commit_positions};
+use super::super::commit::commit_positions;
 use super::super::restore::{Assignment, Restored, RestorerReport, RestorerRequest};
 use super::super::step_error::StepError;
 use super::super::task::{Task, TaskParts};
@@ -161,17 +162,10 @@ impl Instance {
         if !adopted.is_empty() {
             crash::point(Point::AdoptPositions);
             match commit_positions(&mut *work.member, &adopted) {
-                CommitOutcome::Done { suspect: false } => {}
-                CommitOutcome::Fenced(why) => return Err(StepError::Stop(FatalError::Fenced(why))),
-                CommitOutcome::Refused(why) => return Err(StepError::invalid(why)),
-                CommitOutcome::Recover(why) | CommitOutcome::Late { why, .. } => {
-                    return Err(StepError::Recover(why));
-                }
-                _ => {
-                    return Err(StepError::Recover(
-                        "committing the positions of a restored task was not well".into(),
-                    ));
-                }
+                Ok(false) => {}
+                Ok(true) => return Err(StepError::suspect()),
+                Err(TransactionOutcome::Refused(why)) => return Err(StepError::invalid(why)),
+                Err(outcome) => return Err(StepError::of_transaction(outcome)),
             }
 
             crash::point(Point::AdoptCommitted);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::commit::{CommitOutcome, commit};
+use super::super::commit::{CommitError, commit};
 use super::super::merge::{BatchRecord, by_log_time, by_task};
 use super::super::pace::TransactionContent;
 use super::super::rejections::TIMES;
@@ -16,7 +16,7 @@ use super::{BACKOFF_MIN, FatalError, Incarnation, Instance};
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::topics::TopicPartition;
-use ports::{Limits, LogError, Polled, Rejection};
+use ports::{Limits, LogError, Polled, Rejection, TransactionOutcome};
 
 /// Work of all tasks in one turn.
 #[derive(Default)]
@@ -29,6 +29,12 @@ struct Processed {
     taken: usize,
     /// Position of the first processed record.
     first: Option<(TopicPartition, u64)>,
+}
+
+/// The roles' output of one turn, before the engine adds state changes.
+struct Output {
+    records: usize,
+    dead_letters: u64,
 }
 
 impl Instance {
@@ -131,10 +137,11 @@ impl Instance {
         let began_us = self.clock.now_us();
         let done = self.process_tasks(work, began_us)?;
         crash::point(Point::ProcessDone);
-        let repeats: u64 = work.tasks.values().map(|t| t.repeats).sum();
-        let dead = self.out.count_topic(self.spec.dead_letters);
-        let taken = done.taken;
-        let written = self.out.len();
+
+        let output = Output {
+            records: self.out.len(),
+            dead_letters: self.out.count_topic(self.spec.dead_letters),
+        };
         match commit(
             &self.spec,
             &self.topics,
@@ -143,73 +150,105 @@ impl Instance {
             &done.touched,
             &mut self.out,
         ) {
-            CommitOutcome::Done { suspect } => {
-                crash::point(Point::CommitDone);
-                if !work.left.is_empty() {
-                    crash::point(Point::BatchLeft);
-                }
-
-                let c = &mut self.counters;
-                c.records_in += taken as u64;
-                c.records_out += self.out.len() as u64;
-                c.transactions += 1;
-                c.dead_letters += dead;
-                c.repeats_dropped = c.repeats_dropped.max(repeats);
-                let now_us = self.clock.now_us();
-                self.doubted.retain(|(task, _), since_us| match task {
-                    Some(task) => !done.touched.contains(task),
-                    None => now_us.saturating_sub(*since_us) < super::DOUBT.as_micros() as u64,
-                });
-
-                self.backoff = BACKOFF_MIN;
-                // A transaction of state alone, as a wake-up causes, proves no right to write output.
-                let state = |t| t == self.spec.changelog || Some(t) == self.spec.journal;
-                if self.out.iter().any(|r| !state(r.at.topic)) {
-                    self.refusals.allowed();
-                }
-                self.progressed();
-                self.pace
-                    .well(taken, written, self.clock.now_us().saturating_sub(began_us));
-                done.touched
-                    .iter()
-                    .for_each(|task| self.rejections.past(*task));
-                done.woken.iter().for_each(|task| self.wake.read(*task));
+            Ok(suspect) => {
+                self.committed(work, &done, &output, began_us);
                 if suspect {
-                    return Err(StepError::Recover("the transaction committed, but a connection or request failed inside it; taking a new producer epoch".into()));
+                    return Err(StepError::suspect());
                 }
 
                 Ok(())
             }
             #[cfg(feature = "faults")]
-            CommitOutcome::Recover(why) | CommitOutcome::Late { why, .. }
-                if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") =>
+            Err(CommitError::Transaction(TransactionOutcome::Unknown(why)))
+                if mutants::on(Mutant::UnknownIsAbort) =>
             {
                 mistakes::go_back(work, &done.touched, why)
             }
-            CommitOutcome::Recover(why) => Err(StepError::Recover(why)),
-            CommitOutcome::Late {
-                why,
-                done: (accepted, of),
-            } => {
-                self.pace.late(taken, written, accepted, of);
-                let next = self.pace.next();
-                Err(StepError::Recover(format!(
-                    "{why}; it took in {taken} records, and the next transaction takes at most {next}"
-                )))
+            Err(CommitError::Transaction(outcome)) => {
+                Err(self.not_committed(outcome, &done, &output))
             }
-            CommitOutcome::Rejected(Rejection { reason, text }) => {
-                Err(self.rejected(taken, &done.first, &reason, &text))
-            }
-            CommitOutcome::TooLarge(why) => Err(StepError::Stop(FatalError::Refused(why))),
-            CommitOutcome::Fenced(why) => Err(StepError::Stop(FatalError::Fenced(why))),
+            Err(CommitError::TooLarge(why)) => Err(StepError::Stop(FatalError::Refused(why))),
+            Err(CommitError::NoOffset(task)) => Err(StepError::Recover(format!(
+                "committed, but the log did not say where task {task}'s meta record is"
+            ))),
             // The broker accepted this request, so our state cannot be stale: fail at once.
-            CommitOutcome::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
-            // The first transaction of a process shows whether the process may write at all.
-            CommitOutcome::Refused(why) if self.counters.transactions == 0 => {
-                Err(StepError::invalid(why))
+            Err(CommitError::TaskFailed(_, TaskError::Bug(e))) => Err(e.into()),
+            Err(CommitError::TaskFailed(number, e)) => Err(self.failed(number, e)),
+        }
+    }
+
+    /// Counts a committed transaction, and forgets what its success disproves.
+    fn committed(&mut self, work: &Incarnation, done: &Processed, output: &Output, began_us: u64) {
+        crash::point(Point::CommitDone);
+        if !work.left.is_empty() {
+            crash::point(Point::BatchLeft);
+        }
+
+        let repeats: u64 = work.tasks.values().map(|t| t.repeats).sum();
+        let c = &mut self.counters;
+        c.records_in += done.taken as u64;
+        c.records_out += self.out.len() as u64;
+        c.transactions += 1;
+        c.dead_letters += output.dead_letters;
+        c.repeats_dropped = c.repeats_dropped.max(repeats);
+
+        let now_us = self.clock.now_us();
+        self.doubted.retain(|(task, _), since_us| match task {
+            Some(task) => !done.touched.contains(task),
+            None => now_us.saturating_sub(*since_us) < super::DOUBT.as_micros() as u64,
+        });
+
+        self.backoff = BACKOFF_MIN;
+        // A transaction of state alone, as a wake-up causes, proves no right to write output.
+        let state = |t| t == self.spec.changelog || Some(t) == self.spec.journal;
+        if self.out.iter().any(|r| !state(r.at.topic)) {
+            self.refusals.allowed();
+        }
+
+        self.progressed();
+        let took_us = self.clock.now_us().saturating_sub(began_us);
+        self.pace.well(done.taken, output.records, took_us);
+        done.touched
+            .iter()
+            .for_each(|task| self.rejections.past(*task));
+        done.woken.iter().for_each(|task| self.wake.read(*task));
+    }
+
+    /// Decides what follows from a transaction that ended with this outcome.
+    fn not_committed(
+        &mut self,
+        outcome: TransactionOutcome,
+        done: &Processed,
+        output: &Output,
+    ) -> StepError {
+        // Usually a commit of unknown outcome had no answer in time. A transaction that was too
+        // large is a possible reason.
+        let accepted = match &outcome {
+            TransactionOutcome::Late { done, of, .. } => Some((*done, *of)),
+            TransactionOutcome::Unknown(_) => Some((self.out.len(), self.out.len())),
+            _ => None,
+        };
+        match outcome {
+            TransactionOutcome::Rejected(Rejection { reason, text }) => {
+                return self.rejected(done.taken, &done.first, &reason, &text);
             }
-            CommitOutcome::Refused(why) => Err(StepError::Refused(why)),
-            CommitOutcome::TaskFailed(number, e) => Err(self.failed(number, e)),
+            // The first transaction of a process shows whether the process may write at all.
+            TransactionOutcome::Refused(why) if self.counters.transactions == 0 => {
+                return StepError::invalid(why);
+            }
+            _ => {}
+        }
+
+        match (StepError::of_transaction(outcome), accepted) {
+            (StepError::Recover(why), Some((accepted, of))) => {
+                let taken = done.taken;
+                self.pace.late(taken, output.records, accepted, of);
+                let next = self.pace.next();
+                StepError::Recover(format!(
+                    "{why}; it took in {taken} records, and the next transaction takes at most {next}"
+                ))
+            }
+            (error, _) => error,
         }
     }
 

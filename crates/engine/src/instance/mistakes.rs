@@ -1,6 +1,8 @@
 //! Loop steps of two mutants in [`faults::mutants`]. For tests only.
 
-use super::super::commit::{CommitOutcome, commit};
+use ports::TransactionOutcome;
+
+use super::super::commit::{CommitError, commit};
 use super::{FatalError, Incarnation, Records, RoleSpec, StepError, Task, TopicTable, mutants};
 
 /// Commits a transaction without any input record.
@@ -26,17 +28,17 @@ pub(super) fn timer(
         &touched,
         &mut Records::new(),
     ) {
-        CommitOutcome::Done { suspect: false } => Ok(()),
-        CommitOutcome::Fenced(why) => Err(StepError::Stop(FatalError::Fenced(why))),
-        CommitOutcome::TaskFailed(_, e) => Err(e.into()),
-        CommitOutcome::Done { .. }
-        | CommitOutcome::Recover(_)
-        | CommitOutcome::Late { .. }
-        | CommitOutcome::Rejected(_)
-        | CommitOutcome::TooLarge(_)
-        | CommitOutcome::Refused(_) => Err(StepError::Recover(
-            "the timer's transaction was not well".into(),
-        )),
+        Ok(false) => Ok(()),
+        Err(CommitError::Transaction(TransactionOutcome::Fenced(why))) => {
+            Err(StepError::Stop(FatalError::Fenced(why)))
+        }
+        Err(CommitError::TaskFailed(_, e)) => Err(e.into()),
+        Ok(true)
+        | Err(CommitError::Transaction(_) | CommitError::TooLarge(_) | CommitError::NoOffset(_)) => {
+            Err(StepError::Recover(
+                "the timer's transaction was not well".into(),
+            ))
+        }
     }
 }
 
