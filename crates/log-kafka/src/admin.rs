@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -133,8 +132,8 @@ pub(super) struct Askers {
     /// Topics that the cluster knew at an earlier query. Such a topic counts as existing: a broker
     /// that does not know the topic has just started.
     known: Mutex<BTreeSet<String>>,
-    /// Number of consecutive "pending" answers.
-    pending: AtomicU32,
+    /// Number of consecutive "pending" answers about each group.
+    pending: Mutex<BTreeMap<String, u32>>,
 }
 
 impl Askers {
@@ -165,6 +164,20 @@ impl Askers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .contains(topic)
+    }
+
+    /// Counts the answers "pending" about a group in a row. Returns true if a new client should ask
+    /// next: a client with a wrong coordinator address returns the same answer for ever.
+    fn is_pending_for_long(&self, group: &str, pending: bool) -> bool {
+        let mut counts = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if !pending {
+            counts.remove(group);
+            return false;
+        }
+
+        let count = counts.entry(group.to_string()).or_default();
+        *count = (*count + 1) % AFRESH;
+        *count == 0
     }
 
     fn forget(&self, who: &Who) {
@@ -579,16 +592,12 @@ impl Admin<'_> {
 
         let who = Who::Stable(group.to_string());
         let answer = self.ask(&who, &exist, ask);
-        match &answer {
-            // A client with a wrong coordinator address returns the same answer for ever. So a new
-            // client asks from time to time.
-            Ok(Committed::Pending)
-                if self.askers.pending.fetch_add(1, Ordering::Relaxed) % AFRESH == AFRESH - 1 =>
-            {
-                self.askers.forget(&who)
-            }
-            Ok(Committed::Stable(_)) => self.askers.pending.store(0, Ordering::Relaxed),
-            _ => {}
+        if let Ok(committed) = &answer
+            && self
+                .askers
+                .is_pending_for_long(group, matches!(committed, Committed::Pending))
+        {
+            self.askers.forget(&who);
         }
 
         answer
@@ -886,5 +895,30 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Ready(output) => return output,
             Poll::Pending => std::thread::park(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AFRESH, Askers};
+
+    #[test]
+    fn pending_answers_are_counted_for_each_group() {
+        let askers = Askers::default();
+        let answers: Vec<bool> = (0..2 * AFRESH)
+            .map(|_| {
+                askers.is_pending_for_long("trading", false);
+                askers.is_pending_for_long("orders", true)
+            })
+            .collect();
+        let tenth = |n: u32| (n + 1).is_multiple_of(AFRESH);
+        assert_eq!(answers, (0..2 * AFRESH).map(tenth).collect::<Vec<_>>());
+
+        askers.is_pending_for_long("orders", true);
+        askers.is_pending_for_long("orders", false);
+        let after: Vec<bool> = (0..AFRESH)
+            .map(|_| askers.is_pending_for_long("orders", true))
+            .collect();
+        assert_eq!(after.iter().position(|new| *new), Some(AFRESH as usize - 1));
     }
 }
