@@ -370,9 +370,7 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
 /// The gateway reads the records that it shows, and writes the settings of users.
 fn a_gateway_serves(p: &Program) {
     const SOON: Duration = Duration::from_secs(60);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = free.local_addr().expect("its address").to_string();
-    drop(free);
+    let address = format!("127.0.0.1:{}", support::broker::free_port());
     let gateway = p.start(&["gateway", "--listen", &address]);
     let ask = |head: &str, body: &str| {
         let Ok(mut stream) = TcpStream::connect(&address) else {

@@ -425,9 +425,27 @@ fn pom_version() -> String {
         .to_string()
 }
 
+/// Returns a port that no other test program takes before this one ends. The port is below the
+/// range from which the kernel gives ports to connections: a broker that restarts would find a port
+/// of that range taken.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    const PORTS: std::ops::Range<u16> = 20_000..32_000;
+    static TAKEN: Mutex<Vec<fs::File>> = Mutex::new(Vec::new());
+
+    let locks = std::env::temp_dir().join("processor-ports");
+    fs::create_dir_all(&locks).expect("a directory for locks of ports");
+    let mut taken = TAKEN.lock().expect("ports");
+    let begin = std::process::id() as u16 % PORTS.len() as u16;
+    for n in 0..PORTS.len() as u16 {
+        let port = PORTS.start + (begin + n) % PORTS.len() as u16;
+        let lock = fs::File::create(locks.join(port.to_string())).expect("the lock of a port");
+        if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            taken.push(lock);
+            return port;
+        }
+    }
+
+    panic!("no port from {PORTS:?} is free");
 }
 
 /// Starts a process from a thread that never ends. `pdeathsig` is bound to the starting thread, and
