@@ -5,7 +5,7 @@ use gateway::access::{AccessControl, new_admin_token, new_token};
 use hyper::Method;
 use ports::LogError;
 
-use crate::support::{Sse, World, ask, count, request, settings};
+use crate::support::{Sse, World, ask, count, request, settings, until};
 
 /// Marks an admin in a list of users.
 const ADMIN: &str = "";
@@ -196,6 +196,7 @@ async fn what_a_proxy_passed_on_is_answered_with_tokens_or_when_told_to() {
     ];
     for (access, want) in kinds {
         let running = world.gateway_with(access, settings()).await;
+        until("ready", || running.gateway.feed.is_ready()).await;
         for header in of_proxies {
             let (status, body) = ask(
                 running.address,
