@@ -211,6 +211,7 @@ async fn what_a_proxy_passed_on_is_answered_with_tokens_or_when_told_to() {
             assert!(status == 200 || body["error"] == "PASSED_ON", "{body}");
         }
 
+        crate::support::until("ready", || running.gateway.feed.is_ready()).await;
         assert_eq!(
             ask(running.address, Method::GET, "/healthz", &of_proxies, "")
                 .await

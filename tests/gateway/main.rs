@@ -3,6 +3,7 @@
 
 mod access;
 mod alerts;
+mod changes;
 mod endpoint;
 mod heartbeats;
 mod history;

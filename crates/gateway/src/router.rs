@@ -18,7 +18,7 @@ use crate::writer::Writer;
 const READ: &[Method] = &[Method::GET];
 const READ_AND_CHANGE: &[Method] = &[Method::GET, Method::PUT, Method::DELETE];
 
-/// What the handlers get beside the request: the gateway and the request's connection.
+/// The surroundings of a request: the gateway and the connection.
 pub(crate) struct RequestContext {
     pub gateway: Arc<GatewayContext>,
     pub writer: Writer,

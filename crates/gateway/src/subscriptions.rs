@@ -17,7 +17,6 @@
 //! after its record has come back from the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use ports::records::Record;
@@ -190,7 +189,7 @@ impl Subscriber {
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     users: RwLock<BTreeMap<String, Arc<Subscriber>>>,
-    next: AtomicU64,
+    next: watch::Sender<u64>,
     changed: watch::Sender<u64>,
 }
 
@@ -230,7 +229,13 @@ impl Subscriptions {
 
     /// First offset that was not taken in yet.
     pub fn next_offset(&self) -> u64 {
-        self.next.load(Ordering::Acquire)
+        *self.next.borrow()
+    }
+
+    /// Resolves when all records below the offset `end` are taken in.
+    pub async fn read_up_to(&self, end: u64) {
+        // The sender lives as long as `self`.
+        drop(self.next.subscribe().wait_for(|next| *next >= end).await);
     }
 
     /// Changes with every batch that has a record other than a position. Position records are
@@ -266,7 +271,7 @@ impl Subscriptions {
         }
 
         drop(users);
-        self.next.store(next, Ordering::Release);
+        self.next.send_replace(next);
         if news {
             self.changed.send_replace(next);
         }

@@ -1,5 +1,4 @@
-//! What every endpoint needs: the parts of a request, the responses, and the errors. Nothing here
-//! knows a path.
+//! The parts of a request, the responses, and the errors, for all handlers.
 
 mod error;
 mod request;

@@ -11,11 +11,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::topics::REFERENCE_PRICES;
 
-use super::change::write_and_read_back;
+use super::change;
 use crate::api::{ApiError, Body, json_body, json_response};
 use crate::context::GatewayContext;
 use crate::json::alert;
-use crate::subscriptions::{Alert, alert_key, fired_key};
+use crate::subscriptions::{Alert, Subscriber, alert_key, fired_key};
 use crate::writer::Writer;
 
 /// Maximum number of alerts of a user.
@@ -73,12 +73,9 @@ pub(crate) async fn answer_one(
     }
 
     let disarm = async {
-        write_and_read_back::<Alert>(gateway, writer, user, alert_key(user, id), None, |s| {
-            !s.alerts.contains_key(id)
-        })
-        .await?;
-        write_and_read_back::<Alert>(gateway, writer, user, fired_key(user, id), None, |_| true)
-            .await
+        change::remove(writer, alert_key(user, id)).await?;
+        change::remove(writer, fired_key(user, id)).await?;
+        change::read_back(gateway).await
     };
 
     gateway.turns.with_user_lock(user, disarm).await?;
@@ -143,24 +140,17 @@ async fn arm(
         from: end.stable_end,
     };
 
-    write_and_read_back(
-        gateway,
-        writer,
-        user,
-        alert_key(user, id),
-        Some(new.clone()),
-        |s| s.alerts.get(id) == Some(&new),
-    )
-    .await?;
+    change::write(writer, alert_key(user, id), &new).await?;
+    change::read_back(gateway).await?;
 
+    // Shows the alert of this request, also if another gateway has replaced it since.
+    let mut subscriber = Subscriber::clone(&gateway.subscriptions.of(user));
+    subscriber.alerts.insert(id.to_string(), new);
     let status = if known {
         StatusCode::OK
     } else {
         StatusCode::CREATED
     };
 
-    Ok(json_response(
-        status,
-        &alert(&gateway.subscriptions.of(user), id),
-    ))
+    Ok(json_response(status, &alert(&subscriber, id)))
 }

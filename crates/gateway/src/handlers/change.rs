@@ -4,41 +4,56 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ports::topics::TopicPartition;
 use serde::Serialize;
+use wire::topics::SUBSCRIPTIONS;
 
 use crate::api::ApiError;
 use crate::context::GatewayContext;
-use crate::subscriptions::Subscriber;
 use crate::writer::Writer;
 
-const SEEN_WAIT: Duration = Duration::from_secs(10);
+/// Longest time for a record to come back from the log.
+const READ_BACK_WAIT: Duration = Duration::from_secs(10);
 
-/// Writes a record and waits until this gateway has read the record. `seen` decides that from the
-/// user's subscriptions. After `SEEN_WAIT` the result is an error, although the record is in the
-/// log. Another gateway's newer record for the same key can cause the same error.
-pub(super) async fn write_and_read_back<T: Serialize>(
-    gateway: &Arc<GatewayContext>,
+/// Writes a record.
+pub(super) async fn write(
     writer: &Writer,
-    user: &str,
     key: String,
-    value: Option<T>,
-    seen: impl Fn(&Subscriber) -> bool,
+    value: &impl Serialize,
 ) -> Result<(), ApiError> {
-    let mut changed = gateway.subscriptions.watch();
-    let value = value.map(|v| serde_json::to_vec(&v).expect("plain data can be written"));
+    let value = serde_json::to_vec(value).expect("plain data can be written");
+    subscribe(writer, key, Some(value)).await
+}
+
+/// Removes the record of a key.
+pub(super) async fn remove(writer: &Writer, key: String) -> Result<(), ApiError> {
+    subscribe(writer, key, None).await
+}
+
+async fn subscribe(writer: &Writer, key: String, value: Option<Vec<u8>>) -> Result<(), ApiError> {
     writer
         .subscribe(key, value)
         .await
-        .map_err(|e| ApiError::unavailable(format!("it could not be written: {e}")))?;
-    let wait = async {
-        while !seen(&gateway.subscriptions.of(user)) {
-            if changed.changed().await.is_err() {
-                return;
-            }
-        }
+        .map_err(|e| ApiError::unavailable(format!("the change could not be written: {e}")))
+}
+
+/// Waits until this gateway has read all records that are in the log now. An offset says that, and
+/// the content does not: another gateway may have overwritten the record already.
+pub(super) async fn read_back(gateway: &Arc<GatewayContext>) -> Result<(), ApiError> {
+    let log = gateway.log.clone();
+    let bounds = move || log.bounds(TopicPartition::new(SUBSCRIPTIONS, 0));
+    let unread = |e: &dyn std::fmt::Display| {
+        ApiError::unavailable(format!(
+            "the change is written, but could not be read back: {e}; ask again"
+        ))
     };
 
-    tokio::time::timeout(SEEN_WAIT, wait).await.map_err(|_| {
-        ApiError::unavailable("it is written, but has not come back from the log yet; ask again")
-    })
+    let bounds = tokio::task::spawn_blocking(bounds)
+        .await
+        .map_err(|e| unread(&e))?
+        .map_err(|e| unread(&e))?;
+    let read = gateway.subscriptions.read_up_to(bounds.stable_end);
+    tokio::time::timeout(READ_BACK_WAIT, read)
+        .await
+        .map_err(|e| unread(&e))
 }

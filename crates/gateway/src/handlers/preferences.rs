@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::change::write_and_read_back;
+use super::change;
 use crate::api::{ApiError, Body, check_kinds, json_body, json_response};
 use crate::context::GatewayContext;
 use crate::subscriptions::{Preferences, preferences_key};
@@ -19,31 +19,37 @@ pub(crate) async fn answer(
     user: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    let value = match *request.method() {
+    let wanted = match *request.method() {
         Method::GET => {
-            return Ok(json_response(
-                StatusCode::OK,
-                &shown(&gateway.subscriptions.of(user).preferences),
-            ));
+            let current = &gateway.subscriptions.of(user).preferences;
+            return Ok(json_response(StatusCode::OK, &shown(current)));
         }
         Method::DELETE => None,
         _ => {
-            let wish: Preferences = json_body(request).await?;
-            for kinds in [&wish.stream, &wish.webhook].into_iter().flatten() {
+            let wanted: Preferences = json_body(request).await?;
+            for kinds in [&wanted.stream, &wanted.webhook].into_iter().flatten() {
                 check_kinds(kinds)?;
             }
 
-            Some(wish)
+            Some(wanted)
         }
     };
 
-    let wanted = value.clone().unwrap_or_default();
-    let set = write_and_read_back(gateway, writer, user, preferences_key(user), value, |s| {
-        s.preferences == wanted
-    });
+    let key = preferences_key(user);
+    let set = async {
+        match &wanted {
+            Some(wanted) => change::write(writer, key, wanted).await?,
+            None => change::remove(writer, key).await?,
+        }
+
+        change::read_back(gateway).await
+    };
 
     gateway.turns.with_user_lock(user, set).await?;
-    Ok(json_response(StatusCode::OK, &shown(&wanted)))
+    Ok(json_response(
+        StatusCode::OK,
+        &shown(&wanted.unwrap_or_default()),
+    ))
 }
 
 fn shown(preferences: &Preferences) -> Value {

@@ -8,7 +8,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::change::write_and_read_back;
+use super::change;
 use crate::api::{ApiError, Body, check_kinds, json_body, json_response};
 use crate::context::GatewayContext;
 use crate::subscriptions::{Subscriber, Webhook, position_key, webhook_key};
@@ -88,16 +88,11 @@ async fn remove(
         return Err(no_webhook(user, id));
     }
 
-    write_and_read_back::<Webhook>(gateway, writer, user, webhook_key(user, id), None, |s| {
-        !s.webhooks.contains_key(id)
-    })
-    .await?;
+    change::remove(writer, webhook_key(user, id)).await?;
 
     // Only for tidiness: the position of a removed registration is ignored.
-    write_and_read_back::<Webhook>(gateway, writer, user, position_key(user, id), None, |_| {
-        true
-    })
-    .await?;
+    change::remove(writer, position_key(user, id)).await?;
+    change::read_back(gateway).await?;
     Ok(json_response(StatusCode::OK, &json!({ "removed": id })))
 }
 
@@ -191,17 +186,13 @@ async fn register(
     let hook = new_registration(gateway, user, before, wish, secret);
     let created = before.is_none();
     let secret = hook.secret.clone();
-    write_and_read_back(
-        gateway,
-        writer,
-        user,
-        webhook_key(user, id),
-        Some(hook.clone()),
-        |s| s.webhooks.get(id) == Some(&hook),
-    )
-    .await?;
+    change::write(writer, webhook_key(user, id), &hook).await?;
+    change::read_back(gateway).await?;
 
-    let mut shown = status(&gateway.subscriptions.of(user), id).unwrap_or_default();
+    // Shows the endpoint of this request, also if another gateway has replaced it since.
+    let mut subscriber = Subscriber::clone(&gateway.subscriptions.of(user));
+    subscriber.webhooks.insert(id.to_string(), hook);
+    let mut shown = status(&subscriber, id).expect("just inserted");
     if made {
         shown["secret"] = secret.into();
     }

@@ -85,7 +85,8 @@ pub async fn serve(
     loop {
         changed.mark_unchanged();
         let ours = owned.borrow_and_update().clone();
-        if !caught_up(&gateway, ours.subscriptions_end).await {
+        let read = gateway.subscriptions.read_up_to(ours.subscriptions_end);
+        if tokio::time::timeout(CATCH_UP, read).await.is_err() {
             tracing::warn!(
                 "the positions of webhooks were not all read in time; some may be sent again"
             );
@@ -99,19 +100,6 @@ pub async fn serve(
         }
         tokio::time::sleep(GATHER).await;
     }
-}
-
-async fn caught_up(gateway: &GatewayContext, end: u64) -> bool {
-    let until = tokio::time::Instant::now() + CATCH_UP;
-    while gateway.subscriptions.next_offset() < end {
-        if tokio::time::Instant::now() > until {
-            return false;
-        }
-
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-
-    true
 }
 
 /// Starts missing deliveries, restarts changed deliveries, and ends unwanted deliveries.
