@@ -29,8 +29,9 @@ test: install-tools libraries ## all tests but the campaigns, with a real broker
 # The programs of these tests are those that need the feature `campaigns` (Cargo.toml).
 CAMPAIGNS := $(shell awk '/^name = / { name = $$3 } /^required-features = .*"campaigns"/ { gsub("\"", "", name); print "--test " name }' Cargo.toml)
 
+# One at a time: each is five roles and a broker or three, with bounds on how long they may take.
 campaigns: install-tools libraries ## the tests that take minutes each: crash points, kills, a storm, repairs
-	@scripts/run-tests --workspace --features campaigns,faults $(CAMPAIGNS) -- $(NAME)
+	@JOBS=$(or $(JOBS),1) scripts/run-tests --workspace --features campaigns,faults $(CAMPAIGNS) -- $(NAME)
 
 test-all: test campaigns ## every test there is
 
