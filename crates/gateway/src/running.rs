@@ -106,7 +106,7 @@ pub async fn start(
     Ok(running)
 }
 
-/// What the log says before the gateway starts: its id, and the first offset to read of each
+/// State of the log before the gateway starts: its id, and the first offset to read of each
 /// partition of a topic.
 struct LogSetup {
     cluster: String,

@@ -28,7 +28,7 @@ use crate::settings::{
     SHORT_MARGIN, STRICT_FIELDS,
 };
 
-/// What decides about commands, besides the state of the account: settings and broadcast tables.
+/// Basis of decisions besides the state of the account: settings and broadcast tables.
 pub(super) struct CommandRules {
     settings: RoleSettings,
     limit: Option<Limit>,
