@@ -78,13 +78,13 @@ fn order_placed_notification() {
             e
         };
 
-        let order = |status: &str, cum: i64, leaves: i64| json!({"order_id": "1001", "symbol": "AAPL", "side": "buy", "quantity": 10, "cum_quantity": cum, "leaves_quantity": leaves, "status": status});
+        let order = |status: &str, cum: i64, leaves: i64| json!({"order_id": "1001", "symbol": "AAPL", "side": "buy", "quantity": 10, "cum_quantity": cum, "leaves_quantity": leaves, "status": status, "type": "market", "tif": "IOC"});
         let trades = w.read(t::TRADES);
         assert_eq!(trades.len(), 1);
         let trade_id = trades[0].text("trade_id").to_string();
         assert!(!trade_id.is_empty());
         let mut filled = order("filled", 10, 0);
-        let fill = json!({"trade_id": trade_id, "last_quantity": 10, "last_price_e4": 1_892_500, "fee_e4": 0, "liquidity": "house"});
+        let fill = json!({"trade_id": trade_id, "last_quantity": 10, "last_price_e4": 1_892_500, "fee_e4": 0, "liquidity": "house", "average_price_e4": 1_892_500});
         filled
             .as_object_mut()
             .expect("a map")
@@ -249,7 +249,7 @@ fn duplicate_orders() {
         for (i, e) in all.iter().enumerate().skip(4) {
             let mut want = json!({"event": "OrderStatus", "user_id": "501", "user_seq": i + 1, "time_us": e.time_ms * 1000, "order_id": "1002",
                 "cause_id": "1002", "cash_available_e4": OPENING - 18_925_000, "cash_reserved_e4": 0, "symbol": "AAPL", "side": "buy", "quantity": 10,
-                "cum_quantity": 10, "leaves_quantity": 0, "status": "filled"});
+                "cum_quantity": 10, "leaves_quantity": 0, "status": "filled", "type": "market", "tif": "IOC", "average_price_e4": 1_892_500});
             want["text"] = e.value["text"].clone();
             assert_eq!(e.value, want);
         }
@@ -337,7 +337,8 @@ fn invalid_stock_orders() {
         assert_eq!(names(&events), ["Deposited", "OrderRejected"], "{}", w.name);
         let mut want = json!({"event": "OrderRejected", "user_id": "501", "user_seq": 2, "time_us": events[1].time_ms * 1000, "order_id": "1003",
             "cause_id": "1003", "cash_available_e4": OPENING, "cash_reserved_e4": 0, "symbol": "ZZZZ", "side": "buy", "quantity": 10,
-            "cum_quantity": 0, "leaves_quantity": 0, "status": "rejected", "reason": "UNKNOWN_SYMBOL", "reason_code": 1});
+            "cum_quantity": 0, "leaves_quantity": 0, "status": "rejected", "reason": "UNKNOWN_SYMBOL", "reason_code": 1,
+            "type": "market", "tif": "IOC"});
         want["text"] = events[1].value["text"].clone();
         assert_eq!(events[1].value, want);
         assert_eq!(

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "rocks")]
 mod commands;
+mod fix;
 mod links;
 #[cfg(feature = "rocks")]
 mod typed;

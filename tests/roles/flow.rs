@@ -27,13 +27,14 @@ fn x0_six_field_order() {
          "cause_id": "1001", "amount_e4": OPENING},
         {"event": "OrderPending", "user_id": "501", "user_seq": 2, "time_us": time, "cash_available_e4": OPENING - hold, "cash_reserved_e4": hold,
          "order_id": "1001", "cause_id": "1001", "symbol": "AAPL", "side": "buy", "quantity": 10, "cum_quantity": 0, "leaves_quantity": 10,
-         "status": "pending_new"},
+         "status": "pending_new", "type": "market", "tif": "IOC"},
         {"event": "OrderAccepted", "user_id": "501", "user_seq": 3, "time_us": time, "cash_available_e4": OPENING - hold, "cash_reserved_e4": hold,
          "order_id": "1001", "cause_id": "1001", "symbol": "AAPL", "side": "buy", "quantity": 10, "cum_quantity": 0, "leaves_quantity": 10,
-         "status": "new"},
+         "status": "new", "type": "market", "tif": "IOC"},
         {"event": "OrderFilled", "user_id": "501", "user_seq": 4, "time_us": time, "cash_available_e4": OPENING - cost, "cash_reserved_e4": 0,
          "order_id": "1001", "cause_id": "1001", "symbol": "AAPL", "side": "buy", "quantity": 10, "cum_quantity": 10, "leaves_quantity": 0,
-         "status": "filled", "trade_id": "0-1", "last_quantity": 10, "last_price_e4": 1_892_500, "fee_e4": 0, "liquidity": "house"},
+         "status": "filled", "trade_id": "0-1", "last_quantity": 10, "last_price_e4": 1_892_500, "fee_e4": 0, "liquidity": "house",
+         "type": "market", "tif": "IOC", "average_price_e4": 1_892_500},
     ]);
 
     assert_eq!(serde_json::Value::Array(events), want);

@@ -28,3 +28,4 @@ mod seed;
 mod shorts;
 mod stops;
 mod sweeps;
+mod terms;

@@ -62,6 +62,17 @@ pub fn part_of(fee_e4: i64, part: i64, whole: i64) -> i64 {
     i64::try_from(exact).unwrap_or(fee_e4)
 }
 
+/// Average price of an order (FIX 6, AvgPx): traded value divided by traded quantity, rounded to the
+/// nearest 10^-4, and a half upwards. `None` if nothing has traded, or the value is not known.
+pub fn average_price(value_e4: i64, cum: i64) -> Option<i64> {
+    if value_e4 <= 0 || cum <= 0 {
+        return None;
+    }
+
+    let (value, cum) = (i128::from(value_e4), i128::from(cum));
+    i64::try_from((2 * value + cum) / (2 * cum)).ok()
+}
+
 fn bounded(n: i128) -> Option<i64> {
     i64::try_from(n)
         .ok()
@@ -221,6 +232,22 @@ impl Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn average_price_is_rounded_to_the_nearest_and_half_up() {
+        for (value, cum, want) in [
+            (100, 3, Some(33)),
+            (101, 3, Some(34)),
+            (5, 2, Some(3)),
+            (1, 3, Some(0)),
+            (0, 3, None),
+            (7, 0, None),
+            (PUBLIC_MAX, 1, Some(PUBLIC_MAX)),
+            (PUBLIC_MAX, PUBLIC_MAX, Some(1)),
+        ] {
+            assert_eq!(average_price(value, cum), want, "{value} / {cum}");
+        }
+    }
 
     #[test]
     fn many_fills_cost_what_one_does() {

@@ -69,8 +69,10 @@ pub struct RoleSettings {
 /// 14. a replaced order holds as much for its short sale as a new order would
 ///     ([`MARGIN_OF_CHANGES`]);
 /// 15. an owed quote is for the orders of that time, and not for later orders
-///     ([`OWED_TO_WHAT_RESTS`]).
-pub(crate) const RULES: u64 = 15;
+///     ([`OWED_TO_WHAT_RESTS`]);
+/// 16. order events carry the type, the time in force and the other terms of their order
+///     ([`TERMS_TOLD`]).
+pub(crate) const RULES: u64 = 16;
 /// From these rules on, every order meets the house at the house's price, and resting orders meet
 /// its next quote. Before, the house took the remainder that market orders left.
 pub(crate) const HOUSE_IN_BOOK: u64 = 1;
@@ -122,6 +124,9 @@ pub(crate) const MARGIN_OF_CHANGES: u64 = 14;
 /// Before, a later order that had already met the house could be filled by the same quote once
 /// more.
 pub(crate) const OWED_TO_WHAT_RESTS: u64 = 15;
+/// From these rules on, events say `type`, `tif`, `stop_price_e4`, `expire_at_us`, `post_only` and
+/// `average_price_e4`. Before, only the command said the order's terms.
+pub(crate) const TERMS_TOLD: u64 = 16;
 
 impl Default for RoleSettings {
     fn default() -> Self {

@@ -11,7 +11,7 @@ use domain::status::Side;
 use ports::varint;
 use sha2::{Digest, Sha256};
 
-use super::command::{Choice, Command, Kind};
+use super::command::{Choice, Command, Kind, OrderType, TimeInForce};
 
 /// Mark of an unknown word.
 pub fn mark_of(word: &str) -> [u8; 16] {
@@ -200,6 +200,36 @@ impl<'a> CommandFingerprint<'a> {
     pub fn limit_price(self) -> Option<i64> {
         exact(self.part("limit_price")?)
     }
+
+    /// The order type; `None` for an unknown word.
+    pub fn order_type(self) -> Option<OrderType> {
+        OrderType::from_number(word(self.part("type")?)?)
+    }
+
+    /// Time in force; `None` for an unknown word.
+    pub fn tif(self) -> Option<TimeInForce> {
+        TimeInForce::from_number(word(self.part("tif")?)?)
+    }
+
+    /// The deadline in microseconds, rounded up, if the value can be shown.
+    pub fn expire_at_us(self) -> Option<i64> {
+        let ns = varint::take_signed(&mut self.part("expire_at")?)?;
+        let us = ns.checked_add(999)?.div_euclid(1_000);
+        i64::try_from(us).ok().and_then(|n| Num::Exact(n).shown())
+    }
+
+    /// True if the order may only rest.
+    pub fn post_only(self) -> bool {
+        self.part("post_only").is_some()
+    }
+}
+
+/// The number of a known word. An unknown word has a mark of sixteen bytes instead.
+fn word(part: &[u8]) -> Option<u8> {
+    match part {
+        [number] => Some(*number),
+        _ => None,
+    }
 }
 
 fn exact(part: &[u8]) -> Option<i64> {
@@ -314,12 +344,42 @@ mod tests {
         );
     }
 
+    #[test]
+    fn terms_are_read_back_and_unknown_words_are_not() {
+        let terms = |more: &str| {
+            let bytes = content(&BASE.replace("\"buy\"", &format!("\"buy\",{more}")));
+            let c = CommandFingerprint(&bytes);
+            (c.order_type(), c.tif(), c.expire_at_us(), c.post_only())
+        };
+
+        assert_eq!(
+            terms(
+                r#""type":"limit","limit_price":1,"tif":"GTD","expire_at":1625159076000000001,"post_only":true"#
+            ),
+            (
+                Some(OrderType::Limit),
+                Some(TimeInForce::Gtd),
+                Some(1_625_159_076_000_001),
+                true
+            ),
+        );
+        assert_eq!(
+            terms(r#""type":"odd","tif":"odd""#),
+            (None, None, None, false),
+        );
+        assert_eq!(
+            terms(r#""post_only":false"#),
+            (Some(OrderType::Market), Some(TimeInForce::Ioc), None, false),
+        );
+    }
+
     proptest::proptest! {
         #[test]
         fn any_bytes_can_be_looked_at(a: Vec<u8>, b: Vec<u8>) {
             let a = CommandFingerprint(&a);
             let b = CommandFingerprint(&b);
             let _ = (a.conflict(b), a.symbol(), a.quantity(), a.side(), a.amount(), a.limit_price());
+            let _ = (a.order_type(), a.tif(), a.stop_price(), a.expire_at_us(), a.post_only());
         }
     }
 }

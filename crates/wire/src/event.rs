@@ -5,6 +5,7 @@ use domain::named_enum;
 use domain::reason::Reason;
 use domain::status::{Liquidity, Side, Status};
 
+use super::command::{OrderType, TimeInForce};
 use super::input::{Fault, FieldValue, read_map};
 use super::writer::MapWriter;
 
@@ -97,6 +98,12 @@ pub struct OrderEvent<'a> {
     pub amount_e4: Option<i64>,
     pub trigger_price_e4: Option<i64>,
     pub unanswered: Option<i64>,
+    pub order_type: Option<OrderType>,
+    pub tif: Option<TimeInForce>,
+    pub stop_price_e4: Option<i64>,
+    pub expire_at_us: Option<i64>,
+    pub post_only: bool,
+    pub average_price_e4: Option<i64>,
 }
 
 impl<'a> OrderEvent<'a> {
@@ -131,6 +138,12 @@ impl<'a> OrderEvent<'a> {
             amount_e4: None,
             trigger_price_e4: None,
             unanswered: None,
+            order_type: None,
+            tif: None,
+            stop_price_e4: None,
+            expire_at_us: None,
+            post_only: false,
+            average_price_e4: None,
         }
     }
 
@@ -176,6 +189,15 @@ impl<'a> OrderEvent<'a> {
         w.maybe_int("amount_e4", self.amount_e4)
             .maybe_int("trigger_price_e4", self.trigger_price_e4);
         w.maybe_int("unanswered", self.unanswered);
+        w.maybe_text("type", self.order_type.map(OrderType::name))
+            .maybe_text("tif", self.tif.map(TimeInForce::name));
+        w.maybe_int("stop_price_e4", self.stop_price_e4)
+            .maybe_int("expire_at_us", self.expire_at_us);
+        if self.post_only {
+            w.flag("post_only", true);
+        }
+
+        w.maybe_int("average_price_e4", self.average_price_e4);
         w.end();
     }
 
@@ -217,6 +239,18 @@ impl<'a> OrderEvent<'a> {
                 "amount_e4" => int(&v, &mut e.amount_e4),
                 "trigger_price_e4" => int(&v, &mut e.trigger_price_e4),
                 "unanswered" => int(&v, &mut e.unanswered),
+                "type" => named(v, OrderType::from_name).map(|x| e.order_type = x),
+                "tif" => named(v, TimeInForce::from_name).map(|x| e.tif = x),
+                "stop_price_e4" => int(&v, &mut e.stop_price_e4),
+                "expire_at_us" => int(&v, &mut e.expire_at_us),
+                "post_only" => match v {
+                    FieldValue::Bool(b) => {
+                        e.post_only = b;
+                        Some(())
+                    }
+                    _ => None,
+                },
+                "average_price_e4" => int(&v, &mut e.average_price_e4),
                 _ => Some(()),
             };
 
@@ -275,6 +309,12 @@ mod tests {
             liquidity: Some(Liquidity::House),
             trigger_price_e4: Some(1_892_000),
             unanswered: Some(7),
+            order_type: Some(OrderType::StopLimit),
+            tif: Some(TimeInForce::Gtd),
+            stop_price_e4: Some(1_891_000),
+            expire_at_us: Some(1_625_159_076_000_001),
+            post_only: true,
+            average_price_e4: Some(1_892_500),
             ..OrderEvent::new(Event::OrderFilled, "501")
         }
     }

@@ -3,7 +3,7 @@
 //! the user's events, and opens the account before the first event.
 
 use domain::account::{Account, CashTotals, Ledger, Position, Unbalanced};
-use domain::hold::Hold;
+use domain::hold::{Hold, average_price};
 use domain::status::Side;
 use engine::context::Ctx;
 use engine::role::InvariantViolation;
@@ -240,6 +240,10 @@ impl<'d, 'c> AccountTx<'d, 'c> {
         let unanswered = i64::try_from(std::mem::take(&mut self.account.messages.unanswered))
             .unwrap_or(i64::MAX);
         e.unanswered = Some(unanswered).filter(|n| *n > 0);
+        if !self.buffers.tells_terms {
+            e = without_terms(e);
+        }
+
         self.buffers.value.clear();
         e.encode(&mut self.buffers.value);
         self.ctx.emit(
@@ -267,6 +271,19 @@ impl<'d, 'c> AccountTx<'d, 'c> {
             BOOK_COMMAND,
             &self.buffers.value,
         );
+    }
+}
+
+/// The event as rules before [`TERMS_TOLD`](crate::settings::TERMS_TOLD) wrote the event.
+fn without_terms(event: OrderEvent<'_>) -> OrderEvent<'_> {
+    OrderEvent {
+        order_type: None,
+        tif: None,
+        stop_price_e4: None,
+        expire_at_us: None,
+        post_only: false,
+        average_price_e4: None,
+        ..event
     }
 }
 
@@ -304,6 +321,28 @@ pub(super) fn order_event<'a>(
         status: Some(entry.status),
         limit_price_e4: if is_order { entry.limit_price() } else { None },
         amount_e4: entry.content.amount(),
-        ..OrderEvent::new(event, user)
+        ..with_terms(OrderEvent::new(event, user), entry, is_order)
+    }
+}
+
+/// Adds the fields of the order that no execution changes, and the average price.
+fn with_terms<'a>(
+    event: OrderEvent<'a>,
+    entry: &OrderRecord<'a>,
+    is_order: bool,
+) -> OrderEvent<'a> {
+    if !is_order {
+        return event;
+    }
+
+    let content = entry.content;
+    OrderEvent {
+        order_type: content.order_type(),
+        tif: content.tif(),
+        stop_price_e4: content.stop_price(),
+        expire_at_us: content.expire_at_us(),
+        post_only: content.post_only(),
+        average_price_e4: average_price(entry.value_e4, entry.cum),
+        ..event
     }
 }

@@ -26,7 +26,9 @@ use wire::topics;
 
 use super::RoleSettings;
 use super::ingress::violation;
-use super::settings::{BUST_BY_TRADE, MERGED_BY_LOG_TIME, MESSAGES_BOUNDED, SHORT_MARGIN};
+use super::settings::{
+    BUST_BY_TRADE, MERGED_BY_LOG_TIME, MESSAGES_BOUNDED, SHORT_MARGIN, TERMS_TOLD,
+};
 use commands::{CommandRecords, CommandRules};
 pub(super) use ledger_check::SharedSums;
 pub use ledger_check::check_books;
@@ -53,6 +55,7 @@ impl Orders {
                 cancel_part: usize::try_from(settings.mass_cancel_part).unwrap_or(usize::MAX),
                 margin: settings.rules >= SHORT_MARGIN,
                 keeps_trades: settings.rules >= BUST_BY_TRADE,
+                tells_terms: settings.rules >= TERMS_TOLD,
                 unknown_burns: settings.rules < MESSAGES_BOUNDED,
                 ..OrdersBuffers::default()
             },

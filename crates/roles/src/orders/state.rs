@@ -88,6 +88,8 @@ pub(super) struct OrdersBuffers {
     pub margin: bool,
     /// Trades are kept with their order, and busts must match them.
     pub keeps_trades: bool,
+    /// Events carry the order's type, time in force and so on.
+    pub tells_terms: bool,
     /// A command that names no open order uses up its id.
     pub unknown_burns: bool,
     /// With a dedup window: users and ids that ended with the current record.
