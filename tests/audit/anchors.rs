@@ -2,8 +2,8 @@
 //! whole, compared with an anchor kept elsewhere.
 
 use audit::anchor::{Anchor, ChainHead};
-use audit::chain_verifier::DamageKind;
 use audit::chains::heads;
+use audit::damage::DamageKind;
 use domain::chain::payload_hash;
 use ports::topics::TopicPartition;
 use wire::topics as t;

@@ -2,8 +2,8 @@
 //! presence of key and value. And records that a file may leave out.
 
 use audit::anchor::Anchor;
-use audit::chain_verifier::DamageKind;
 use audit::chains::heads;
+use audit::damage::DamageKind;
 use audit::export::{ExportPlan, sum};
 use audit::export_verifier;
 use audit::hex::hex;

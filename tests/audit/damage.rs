@@ -1,6 +1,6 @@
 //! Row A1 in the topics: every kind of damage, at every place, to records and to entries.
 
-use audit::chain_verifier::DamageKind;
+use audit::damage::DamageKind;
 use ports::topics::{TopicId, TopicPartition};
 use proptest::prelude::*;
 use wire::topics as t;

@@ -1,8 +1,8 @@
 //! Row A1 in a file: an export proves its own integrity, and any change to it is found and named.
 
 use audit::anchor::{Anchor, ChainHead};
-use audit::chain_verifier::DamageKind;
 use audit::chains::heads;
+use audit::damage::DamageKind;
 use audit::export::{ExportError, ExportPlan, ExportSummary};
 use audit::export_verifier::{self, FileDamage, Verified};
 use domain::chain::payload_hash;

@@ -4,7 +4,8 @@
 use std::sync::atomic::Ordering;
 
 use audit::equity;
-use audit::find::{FindError, Proof, Query, Timeline, find};
+use audit::find::{FindError, Proof, Timeline, find};
+use audit::query_filter::Query;
 use domain::price::{FreshnessLimits, is_fresh};
 use ports::topics::TopicPartition;
 use roles::Role;

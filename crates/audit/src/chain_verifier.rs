@@ -8,57 +8,10 @@
 //! verifier therefore continues to read after the first bad link.
 
 use std::collections::VecDeque;
-use std::fmt;
 
 use domain::chain::{GENESIS, Hash, link};
 
-/// The damage done to a chain or its records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DamageKind {
-    /// The content of a record or an entry was changed.
-    Changed,
-    /// The record is missing, but later records exist.
-    Deleted,
-    /// The record stands at the offset of another record.
-    Swapped,
-    /// All records and entries from this offset on are missing.
-    Truncated,
-    /// The record was not part of the original log.
-    Inserted,
-    /// The chain is consistent, but an anchor recorded another chain.
-    Rewritten,
-}
-
-impl DamageKind {
-    pub fn name(self) -> &'static str {
-        match self {
-            DamageKind::Changed => "changed",
-            DamageKind::Deleted => "deleted",
-            DamageKind::Swapped => "swapped",
-            DamageKind::Truncated => "truncated",
-            DamageKind::Inserted => "inserted",
-            DamageKind::Rewritten => "rewritten",
-        }
-    }
-}
-
-impl fmt::Display for DamageKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The first bad record of a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    pub kind: DamageKind,
-    /// Offset in the source partition.
-    pub offset: u64,
-    /// Offset in the audit log (or line of a file) that shows the damage; none if no entry shows
-    /// the damage.
-    pub at: Option<u64>,
-    pub text: String,
-}
+use super::damage::{Damage, DamageKind};
 
 /// An entry of the chain, without the chain's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +98,42 @@ enum OpenDamage {
     NoRecord { came: Link },
     /// The kind of damage is decided.
     Closed,
+}
+
+/// Damage, and which later entries may change its kind.
+struct Finding {
+    damage: Damage,
+    /// In a box, so that the result of a check is small.
+    open: Box<OpenDamage>,
+}
+
+impl Finding {
+    /// Damage whose kind is decided.
+    fn new(kind: DamageKind, offset: u64, at: Option<u64>, text: impl Into<String>) -> Finding {
+        let damage = Damage {
+            kind,
+            offset,
+            at,
+            text: text.into(),
+        };
+
+        Finding {
+            damage,
+            open: Box::new(OpenDamage::Closed),
+        }
+    }
+
+    /// Damage of the entry `e` or its record.
+    fn of_entry(kind: DamageKind, e: &Link, text: impl Into<String>) -> Finding {
+        Finding::new(kind, e.offset, Some(e.at), text)
+    }
+
+    fn open(self, open: OpenDamage) -> Finding {
+        Finding {
+            open: Box::new(open),
+            ..self
+        }
+    }
 }
 
 /// Verifies one chain. Call [`ChainVerifier::link`] for each entry, then [`ChainVerifier::end`].
@@ -286,14 +275,8 @@ impl ChainVerifier {
                 let came = *came;
                 self.open = OpenDamage::Closed;
                 if e.prev == came.prev {
-                    let text = "the entry has no record, and the chain goes on without it".into();
-                    self.wrong(
-                        DamageKind::Inserted,
-                        came.offset,
-                        Some(came.at),
-                        text,
-                        OpenDamage::Closed,
-                    );
+                    let text = "the entry has no record, and the chain goes on without it";
+                    self.report(Finding::of_entry(DamageKind::Inserted, &came, text));
                 }
             }
         }
@@ -302,14 +285,9 @@ impl ChainVerifier {
     /// Takes an entry that cannot be decoded, or that belongs to another chain.
     pub fn unreadable(&mut self, at: u64, why: &str) {
         if matches!(self.open, OpenDamage::Nothing) {
-            let next = self.good.last.map_or(0, |o| o + 1);
-            self.wrong(
-                DamageKind::Changed,
-                next,
-                Some(at),
-                format!("the entry after {} cannot be read: {why}", self.last_text()),
-                OpenDamage::Closed,
-            );
+            let text = format!("the entry after {} cannot be read: {why}", self.last_text());
+            let (kind, next) = (DamageKind::Changed, self.next_offset());
+            self.report(Finding::new(kind, next, Some(at), text));
         } else {
             self.close();
         }
@@ -324,140 +302,80 @@ impl ChainVerifier {
                 "the record was audited, but the chain ends with {}",
                 self.last_text()
             );
-            self.wrong(
-                DamageKind::Truncated,
-                offset,
-                None,
-                text,
-                OpenDamage::Closed,
-            );
+            self.report(Finding::new(DamageKind::Truncated, offset, None, text));
         }
 
         if let (None, Some(c)) = (&self.damage, self.anchors.pop_back()) {
-            let next = self.good.last.map_or(0, |o| o + 1);
             let text = format!(
                 "{} saw the chain up to offset {}; it ends with {}",
                 c.label,
                 c.offset,
                 self.last_text()
             );
-            self.wrong(DamageKind::Truncated, next, None, text, OpenDamage::Closed);
+            let (kind, next) = (DamageKind::Truncated, self.next_offset());
+            self.report(Finding::new(kind, next, None, text));
         }
 
         (self.good, self.damage)
     }
 
     fn take(&mut self, e: &Link, gap: Option<u64>, here: SourceRecordState) {
-        let at = Some(e.at);
-        if e.hash
-            != link(
-                &e.prev,
-                &format!("{}/{}", self.name, e.offset),
-                &e.payload,
-                e.meta.as_ref(),
-            )
-        {
-            return self.wrong(
-                DamageKind::Changed,
-                e.offset,
-                at,
-                "the entry's hash is not that of its fields".into(),
-                OpenDamage::Closed,
-            );
-        }
-
-        if self.bound && e.meta.is_none() {
-            let text =
-                "an entry of version 1 behind one of version 2: it leaves time and headers open";
-            return self.wrong(
-                DamageKind::Changed,
-                e.offset,
-                at,
-                text.into(),
-                OpenDamage::Closed,
-            );
+        if let Err(found) = self.check_fields(e) {
+            return self.report(found);
         }
 
         if e.prev != self.good.head {
             return self.broken(e, gap);
         }
 
+        let checked = self
+            .check_offset(e, gap)
+            .and_then(|()| check_source(e, here))
+            .and_then(|()| self.check_anchors(e));
+        match checked {
+            Ok(()) => self.accept(e),
+            Err(found) => self.report(found),
+        }
+    }
+
+    /// The entry must be valid in itself.
+    fn check_fields(&self, e: &Link) -> Result<(), Finding> {
+        let name = format!("{}/{}", self.name, e.offset);
+        if e.hash != link(&e.prev, &name, &e.payload, e.meta.as_ref()) {
+            let text = "the entry's hash is not that of its fields";
+            return Err(Finding::of_entry(DamageKind::Changed, e, text));
+        }
+
+        if self.bound && e.meta.is_none() {
+            let text =
+                "an entry of version 1 behind one of version 2: it leaves time and headers open";
+            return Err(Finding::of_entry(DamageKind::Changed, e, text));
+        }
+
+        Ok(())
+    }
+
+    /// Offsets must rise, and every record between two entries' records must have an entry.
+    fn check_offset(&self, e: &Link, gap: Option<u64>) -> Result<(), Finding> {
         if self.good.last.is_some_and(|last| e.offset <= last) {
             let text = format!("the entry goes back behind {}", self.last_text());
-            return self.wrong(DamageKind::Inserted, e.offset, at, text, OpenDamage::Closed);
+            return Err(Finding::of_entry(DamageKind::Inserted, e, text));
         }
 
-        if let Some(offset) = gap {
-            let text = "the record has no entry, and the chain goes on without it".into();
-            return self.wrong(
-                DamageKind::Inserted,
-                offset,
-                None,
-                text,
-                OpenDamage::NoRecord { came: *e },
-            );
-        }
+        let Some(offset) = gap else {
+            return Ok(());
+        };
 
-        match here {
-            SourceRecordState::Record(found) if found != e.payload => {
-                let text = "the record is not the one that was audited".into();
-                return self.wrong(
-                    DamageKind::Changed,
-                    e.offset,
-                    at,
-                    text,
-                    OpenDamage::Content {
-                        wanted: e.payload,
-                        found,
-                    },
-                );
-            }
-            SourceRecordState::Time(found) => {
-                let text = format!(
-                    "the entry says that the record is of {} ms, and it is of {found} ms",
-                    e.time_ms
-                );
-                return self.wrong(DamageKind::Changed, e.offset, at, text, OpenDamage::Closed);
-            }
-            SourceRecordState::Headers => {
-                let text = "the record's headers, or whether it has a key and a value, are not those that were audited";
-                return self.wrong(
-                    DamageKind::Changed,
-                    e.offset,
-                    at,
-                    text.into(),
-                    OpenDamage::Closed,
-                );
-            }
-            SourceRecordState::Missing { more } => {
-                let kind = if more {
-                    DamageKind::Deleted
-                } else {
-                    DamageKind::Truncated
-                };
-                let text = if more {
-                    "the record was audited and is gone"
-                } else {
-                    "the record was audited, but the partition ends before it"
-                };
+        let text = "the record has no entry, and the chain goes on without it";
+        let found = Finding::new(DamageKind::Inserted, offset, None, text);
+        Err(found.open(OpenDamage::NoRecord { came: *e }))
+    }
 
-                return self.wrong(
-                    kind,
-                    e.offset,
-                    at,
-                    text.into(),
-                    OpenDamage::NoRecord { came: *e },
-                );
-            }
-            _ => {}
-        }
-
-        while let Some(c) = self.anchors.front() {
-            if e.offset < c.offset {
-                break;
-            }
-
-            let entries = self.good.entries + 1;
+    /// At the offset of an anchor's head, the entry must be this head. Removes the anchors that the
+    /// entry reaches.
+    fn check_anchors(&mut self, e: &Link) -> Result<(), Finding> {
+        let entries = self.good.entries + 1;
+        while let Some(c) = self.anchors.pop_front_if(|c| c.offset <= e.offset) {
             let same = e.offset == c.offset
                 && e.hash == c.hash
                 && c.entries.is_none_or(|n| !self.from_start || n == entries);
@@ -469,20 +387,19 @@ impl ChainVerifier {
                     },
                 );
                 let text = format!("{} saw another chain up to here; {since}", c.label);
-                return self.wrong(
-                    DamageKind::Rewritten,
-                    c.offset,
-                    at,
-                    text,
-                    OpenDamage::Closed,
-                );
+                let (kind, at) = (DamageKind::Rewritten, Some(e.at));
+                return Err(Finding::new(kind, c.offset, at, text));
             }
 
-            self.anchored = self.anchors.pop_front().map(|c| (c.offset, c.label));
+            self.anchored = Some((c.offset, c.label));
         }
 
+        Ok(())
+    }
+
+    fn accept(&mut self, e: &Link) {
         self.bound |= e.meta.is_some();
-        (self.before, self.last_at) = (Some(self.good), at);
+        (self.before, self.last_at) = (Some(self.good), Some(e.at));
         self.good = VerifiedPrefix {
             entries: self.good.entries + 1,
             last: Some(e.offset),
@@ -497,27 +414,16 @@ impl ChainVerifier {
             // The entry continues the chain before the last entry: the last entry was inserted.
             Some(before) if e.prev == before.head && last.is_some_and(|last| e.offset > last) => {
                 self.good = before;
-                let text = "the chain goes on without this record and its entry".into();
-                self.wrong(
-                    DamageKind::Inserted,
-                    last.unwrap_or(0),
-                    self.last_at,
-                    text,
-                    OpenDamage::Closed,
-                );
+                let text = "the chain goes on without this record and its entry";
+                let (kind, offset) = (DamageKind::Inserted, last.unwrap_or(0));
+                self.report(Finding::new(kind, offset, self.last_at, text));
             }
             _ if last.is_some_and(|last| e.offset <= last) => {
                 let text = format!(
                     "an entry of this offset stands here a second time, after {}",
                     self.last_text()
                 );
-                self.wrong(
-                    DamageKind::Inserted,
-                    e.offset,
-                    Some(e.at),
-                    text,
-                    OpenDamage::Closed,
-                );
+                self.report(Finding::of_entry(DamageKind::Inserted, e, text));
             }
             _ => {
                 let open = OpenDamage::Broken {
@@ -532,7 +438,7 @@ impl ChainVerifier {
                     e.offset,
                     self.last_text()
                 );
-                self.wrong(DamageKind::Deleted, e.offset, Some(e.at), text, open);
+                self.report(Finding::of_entry(DamageKind::Deleted, e, text).open(open));
             }
         }
     }
@@ -550,7 +456,7 @@ impl ChainVerifier {
         };
 
         let last = self.last_text();
-        let next = self.good.last.map_or(0, |o| o + 1);
+        let next = self.next_offset();
         match (successor, parent) {
             (Some(moved), true) => self.settle(
                 DamageKind::Swapped,
@@ -571,16 +477,9 @@ impl ChainVerifier {
                 // both changed.
                 (None, Some(before)) if came.offset == next => {
                     let text =
-                        "the record and its entry are not those that the next entry continues"
-                            .into();
-                    self.wrong(
-                        DamageKind::Changed,
-                        self.good.last.unwrap_or(0),
-                        self.last_at,
-                        text,
-                        OpenDamage::Closed,
-                    );
-
+                        "the record and its entry are not those that the next entry continues";
+                    let (kind, offset) = (DamageKind::Changed, self.good.last.unwrap_or(0));
+                    self.report(Finding::new(kind, offset, self.last_at, text));
                     self.good = before;
                 }
                 _ => self.point(
@@ -594,22 +493,9 @@ impl ChainVerifier {
         }
     }
 
-    fn wrong(
-        &mut self,
-        kind: DamageKind,
-        offset: u64,
-        at: Option<u64>,
-        text: String,
-        open: OpenDamage,
-    ) {
-        self.damage = Some(Damage {
-            kind,
-            offset,
-            at,
-            text,
-        });
-
-        self.open = open;
+    fn report(&mut self, found: Finding) {
+        self.damage = Some(found.damage);
+        self.open = *found.open;
     }
 
     fn settle(&mut self, kind: DamageKind, text: String) {
@@ -626,6 +512,11 @@ impl ChainVerifier {
         }
     }
 
+    /// The lowest source offset after the good prefix.
+    fn next_offset(&self) -> u64 {
+        self.good.last.map_or(0, |o| o + 1)
+    }
+
     fn bad_offset(&self) -> u64 {
         self.damage.as_ref().map_or(0, |d| d.offset)
     }
@@ -637,4 +528,37 @@ impl ChainVerifier {
             (None, false) => "the head it is said to begin after".into(),
         }
     }
+}
+
+/// The record must be the one that the entry `e` names.
+fn check_source(e: &Link, here: SourceRecordState) -> Result<(), Finding> {
+    let changed = |text: &str| Finding::of_entry(DamageKind::Changed, e, text);
+    let gone =
+        |kind, text: &str| Finding::of_entry(kind, e, text).open(OpenDamage::NoRecord { came: *e });
+
+    Err(match here {
+        SourceRecordState::Record(found) if found != e.payload => {
+            changed("the record is not the one that was audited").open(OpenDamage::Content {
+                wanted: e.payload,
+                found,
+            })
+        }
+        SourceRecordState::Time(found) => changed(&format!(
+            "the entry says that the record is of {} ms, and it is of {found} ms",
+            e.time_ms
+        )),
+        SourceRecordState::Headers => changed(
+            "the record's headers, or whether it has a key and a value, are not those that were audited",
+        ),
+        SourceRecordState::Missing { more: true } => {
+            gone(DamageKind::Deleted, "the record was audited and is gone")
+        }
+        SourceRecordState::Missing { more: false } => gone(
+            DamageKind::Truncated,
+            "the record was audited, but the partition ends before it",
+        ),
+        SourceRecordState::Record(_)
+        | SourceRecordState::Compacted
+        | SourceRecordState::Unknown => return Ok(()),
+    })
 }

@@ -19,9 +19,10 @@ use wire::topics::{AUDIT_CHANGELOG, AUDIT_LOG, AUDITED};
 
 use super::anchor::{Anchor, ChainHead};
 use super::chain_verifier::{
-    ChainCheckpoint, ChainVerifier, Damage, DamageKind, Link, SourceRecordState, VerifiedPrefix,
+    ChainCheckpoint, ChainVerifier, Link, SourceRecordState, VerifiedPrefix,
 };
 use super::cursor::AuditCursor;
+use super::damage::{Damage, DamageKind};
 
 /// `SETTLE_TRIES` x `SETTLE_WAIT` is longer than any open transaction of the roles.
 const SETTLE_TRIES: u32 = 300;
@@ -130,10 +131,46 @@ impl Chains<'_> {
 
         let partitions = count(self.log, self.topics, AUDIT_LOG)?;
         let all = names(self.log, self.topics)?;
-        let places: Vec<TopicPartition> = all.iter().map(|(_, at)| *at).collect();
 
         // Fetch the committed offsets before the entries: all records below them must have entries.
-        let mut audited: Vec<_> = places
+        let audited = self.audited(&all, partitions)?;
+        let mut verification = Verification {
+            chains: self,
+            start,
+            all: &all,
+            partitions,
+            audited,
+            reports: BTreeMap::new(),
+            strangers: Vec::new(),
+            done: 0,
+        };
+
+        let positions = (0..partitions)
+            .map(|p| verification.partition(p, progress))
+            .collect::<Result<Vec<_>, LogError>>()?;
+        progress(verification.done);
+        let Verification {
+            reports,
+            mut strangers,
+            ..
+        } = verification;
+        let mut reports: Vec<_> = reports.into_values().collect();
+        reports.extend(self.vanished(&all, partitions));
+        strangers.sort_by(|a, b| a.name.cmp(&b.name));
+        strangers.dedup_by(|a, b| a.name == b.name);
+        reports.extend(strangers);
+        Ok((reports, positions))
+    }
+
+    /// Committed offsets of the audit role. Empty if the committed entries cannot be read in time:
+    /// the ends of the chains are then not judged.
+    fn audited(
+        &self,
+        all: &[(String, TopicPartition)],
+        partitions: u32,
+    ) -> Result<BTreeMap<TopicPartition, u64>, LogError> {
+        let places: Vec<TopicPartition> = all.iter().map(|(_, at)| *at).collect();
+        let mut offsets: Vec<_> = places
             .iter()
             .copied()
             .zip(self.log.group_offsets(self.group, &places)?)
@@ -143,111 +180,18 @@ impl Chains<'_> {
             &SystemClock::new(),
             self.topics,
             AUDIT_CHANGELOG,
-            &mut audited,
+            &mut offsets,
             GIVE_UP,
         )?;
 
-        let audited: BTreeMap<_, _> = audited.into_iter().collect();
-        let settled = self.settled(partitions)?;
-        let mut reports = BTreeMap::new();
-        let mut strangers = Vec::new();
-        let mut done = 0_u64;
-        let mut positions = Vec::new();
-        for p in 0..partitions {
-            let mut position = start.map_or(0, |anchor| anchor.positions[p as usize]);
-            let mine = all
-                .iter()
-                .filter(|(name, _)| partitioner::partition(name.as_bytes(), partitions) == p);
-            let mut entries = AuditCursor::range(
-                self.log,
-                TopicPartition::new(AUDIT_LOG, p),
-                position,
-                u64::MAX,
-                false,
-            )?;
-
-            let mut chains = BTreeMap::new();
-            for (name, at) in mine {
-                // Open the source after the end of the entries is fixed: the record of each entry
-                // is then present.
-                let source = if self.sources {
-                    Some(AuditCursor::whole(self.log, *at, true)?)
-                } else {
-                    None
-                };
-
-                let compacted = self.topics.spec(at.topic).cleanup == Cleanup::Compact;
-                let seen = start.and_then(|anchor| anchor.heads.iter().find(|h| h.chain == *name));
-                let walker = match seen {
-                    None => ChainVerifier::new(name, self.checkpoints(name)),
-                    Some(h) => {
-                        let good = VerifiedPrefix {
-                            entries: h.entries,
-                            last: Some(h.offset),
-                            head: h.hash,
-                        };
-
-                        ChainVerifier::resuming(name, good, self.checkpoints(name))
-                    }
-                };
-
-                let audited = audited.get(at).copied().flatten().filter(|_| settled);
-                chains.insert(
-                    name.clone(),
-                    ChainWithSource {
-                        source,
-                        walker,
-                        compacted,
-                        audited,
-                        at: *at,
-                    },
-                );
-            }
-
-            while let Some(r) = entries.peek()? {
-                let key = r
-                    .key
-                    .and_then(|k| std::str::from_utf8(k).ok())
-                    .unwrap_or_default();
-                match chains.get_mut(key) {
-                    Some(chain) => chain.entry(&r)?,
-                    None => strangers.push(stranger(self.topics, &r)),
-                }
-
-                position = r.offset + 1;
-                entries.skip();
-                done += 1;
-                if done.is_multiple_of(1024) {
-                    progress(done);
-                }
-            }
-
-            positions.push(position);
-            for (name, chain) in chains {
-                let at = chain.at;
-                let kept_in = TopicPartition::new(AUDIT_LOG, p);
-                let (good, damage) = chain.end()?;
-                if good.entries > 0 || damage.is_some() {
-                    reports.insert(
-                        at,
-                        ChainReport {
-                            name,
-                            kept_in,
-                            good,
-                            damage,
-                        },
-                    );
-                }
-            }
+        if !self.settled(partitions)? {
+            return Ok(BTreeMap::new());
         }
 
-        progress(done);
-        let mut reports: Vec<_> = reports.into_values().collect();
-        reports.extend(self.vanished(&all, partitions));
-        strangers.sort_by(|a, b| a.name.cmp(&b.name));
-        strangers.dedup_by(|a, b| a.name == b.name);
-        reports.extend(strangers);
-        Ok((reports, positions))
+        Ok(offsets
+            .into_iter()
+            .filter_map(|(at, offset)| Some((at, offset?)))
+            .collect())
     }
 
     /// Checks that the last entry before each of the anchor's positions is a head of the anchor.
@@ -327,8 +271,7 @@ impl Chains<'_> {
 
     /// Waits until the committed entries can be read. A broker may show committed offsets shortly
     /// before the entries of the same transaction. The entries are already in the log, so readers
-    /// see them when the stable offset reaches the present end. Returns false on timeout; the ends
-    /// of the chains are then not judged.
+    /// see them when the stable offset reaches the present end. Returns false on timeout.
     fn settled(&self, partitions: u32) -> Result<bool, LogError> {
         let places: Vec<_> = (0..partitions)
             .map(|p| TopicPartition::new(AUDIT_LOG, p))
@@ -356,6 +299,115 @@ impl Chains<'_> {
     /// The anchors' checkpoints of a chain, sorted by offset.
     fn checkpoints(&self, name: &str) -> Vec<ChainCheckpoint> {
         checkpoints(self.anchors, name)
+    }
+}
+
+/// A verification on its way through the partitions of the audit log.
+struct Verification<'a> {
+    chains: &'a Chains<'a>,
+    /// The anchor whose heads the verification starts after.
+    start: Option<&'a Anchor>,
+    /// Names and sources of all possible chains.
+    all: &'a [(String, TopicPartition)],
+    /// Number of partitions of the audit log.
+    partitions: u32,
+    /// Committed offsets of the audit role, fetched before any entry was read.
+    audited: BTreeMap<TopicPartition, u64>,
+    reports: BTreeMap<TopicPartition, ChainReport>,
+    /// Entries whose chain is not kept in their partition.
+    strangers: Vec<ChainReport>,
+    /// Number of entries read.
+    done: u64,
+}
+
+impl Verification<'_> {
+    /// Verifies the chains of one partition of the audit log. Returns the offset up to which the
+    /// partition was read.
+    fn partition(&mut self, p: u32, progress: &mut dyn FnMut(u64)) -> Result<u64, LogError> {
+        let kept_in = TopicPartition::new(AUDIT_LOG, p);
+        let mut position = self.start.map_or(0, |anchor| anchor.positions[p as usize]);
+        let mut entries = AuditCursor::range(self.chains.log, kept_in, position, u64::MAX, false)?;
+
+        // Open the sources after the end of the entries is fixed: the record of each entry is then
+        // present.
+        let mut chains = self.open_chains(p)?;
+        while let Some(r) = entries.peek()? {
+            let key = r
+                .key
+                .and_then(|k| std::str::from_utf8(k).ok())
+                .unwrap_or_default();
+            match chains.get_mut(key) {
+                Some(chain) => chain.entry(&r)?,
+                None => self.strangers.push(stranger(self.chains.topics, &r)),
+            }
+
+            position = r.offset + 1;
+            entries.skip();
+            self.done += 1;
+            if self.done.is_multiple_of(1024) {
+                progress(self.done);
+            }
+        }
+
+        for (name, chain) in chains {
+            let at = chain.at;
+            let (good, damage) = chain.end()?;
+            if good.entries > 0 || damage.is_some() {
+                let report = ChainReport {
+                    name,
+                    kept_in,
+                    good,
+                    damage,
+                };
+
+                self.reports.insert(at, report);
+            }
+        }
+
+        Ok(position)
+    }
+
+    /// The chains of one partition of the audit log, by name.
+    fn open_chains(&self, p: u32) -> Result<BTreeMap<String, ChainWithSource>, LogError> {
+        let mine = self
+            .all
+            .iter()
+            .filter(|(name, _)| partitioner::partition(name.as_bytes(), self.partitions) == p);
+        mine.map(|(name, at)| Ok((name.clone(), self.open_chain(name, *at)?)))
+            .collect()
+    }
+
+    fn open_chain(&self, name: &str, at: TopicPartition) -> Result<ChainWithSource, LogError> {
+        let source = if self.chains.sources {
+            Some(AuditCursor::whole(self.chains.log, at, true)?)
+        } else {
+            None
+        };
+
+        let checkpoints = self.chains.checkpoints(name);
+        let head = self
+            .start
+            .and_then(|anchor| anchor.heads.iter().find(|h| h.chain == name));
+        let walker = match head {
+            None => ChainVerifier::new(name, checkpoints),
+            Some(h) => {
+                let good = VerifiedPrefix {
+                    entries: h.entries,
+                    last: Some(h.offset),
+                    head: h.hash,
+                };
+
+                ChainVerifier::resuming(name, good, checkpoints)
+            }
+        };
+
+        Ok(ChainWithSource {
+            source,
+            walker,
+            compacted: self.chains.topics.spec(at.topic).cleanup == Cleanup::Compact,
+            audited: self.audited.get(&at).copied(),
+            at,
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use domain::control::EVERYBODY;
-use engine::checkpoint::next_offset;
+use engine::checkpoint::{JournalEntry, next_offset};
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Log, LogError};
@@ -14,7 +14,7 @@ use roles::{MERGED_BY_LOG_TIME, RoleSettings};
 use wire::topics as t;
 
 use super::cursor::{self, AuditCursor};
-use super::prices::PriceHistory;
+use super::prices::{DecisionTick, PriceHistory};
 use super::query_filter::text_fields;
 
 /// A broadcast row as a decision used it.
@@ -24,16 +24,6 @@ pub struct DecisionRow {
     /// read from the ticks, because `trading` had published none yet.
     pub offset: Option<u64>,
     pub value: Vec<u8>,
-}
-
-/// A tick as a decision used it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecisionTick {
-    pub offset: u64,
-    /// Price in 10^-4.
-    pub price_e4: i64,
-    /// Log time.
-    pub time_ms: i64,
 }
 
 /// The inputs of a role's decision about one record.
@@ -123,127 +113,153 @@ pub fn of(
         }
 
         for (task, open) in by_partition {
-            decisions(log, topics, d, task, open, &mut inputs)?;
+            let at = TopicPartition::new(d.journal, task);
+            let mut search = DecisionSearch::new(d, task, open);
+            cursor::journal(log, topics, at, &mut |entry| {
+                search.entry(entry, &mut inputs);
+                !search.open.is_empty()
+            })?;
+
+            ticks(log, topics, task, search.ticks, &mut inputs)?;
         }
     }
 
     Ok(inputs)
 }
 
-fn decisions(
-    log: &dyn Log,
-    topics: &TopicTable,
-    d: &Decider,
+/// The search for the decisions of one task, from the start of its journal.
+struct DecisionSearch<'a> {
+    decider: &'a Decider,
     task: u32,
-    mut open: Waiting,
-    inputs: &mut BTreeMap<usize, Inputs>,
-) -> Result<(), LogError> {
-    let mut rows: BTreeMap<(TopicId, Box<[u8]>), DecisionRow> = BTreeMap::new();
-    let keys = open
-        .values()
-        .flat_map(|o| [&o.symbol, &o.user])
-        .flatten()
-        .map(String::as_str)
-        .chain([EVERYBODY]);
-    let keys: BTreeSet<Vec<u8>> = keys.map(|k| k.as_bytes().to_vec()).collect();
-    let mut ticks_for: Vec<WantedTick> = Vec::new();
-    let mut settings = None;
-    let mut by_log_time = false;
-    let mut began: Vec<(TopicPartition, u64)> = Vec::new();
-    cursor::journal(
-        log,
-        topics,
-        TopicPartition::new(d.journal, task),
-        &mut |entry| {
-            if entry.forget {
-                rows.clear();
-                by_log_time = entry.settings.as_deref().is_some_and(|s| {
-                    RoleSettings::decode(s).is_ok_and(|s| s.rules >= MERGED_BY_LOG_TIME)
+    open: Waiting,
+    /// Keys of the rows that the decisions may have used.
+    keys: BTreeSet<Vec<u8>>,
+    /// The rows as the task had read them by the current entry.
+    rows: BTreeMap<(TopicId, Box<[u8]>), DecisionRow>,
+    settings: Option<Vec<u8>>,
+    /// The task merged commands and ticks by log time.
+    by_log_time: bool,
+    /// Positions before the current entry's transaction.
+    began: Vec<(TopicPartition, u64)>,
+    /// The commands of the found decisions whose last earlier tick is wanted.
+    ticks: Vec<WantedTick>,
+}
+
+impl<'a> DecisionSearch<'a> {
+    fn new(decider: &'a Decider, task: u32, open: Waiting) -> DecisionSearch<'a> {
+        let keys = open
+            .values()
+            .flat_map(|o| [&o.symbol, &o.user])
+            .flatten()
+            .map(String::as_str)
+            .chain([EVERYBODY])
+            .map(|k| k.as_bytes().to_vec())
+            .collect();
+        DecisionSearch {
+            decider,
+            task,
+            open,
+            keys,
+            rows: BTreeMap::new(),
+            settings: None,
+            by_log_time: false,
+            began: Vec::new(),
+            ticks: Vec::new(),
+        }
+    }
+
+    /// Takes the next journal entry, and adds the inputs of its decisions to `inputs`.
+    fn entry(&mut self, entry: JournalEntry, inputs: &mut BTreeMap<usize, Inputs>) {
+        if entry.forget {
+            self.begin(entry.settings);
+        }
+
+        for seen in entry.rows {
+            // Keep only the rows of the wanted symbols and users, to save memory.
+            if self.keys.contains(&*seen.key) {
+                let row = DecisionRow {
+                    offset: seen.version.checked_sub(1),
+                    value: seen.value.into(),
+                };
+
+                self.rows.insert((seen.table, seen.key), row);
+            }
+        }
+
+        for (input, offset) in self.decided(&entry.offsets) {
+            let Some(o) = self.open.remove(&(input, offset)) else {
+                continue;
+            };
+
+            inputs.insert(o.place, self.inputs(&o, entry.transaction));
+            if let (t::BOOK_COMMANDS, Some(symbol)) = (input, o.symbol) {
+                let begins = self.position(&self.began, t::BOOK_COMMANDS);
+                let ticks_begin = self.position(&self.began, t::MARKET_DATA);
+                self.ticks.push(WantedTick {
+                    ticks: ticks_begin..self.position(&entry.offsets, t::MARKET_DATA),
+                    merged: self.by_log_time.then(|| begins..offset + 1),
+                    place: o.place,
+                    symbol,
                 });
-
-                settings = entry.settings;
             }
+        }
 
-            for seen in entry.rows {
-                // Keep only the rows of the wanted symbols and users, to save memory.
-                if keys.contains(&*seen.key) {
-                    let row = DecisionRow {
-                        offset: seen.version.checked_sub(1),
-                        value: seen.value.into(),
-                    };
+        self.began = entry.offsets;
+    }
 
-                    rows.insert((seen.table, seen.key), row);
-                }
-            }
+    /// The role started with these settings, and forgot all rows.
+    fn begin(&mut self, settings: Option<Vec<u8>>) {
+        self.rows.clear();
+        self.by_log_time = settings
+            .as_deref()
+            .is_some_and(|s| RoleSettings::decode(s).is_ok_and(|s| s.rules >= MERGED_BY_LOG_TIME));
 
-            let position = |of: &[(TopicPartition, u64)], topic| {
-                next_offset(of, TopicPartition::new(topic, task)).unwrap_or(0)
-            };
+        self.settings = settings;
+    }
 
-            let next = |topic| position(&entry.offsets, topic);
-            let decided = |input: &TopicId| {
-                open.range((*input, 0)..(*input, next(*input)))
-                    .map(|(place, _)| *place)
-                    .collect::<Vec<_>>()
-            };
+    fn position(&self, offsets: &[(TopicPartition, u64)], topic: TopicId) -> u64 {
+        next_offset(offsets, TopicPartition::new(topic, self.task)).unwrap_or(0)
+    }
 
-            for (input, offset) in d.inputs.iter().flat_map(decided).collect::<Vec<_>>() {
-                let Some(o) = open.remove(&(input, offset)) else {
-                    continue;
-                };
+    /// The open inputs below the positions of a transaction.
+    fn decided(&self, positions: &[(TopicPartition, u64)]) -> Vec<(TopicId, u64)> {
+        let below = |input: &TopicId| {
+            let next = self.position(positions, *input);
+            self.open
+                .range((*input, 0)..(*input, next))
+                .map(|(place, _)| *place)
+        };
 
-                let row = |table, key: Option<&str>| {
-                    rows.get(&(table, key?.as_bytes().into()))
-                        .filter(|row| !row.value.is_empty())
-                        .cloned()
-                };
+        self.decider.inputs.iter().flat_map(below).collect()
+    }
 
-                let symbol = o.symbol.as_deref();
-                let instrument = row(t::INSTRUMENTS, symbol);
-                let reference = row(t::REFERENCE_PRICES, symbol);
-                let whose = o
-                    .user
-                    .iter()
-                    .map(String::as_str)
-                    .filter(|user| *user != EVERYBODY)
-                    .chain(o.user.as_ref().map(|_| EVERYBODY));
-                let controls = whose
-                    .filter_map(|key| Some((key.to_string(), row(t::CONTROLS, Some(key))?)))
-                    .collect();
-                if let (t::BOOK_COMMANDS, Some(symbol)) = (input, &o.symbol) {
-                    let merged =
-                        by_log_time.then(|| position(&began, t::BOOK_COMMANDS)..offset + 1);
-                    let ticks = position(&began, t::MARKET_DATA)..next(t::MARKET_DATA);
-                    ticks_for.push(WantedTick {
-                        ticks,
-                        merged,
-                        place: o.place,
-                        symbol: symbol.clone(),
-                    });
-                }
+    fn inputs(&self, o: &UncommittedInput, transaction: u64) -> Inputs {
+        let row = |table, key: Option<&str>| {
+            self.rows
+                .get(&(table, key?.as_bytes().into()))
+                .filter(|row| !row.value.is_empty())
+                .cloned()
+        };
 
-                let transaction = entry.transaction;
-                let settings = settings.clone();
-                let made = Inputs {
-                    role: d.role,
-                    task,
-                    transaction,
-                    instrument,
-                    reference,
-                    tick: None,
-                    controls,
-                    settings,
-                };
-
-                inputs.insert(o.place, made);
-            }
-
-            began = entry.offsets;
-            !open.is_empty()
-        },
-    )?;
-
-    ticks(log, topics, task, ticks_for, inputs)
+        let whose = o
+            .user
+            .iter()
+            .map(String::as_str)
+            .filter(|user| *user != EVERYBODY)
+            .chain(o.user.as_ref().map(|_| EVERYBODY));
+        Inputs {
+            role: self.decider.role,
+            task: self.task,
+            transaction,
+            instrument: row(t::INSTRUMENTS, o.symbol.as_deref()),
+            reference: row(t::REFERENCE_PRICES, o.symbol.as_deref()),
+            tick: None,
+            controls: whose
+                .filter_map(|key| Some((key.to_string(), row(t::CONTROLS, Some(key))?)))
+                .collect(),
+            settings: self.settings.clone(),
+        }
+    }
 }
 
 /// A command whose last earlier tick is wanted.

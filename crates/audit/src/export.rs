@@ -19,9 +19,10 @@ use sha2::{Digest, Sha256};
 use wire::topics::AUDIT_LOG;
 
 use super::anchor::{ChainHead, head_json};
-use super::chain_verifier::{ChainVerifier, Damage, SourceRecordState};
+use super::chain_verifier::{ChainVerifier, Link, SourceRecordState};
 use super::chains::{self, beside, count, read_link};
 use super::cursor::{AuditCursor, offsets};
+use super::damage::Damage;
 use super::hex::hex;
 
 /// Version of the file format. Since version 2, a record names the version of its link, and holds
@@ -198,7 +199,14 @@ impl ExportPlan<'_> {
             return Ok(None);
         }
 
-        let mut walker: Option<ChainVerifier> = None;
+        let mut chain = ChainExport {
+            name,
+            source,
+            compacted,
+            walker: None,
+            lines,
+        };
+
         while let Some(r) = entries.peek()? {
             if r.key != Some(name.as_bytes()) {
                 entries.skip();
@@ -212,49 +220,7 @@ impl ExportPlan<'_> {
                 continue;
             }
 
-            if offset >= to {
-                break;
-            }
-
-            let walker = match (&mut walker, &link) {
-                (Some(w), _) => w,
-                (none, first) => {
-                    let prev = first.as_ref().map_or([0; 32], |e| e.prev);
-                    lines.put("chain", json!({"chain": name, "prev": hex(&prev)}));
-                    none.insert(ChainVerifier::after(name, prev, Vec::new()))
-                }
-            };
-
-            match link {
-                Err(why) => walker.unreadable(r.offset, &why),
-                Ok(e) => {
-                    // The file needs the record's content, so copy the content before `beside`
-                    // moves the cursor.
-                    let before = match source.peek()? {
-                        Some(r) if r.offset == e.offset => Some(content(&r)),
-                        _ => None,
-                    };
-
-                    let (gap, here) = beside(&mut source, &e, walker.good().last, compacted)?;
-                    walker.link(&e, gap, here);
-                    let mut fields = json!({"offset": e.offset, "time_ms": e.time_ms});
-                    let map = fields.as_object_mut().expect("an object");
-                    match (here, before) {
-                        (SourceRecordState::Record(_), Some(content)) => map.extend(content),
-                        _ => {
-                            map.insert("payload".into(), hex(&e.payload).into());
-                            map.extend(e.meta.map(|meta| ("meta".to_string(), hex(&meta).into())));
-                        }
-                    }
-
-                    map.insert("v".into(), if e.meta.is_some() { 2 } else { 1 }.into());
-                    map.insert("prev".into(), hex(&e.prev).into());
-                    map.insert("hash".into(), hex(&e.hash).into());
-                    lines.put("record", fields);
-                }
-            }
-
-            if !walker.is_good() {
+            if offset >= to || !chain.entry(r.offset, link)? {
                 break;
             }
 
@@ -266,30 +232,97 @@ impl ExportPlan<'_> {
             entries.skip();
 
             // Continue for a compacted source: entries of removed records may follow.
-            if !compacted && source.peek()?.is_none() {
+            if !compacted && chain.source.peek()?.is_none() {
                 break;
             }
         }
 
-        let Some(walker) = walker else {
+        chain.end()
+    }
+}
+
+/// The export of one chain.
+struct ChainExport<'a, W> {
+    name: &'a str,
+    source: AuditCursor,
+    /// Compaction may have removed records of the source.
+    compacted: bool,
+    /// None until the first entry.
+    walker: Option<ChainVerifier>,
+    lines: &'a mut Lines<W>,
+}
+
+impl<W: Write> ChainExport<'_, W> {
+    /// Verifies the next entry and writes its record. `at`: offset of the entry in the audit log.
+    /// Returns false if the chain is damaged.
+    fn entry(&mut self, at: u64, link: Result<Link, String>) -> Result<bool, LogError> {
+        let name = self.name;
+        let walker = self.walker.get_or_insert_with(|| {
+            let prev = link.as_ref().map_or([0; 32], |e| e.prev);
+            self.lines
+                .put("chain", json!({"chain": name, "prev": hex(&prev)}));
+            ChainVerifier::after(name, prev, Vec::new())
+        });
+
+        match link {
+            Err(why) => walker.unreadable(at, &why),
+            Ok(e) => {
+                // The file needs the record's content, so copy the content before `beside` moves
+                // the cursor.
+                let content = match self.source.peek()? {
+                    Some(r) if r.offset == e.offset => Some(content(&r)),
+                    _ => None,
+                };
+
+                let last = walker.good().last;
+                let (gap, here) = beside(&mut self.source, &e, last, self.compacted)?;
+                walker.link(&e, gap, here);
+                let content = content.filter(|_| matches!(here, SourceRecordState::Record(_)));
+                self.lines.put("record", record_fields(&e, content));
+            }
+        }
+
+        Ok(walker.is_good())
+    }
+
+    /// The head of the chain in the file; none if the file has no entry of the chain.
+    fn end(self) -> Result<Option<ChainHead>, ExportError> {
+        let Some(walker) = self.walker else {
             return Ok(None);
         };
 
+        let chain = self.name.to_string();
         let (good, damage) = walker.end(None);
         if let Some(damage) = damage {
-            return Err(ExportError::Damaged {
-                chain: name.to_string(),
-                damage,
-            });
+            return Err(ExportError::Damaged { chain, damage });
         }
 
         Ok(good.last.map(|offset| ChainHead {
-            chain: name.to_string(),
+            chain,
             entries: good.entries,
             offset,
             hash: good.head,
         }))
     }
+}
+
+/// The fields of a record's line. Without `content`, the entry's hashes stand for the content.
+fn record_fields(e: &Link, content: Option<Map<String, Value>>) -> Value {
+    let mut fields = Map::new();
+    fields.insert("offset".into(), e.offset.into());
+    fields.insert("time_ms".into(), e.time_ms.into());
+    match content {
+        Some(content) => fields.extend(content),
+        None => {
+            fields.insert("payload".into(), hex(&e.payload).into());
+            fields.extend(e.meta.map(|meta| ("meta".to_string(), hex(&meta).into())));
+        }
+    }
+
+    fields.insert("v".into(), if e.meta.is_some() { 2 } else { 1 }.into());
+    fields.insert("prev".into(), hex(&e.prev).into());
+    fields.insert("hash".into(), hex(&e.hash).into());
+    fields.into()
 }
 
 /// The hashed fields of a record, without offset and log time.

@@ -14,10 +14,9 @@ use sha2::{Digest, Sha256};
 use wire::topics;
 
 use super::anchor::{Anchor, ChainHead, parse_head, prefix_of, topic_of};
-use super::chain_verifier::{
-    ChainCheckpoint, ChainVerifier, Damage, DamageKind, Link, SourceRecordState,
-};
+use super::chain_verifier::{ChainCheckpoint, ChainVerifier, Link, SourceRecordState};
 use super::chains::checkpoints;
+use super::damage::{Damage, DamageKind};
 use super::export::{ExportSummary, FORMAT, SUM, sum};
 use super::hex::{hash_of, hex, unhex};
 
@@ -87,14 +86,6 @@ pub fn verify(
     }
 }
 
-/// Names and values of a record's headers, in order.
-fn headers(v: &Value) -> Option<Vec<(&str, Vec<u8>)>> {
-    v.as_array()?
-        .iter()
-        .map(|pair| Some((pair[0].as_str()?, unhex(pair[1].as_str()?)?)))
-        .collect()
-}
-
 #[derive(Default)]
 struct ExportFile<'a> {
     anchors: &'a [Anchor],
@@ -132,32 +123,10 @@ struct ExportFile<'a> {
 impl ExportFile<'_> {
     /// Takes the next line. Returns false if later lines cannot change the result.
     fn take(&mut self, line: &[u8]) -> bool {
-        let Some((text, own)) = split(line) else {
-            if self.missing.is_some() {
-                return true;
-            }
-
-            let whole = line.ends_with(b"\n");
-            return match whole {
-                true => self.wrong(DamageKind::Changed, "the line is not one of an export"),
-                false => self.wrong(
-                    DamageKind::Truncated,
-                    "the file ends in the middle of a line",
-                ),
-            };
-        };
-
-        let v = match sum(text) == own {
-            // Append the closing brace, which the sum does not cover. The sum proves that the text
-            // is unchanged.
-            true => serde_json::from_slice::<Value>(&[text, b"}"].concat()).unwrap_or_default(),
-            false if self.missing.is_some() => return true,
-            false => {
-                return self.wrong(
-                    DamageKind::Changed,
-                    "the line's sum is not that of its text",
-                );
-            }
+        let (v, own) = match read_line(line) {
+            Ok(read) => read,
+            Err(_) if self.missing.is_some() => return true,
+            Err((kind, text)) => return self.wrong(kind, text),
         };
 
         let Some(number) = v["line"].as_u64() else {
@@ -274,12 +243,6 @@ impl ExportFile<'_> {
 
     fn record(&mut self, v: &Value) -> Result<(), Option<&'static str>> {
         let walker = self.walker.as_mut().ok_or("a record outside any chain")?;
-        let hash = |name: &str| v[name].as_str().and_then(hash_of);
-        let bytes = |name: &str| match &v[name] {
-            Value::String(s) => unhex(s).map(Some),
-            _ => Some(None),
-        };
-
         let version = if self.format == 1 {
             Some(1)
         } else {
@@ -290,66 +253,22 @@ impl ExportFile<'_> {
             return Err(Some("a record whose link is of no known version"));
         };
 
-        let time_ms = v["time_ms"].as_i64();
-        let (payload, meta) = match v.get("payload") {
+        if v.get("payload").is_some() {
             // Only compaction may leave out the content of a record. Otherwise the maker of the
             // file could hide any record.
-            Some(_) if !self.compacted => {
+            if !self.compacted {
                 return Err(Some(
                     "the record's contents are left out, and its topic is not compacted",
                 ));
             }
-            Some(_) => {
-                self.gone += 1;
-                (hash("payload"), hash("meta"))
-            }
-            None => match (bytes("key"), bytes("value")) {
-                (Some(key), Some(value)) => {
-                    let meta = match (version, headers(&v["headers"]), time_ms) {
-                        (2, Some(headers), Some(time_ms)) => {
-                            let headers = headers.iter().map(|(n, v)| (*n, v.as_slice()));
-                            Some(chain::meta_hash(
-                                time_ms,
-                                key.is_some(),
-                                value.is_some(),
-                                headers,
-                            ))
-                        }
-                        _ => None,
-                    };
 
-                    (
-                        Some(chain::payload_hash(key.as_deref(), value.as_deref())),
-                        meta,
-                    )
-                }
-                _ => (None, None),
-            },
-        };
+            self.gone += 1;
+        }
 
-        let meta = match (version, meta) {
-            (2, None) => return Err(Some("a record without one of its fields")),
-            (1, _) => None,
-            (_, meta) => meta,
-        };
-
-        let (Some(offset), Some(payload), Some(prev), Some(own)) =
-            (v["offset"].as_u64(), payload, hash("prev"), hash("hash"))
-        else {
-            return Err(Some("a record without one of its fields"));
-        };
+        let link = link_of(v, version, self.line).ok_or("a record without one of its fields")?;
+        let offset = link.offset;
 
         // Anchors older than the file's first record do not apply to the file.
-        let link = Link {
-            at: self.line,
-            offset,
-            payload,
-            meta,
-            prev,
-            hash: own,
-            time_ms: time_ms.unwrap_or(0),
-        };
-
         walker.begin_at(offset);
         walker.link(&link, None, SourceRecordState::Unknown);
         if walker.is_good() {
@@ -569,6 +488,78 @@ fn time_ms(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>()
         .ok()
         .map(|t| t.as_millisecond())
+}
+
+/// Reads a line: its fields, and its sum. The error gives the damage.
+fn read_line(line: &[u8]) -> Result<(Value, Hash), (DamageKind, &'static str)> {
+    let Some((text, own)) = split(line) else {
+        return Err(match line.ends_with(b"\n") {
+            true => (DamageKind::Changed, "the line is not one of an export"),
+            false => (
+                DamageKind::Truncated,
+                "the file ends in the middle of a line",
+            ),
+        });
+    };
+
+    if sum(text) != own {
+        let text = "the line's sum is not that of its text";
+        return Err((DamageKind::Changed, text));
+    }
+
+    // Append the closing brace, which the sum does not cover. The sum proves that the text is
+    // unchanged.
+    let fields = serde_json::from_slice(&[text, b"}"].concat()).unwrap_or_default();
+    Ok((fields, own))
+}
+
+/// The link of a record's line; none if a field is missing. `line`: number of the line.
+fn link_of(v: &Value, version: u64, line: u64) -> Option<Link> {
+    let hash = |name: &str| v[name].as_str().and_then(hash_of);
+    let time_ms = v["time_ms"].as_i64();
+    let (payload, meta) = if v.get("payload").is_some() {
+        (hash("payload")?, hash("meta"))
+    } else {
+        let (key, value) = (bytes(&v["key"])?, bytes(&v["value"])?);
+        let payload = chain::payload_hash(key.as_deref(), value.as_deref());
+        let meta = headers(&v["headers"])
+            .zip(time_ms)
+            .map(|(headers, time_ms)| {
+                let headers = headers.iter().map(|(n, v)| (*n, v.as_slice()));
+                chain::meta_hash(time_ms, key.is_some(), value.is_some(), headers)
+            });
+        (payload, meta)
+    };
+
+    Some(Link {
+        at: line,
+        offset: v["offset"].as_u64()?,
+        payload,
+        meta: match version {
+            1 => None,
+            _ => Some(meta?),
+        },
+        prev: hash("prev")?,
+        hash: hash("hash")?,
+        time_ms: time_ms.unwrap_or(0),
+    })
+}
+
+/// The bytes of a key or a value: text is hexadecimal, everything else means no bytes. None if the
+/// text is not hexadecimal.
+fn bytes(v: &Value) -> Option<Option<Vec<u8>>> {
+    match v {
+        Value::String(text) => unhex(text).map(Some),
+        _ => Some(None),
+    }
+}
+
+/// Names and values of a record's headers, in order.
+fn headers(v: &Value) -> Option<Vec<(&str, Vec<u8>)>> {
+    v.as_array()?
+        .iter()
+        .map(|pair| Some((pair[0].as_str()?, unhex(pair[1].as_str()?)?)))
+        .collect()
 }
 
 /// Splits a line into text and sum; none if the line has another form.

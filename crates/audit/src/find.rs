@@ -18,24 +18,7 @@ use super::chain_verifier::SourceRecordState;
 use super::chains::{self, count};
 use super::cursor::AuditCursor;
 use super::decision_inputs::{self, Inputs};
-use super::query_filter::{self, QueryFilter};
-
-/// A query on the audit log.
-#[derive(Clone, Debug, Default)]
-pub struct Query {
-    /// Order id or transfer id.
-    pub order: Option<String>,
-    pub user: Option<String>,
-    pub symbol: Option<String>,
-    /// Lowest log time, milliseconds.
-    pub from_ms: Option<i64>,
-    /// Log time before which the search stops, milliseconds.
-    pub to_ms: Option<i64>,
-    /// Largest number of records to hold.
-    pub limit: usize,
-    /// Include the ticks of a symbol.
-    pub ticks: bool,
-}
+use super::query_filter::{Query, QueryFilter};
 
 /// Reasons for a missing answer.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +166,7 @@ impl Search<'_> {
             let found = &mut self.found;
             let places = &mut self.places;
             cursor.each(&mut |r| {
-                if in_time(r) && wanted.is(r) {
+                if in_time(r) && wanted.matches(r) {
                     found.push(r);
                     places.insert((r.at, r.offset));
                     too_many = found.len() > limit;
@@ -270,6 +253,27 @@ pub fn cause(topics: &TopicTable, r: &Record<'_>) -> Option<EntryPlace> {
     ours.then_some((TopicPartition::new(topics.find(topic)?, partition), offset))
 }
 
+/// Index of the first external record that led to record `i`, and the number of causes in between.
+fn first_cause(
+    topics: &TopicTable,
+    found: &Records,
+    places: &BTreeMap<EntryPlace, usize>,
+    mut i: usize,
+) -> (usize, u32) {
+    let mut depth = 0;
+    while let Some(up) = cause(topics, &found.get(i)).and_then(|c| places.get(&c)) {
+        // A cause is older than its effect, so the loop ends. The bound protects against records
+        // that other programs wrote.
+        if depth > 64 {
+            break;
+        }
+
+        (i, depth) = (*up, depth + 1);
+    }
+
+    (i, depth)
+}
+
 /// Sorts by log time, then by the first external record, then causes before effects.
 fn in_order(
     topics: &TopicTable,
@@ -281,25 +285,10 @@ fn in_order(
     let places: BTreeMap<EntryPlace, usize> = (0..found.len())
         .map(|i| ((found.get(i).at, found.get(i).offset), i))
         .collect();
-    let root = |mut i: usize| {
-        let mut depth = 0;
-        while let Some(up) = cause(topics, &found.get(i)).and_then(|c| places.get(&c)) {
-            // A cause is older than its effect, so the loop ends. The bound protects against
-            // records that other programs wrote.
-            if depth > 64 {
-                break;
-            }
-
-            (i, depth) = (*up, depth + 1);
-        }
-
-        (i, depth)
-    };
-
     let mut order: Vec<_> = (0..found.len())
         .map(|i| {
             let r = found.get(i);
-            let (first, depth) = root(i);
+            let (first, depth) = first_cause(topics, &found, &places, i);
             let from = found.get(first);
             let n = r
                 .headers
@@ -398,5 +387,3 @@ fn proofs(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<Vec<Pro
 pub fn name(topics: &TopicTable, r: &Record<'_>) -> String {
     format!("{}/{}", topics.show(r.at), r.offset)
 }
-
-pub use query_filter::text_fields;

@@ -9,6 +9,7 @@ pub mod anchor;
 pub mod chain_verifier;
 pub mod chains;
 pub mod cursor;
+pub mod damage;
 pub mod decision_inputs;
 pub mod equity;
 pub mod export;

@@ -16,7 +16,16 @@ use roles::RoleSettings;
 use wire::{instrument, tick, topics as t};
 
 use super::cursor::{self, AuditCursor};
-use super::decision_inputs::DecisionTick;
+
+/// A tick as a decision used it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecisionTick {
+    pub offset: u64,
+    /// Price in 10^-4.
+    pub price_e4: i64,
+    /// Log time.
+    pub time_ms: i64,
+}
 
 /// A change of the price rules, valid from tick offset `from` on.
 struct PriceRuleChange {

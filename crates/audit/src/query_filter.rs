@@ -10,7 +10,22 @@ use ports::topics::TopicId;
 use wire::input::{FieldValue, read_map};
 use wire::topics as t;
 
-use super::find::Query;
+/// A query on the audit log.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Order id or transfer id.
+    pub order: Option<String>,
+    pub user: Option<String>,
+    pub symbol: Option<String>,
+    /// Lowest log time, milliseconds.
+    pub from_ms: Option<i64>,
+    /// Log time before which the search stops, milliseconds.
+    pub to_ms: Option<i64>,
+    /// Largest number of records to hold.
+    pub limit: usize,
+    /// Include the ticks of a symbol.
+    pub ticks: bool,
+}
 
 /// The wanted records, and the ids learned from the records found so far.
 pub struct QueryFilter {
@@ -69,29 +84,13 @@ impl QueryFilter {
     }
 
     /// True if the record is wanted. Remembers the ids of a wanted record.
-    pub fn is(&mut self, r: &Record<'_>) -> bool {
-        let key = r.key.unwrap_or_default();
-        let value = r.value.unwrap_or_default();
-
-        // JSON may write a character as an escape sequence, so a value with a backslash must be
-        // decoded.
-        let has = |id: &str| {
-            key == id.as_bytes()
-                || contains(value, id.as_bytes())
-                || value.contains(&b'\\')
-                || packed(id).is_some_and(|n| contains(value, &n))
-        };
-
-        let by_order = self.order.as_deref().is_none_or(has);
-        let by_user = self.user.as_deref().is_none_or(has);
-
-        // A record of other topics may name the order only, and no symbol.
-        let by_symbol = self.symbol.as_deref().is_none_or(has)
-            || !matches!(r.at.topic, t::TRADES | t::BOOK_COMMANDS | t::MARKET_DATA);
-        if !(by_order && by_user && by_symbol) {
+    pub fn matches(&mut self, r: &Record<'_>) -> bool {
+        if !self.may_match(r) {
             return false;
         }
 
+        let key = r.key.unwrap_or_default();
+        let value = r.value.unwrap_or_default();
         if value.is_empty() {
             // A tombstone or an empty value: only the key can match.
             let of = |id: &Option<String>| id.as_deref().is_some_and(|id| key == id.as_bytes());
@@ -113,6 +112,43 @@ impl QueryFilter {
                 .extend(std::str::from_utf8(key).ok().map(str::to_string));
         }
 
+        let matches = self.matches_ids(&ids);
+        if matches
+            && matches!(
+                r.at.topic,
+                t::ORDER_COMMANDS | t::OPERATOR_COMMANDS | t::ORDER_EVENTS
+            )
+        {
+            self.remember(ids);
+        }
+
+        matches
+    }
+
+    /// False if the bytes of the record show that the record is not wanted.
+    fn may_match(&self, r: &Record<'_>) -> bool {
+        let key = r.key.unwrap_or_default();
+        let value = r.value.unwrap_or_default();
+
+        // JSON may write a character as an escape sequence, so a value with a backslash must be
+        // decoded.
+        let has = |id: &str| {
+            key == id.as_bytes()
+                || contains(value, id.as_bytes())
+                || value.contains(&b'\\')
+                || packed(id).is_some_and(|n| contains(value, &n))
+        };
+
+        let by_order = self.order.as_deref().is_none_or(has);
+        let by_user = self.user.as_deref().is_none_or(has);
+
+        // A record of other topics may name the order only, and no symbol.
+        let by_symbol = self.symbol.as_deref().is_none_or(has)
+            || !matches!(r.at.topic, t::TRADES | t::BOOK_COMMANDS | t::MARKET_DATA);
+        by_order && by_user && by_symbol
+    }
+
+    fn matches_ids(&self, ids: &Ids) -> bool {
         let named =
             |id: &Option<String>, among: &[String]| id.as_ref().is_none_or(|id| among.contains(id));
         let mine = |o: &String| {
@@ -127,24 +163,18 @@ impl QueryFilter {
             (Some(_), None) => ids.orders.iter().any(mine),
         };
 
-        if !(named(&self.user, &ids.users) && named(&self.order, &ids.orders) && symbol) {
-            return false;
+        named(&self.user, &ids.users) && named(&self.order, &ids.orders) && symbol
+    }
+
+    fn remember(&mut self, ids: Ids) {
+        if self.symbol.is_some() && ids.symbol.is_some() {
+            let user = ids.users.first().cloned().unwrap_or_default();
+            self.orders
+                .extend(ids.orders.into_iter().map(|o| (user.clone(), o)));
         }
 
-        if matches!(
-            r.at.topic,
-            t::ORDER_COMMANDS | t::OPERATOR_COMMANDS | t::ORDER_EVENTS
-        ) {
-            self.met.extend(ids.users.iter().cloned());
-            self.symbols.extend(ids.symbol.iter().cloned());
-            if self.symbol.is_some() && ids.symbol.is_some() {
-                let user = ids.users.first().cloned().unwrap_or_default();
-                self.orders
-                    .extend(ids.orders.iter().map(|o| (user.clone(), o.clone())));
-            }
-        }
-
-        true
+        self.met.extend(ids.users);
+        self.symbols.extend(ids.symbol);
     }
 }
 

@@ -1,7 +1,8 @@
 //! `audit find`: a timeline for people, or one JSON object per record.
 
 use ::audit::decision_inputs::{DecisionRow, Inputs};
-use ::audit::find::{FindError, Hit, Proof, Query, Timeline, find, name};
+use ::audit::find::{FindError, Hit, Proof, Timeline, find, name};
+use ::audit::query_filter::Query;
 use client::check_id;
 use client::decimal::show_e4;
 use domain::control::EVERYBODY;
