@@ -26,11 +26,11 @@ libraries: ## RocksDB, once for this machine
 test: install-tools libraries ## all tests but the campaigns, with a real broker that the tests start themselves; make test NAME=part_of_a_name
 	@scripts/run-tests --workspace --features faults $(ARGS) -- $(NAME)
 
-# The programs of these tests are those that need the feature `campaigns` (Cargo.toml).
+# Programs that need the feature `campaigns` (Cargo.toml).
 CAMPAIGNS := $(shell awk '/^name = / { name = $$3 } /^required-features = .*"campaigns"/ { gsub("\"", "", name); print "--test " name }' Cargo.toml)
 
 # One at a time: each is five roles and a broker or three, with bounds on how long they may take.
-campaigns: install-tools libraries ## the tests that take minutes each: crash points, kills, a storm, repairs
+campaigns: install-tools libraries ## the tests that take minutes each: crash points, kills, a storm, repairs; make campaigns NAME=kills::
 	@JOBS=$(or $(JOBS),1) scripts/run-tests --workspace --features campaigns,faults $(CAMPAIGNS) -- $(NAME)
 
 test-all: test campaigns ## every test there is
@@ -47,7 +47,7 @@ mutants: ## which deliberate mistakes the simulation finds; writes docs/internal
 
 unit: ## what needs neither a broker nor the C++ libraries
 	cargo test --locked --workspace --exclude processor --exclude processor-log-kafka --lib $(ARGS)
-	cargo test --locked --no-default-features --test structure --test pages $(ARGS)
+	cargo test --locked --no-default-features --test form $(ARGS)
 
 lint: libraries ## formatting and clippy
 	cargo fmt --check

@@ -39,7 +39,7 @@ const CREATES: &str =
 
 const MAX: i64 = 2_147_483_647;
 
-/// Every property of librdkafka, grouped by subject. `tests/properties.rs` compares the list with
+/// Every property of librdkafka, grouped by subject. `tests/embedded/properties.rs` compares the list with
 /// librdkafka's own.
 #[rustfmt::skip]
 const RULES: &[(&str, Rule)] = &[

@@ -78,6 +78,11 @@ fn options() -> Result<Options, String> {
 }
 
 pub fn main() -> ExitCode {
+    if std::env::args().any(|a| a == "--list") {
+        println!("sim: test");
+        return ExitCode::SUCCESS;
+    }
+
     let o = match options() {
         Ok(o) => o,
         Err(why) => {
