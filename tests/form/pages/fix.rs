@@ -47,8 +47,8 @@ fn full() -> OrderEvent<'static> {
 
 #[test]
 fn fix_page_has_every_word_of_commands_and_events() {
-    let page = include_str!("../../docs/clients/fix.md");
-    let contract = include_str!("../../docs/contract.md");
+    let page = include_str!("../../../docs/clients/fix.md");
+    let contract = include_str!("../../../docs/contract.md");
     let mut bytes = Vec::new();
     full().encode(&mut bytes);
     let fields: serde_json::Map<String, serde_json::Value> =
