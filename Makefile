@@ -45,9 +45,8 @@ sim: ## the simulation: 20 000 seeds and all mutants; or make sim SEEDS=n, SEED=
 mutants: ## which deliberate mistakes the simulation finds; writes docs/internals/mutants.md
 	cargo test --locked --no-default-features --features faults --test sim -- --mutants --write
 
-unit: ## what needs neither a broker nor the C++ libraries
-	cargo test --locked --workspace --exclude processor --exclude processor-log-kafka --lib $(ARGS)
-	cargo test --locked --no-default-features --test form $(ARGS)
+unit: ## tests that need neither a broker nor the C++ libraries
+	cargo test --locked --workspace --exclude processor --exclude processor-log-kafka $(ARGS)
 
 lint: libraries ## formatting and clippy
 	cargo fmt --check

@@ -22,6 +22,7 @@ mod log_local;
 mod log_local_churn;
 mod market_wake;
 mod operating;
+mod pages;
 #[cfg(target_os = "linux")]
 mod power_cut;
 mod properties;

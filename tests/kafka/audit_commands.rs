@@ -498,7 +498,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Rows A1 and A2 on both logs. The tests in `tests/audit` change records, which a real log does
+/// Rows A1 and A2 on both logs. The tests in `crates/audit/tests/audit` change records, which a real log does
 /// not allow.
 #[test]
 fn a1_a2_on_both_logs() {

@@ -2,10 +2,10 @@
 //! flow. Clients reconnect to either gateway. Every client gets each of its notifications once and
 //! in order, every endpoint gets all of them, and every price alert fires.
 
-#[path = "../gateway/endpoint.rs"]
+#[path = "../../crates/gateway/tests/gateway/endpoint.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod endpoint;
-#[path = "../gateway/support.rs"]
+#[path = "../../crates/gateway/tests/gateway/support.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod gateway;
 

@@ -10,10 +10,10 @@ use ports::Log;
 use ports::topics::TopicTable;
 use wire::topics as t;
 
-use crate::model::script::{Status, Tif};
-use crate::model::{Model, Order, Symbol};
 use crate::support::oracle::{Seen, UNSTAMPED, read_all};
 use crate::traffic::{BOOK_PRICE_E4, BOOKS, HALF_SPREAD_BPS, is_book, is_book_user};
+use testing::model::script::{Status, Tif};
+use testing::model::{Model, Order, Symbol};
 
 /// The records that this judge examines.
 #[derive(Clone)]

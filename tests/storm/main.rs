@@ -14,12 +14,6 @@ mod brokers;
 mod clients;
 mod crew;
 mod mistakes;
-#[allow(
-    dead_code,
-    reason = "its scripts and its way to run roles are for another test"
-)]
-#[path = "../model/mod.rs"]
-mod model;
 mod nemesis;
 mod report;
 mod silence;

@@ -6,7 +6,6 @@ pub mod bad_rows;
 pub mod broker;
 #[cfg(feature = "kafka")]
 pub mod cluster;
-pub mod counter;
 #[cfg(feature = "kafka")]
 pub mod door;
 #[cfg(feature = "rocks")]

@@ -3,21 +3,21 @@
 //! several users and symbols, duplicates, cancels, replaces, halts, delistings, expiry, and
 //! operators who switch users off and on.
 //!
-//! `cargo test --test book_model` runs 200 000 commands. A campaign: `MODEL_COMMANDS=10000000
-//! MODEL_SEED=7 cargo test --test book_model`. A failing script is made as short as possible and
-//! printed with its seed.
+//! `cargo test -p processor-roles --test book_model` runs 200 000 commands. A campaign:
+//! `MODEL_COMMANDS=10000000 MODEL_SEED=7 cargo test -p processor-roles --test book_model`. A
+//! failing script is made as short as possible and printed with its seed.
 
-mod model;
-#[path = "model/riskless.rs"]
+// The name by which all other crates know this crate.
+extern crate processor_roles as roles;
+
 mod riskless;
 
 use client::simulate::Rng;
 use roles::RoleSettings;
-
-use model::limits::{Limit, flooded};
-use model::roles::{Pair, limited, settings};
-use model::script::{Command, Kind, START_MS, SYMBOLS, Status, script, settled, shrink};
-use model::{Model, Symbol};
+use testing::model::limits::{Limit, flooded};
+use testing::model::roles::{Pair, limited, settings};
+use testing::model::script::{Command, Kind, START_MS, SYMBOLS, Status, script, settled, shrink};
+use testing::model::{Model, Symbol};
 
 /// Commands of one script. The model scans all orders, so long scripts are slow.
 const LENGTH: usize = 400;
@@ -291,7 +291,7 @@ fn in_flight(seed: u64, script: &[Command], short_ok: bool) -> Result<usize, Str
 
     pair.run_at_once(&end, |_| 0)?;
     pair.check()?;
-    let last = |events: &Vec<model::Told>| events.last().map_or(0, |e| e.reserved);
+    let last = |events: &Vec<testing::model::Told>| events.last().map_or(0, |e| e.reserved);
 
     // After a bust, shares may be owed too. The cash held for these shares was checked against the
     // positions.

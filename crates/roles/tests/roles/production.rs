@@ -7,8 +7,8 @@ use wire::topics;
 
 use super::driver::World;
 
-const SETTINGS: &str = include_str!("../../docker/processor.production.toml");
-const LISTINGS: &str = include_str!("../../docker/listings.production.csv");
+const SETTINGS: &str = include_str!("../../../../docker/processor.production.toml");
+const LISTINGS: &str = include_str!("../../../../docker/listings.production.csv");
 
 fn settings() -> RoleSettings {
     let file: toml::Table = SETTINGS.parse().expect("TOML");

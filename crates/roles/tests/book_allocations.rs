@@ -1,7 +1,7 @@
 //! The matching core makes no allocation per command after its slab has reached the size of the
 //! book.
 
-#[path = "../benches/support/desk.rs"]
+#[path = "../../../benches/support/desk.rs"]
 mod desk;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -3,16 +3,15 @@
 //! better than the last tick by more than the half spread. Neither the house nor the others' orders
 //! thus give the agent more than the quoted spread.
 //!
-//! `cargo test --test book_model riskless` makes 20 000 tries; `RISKLESS_TRIES=1000000
-//! RISKLESS_SEED=7` is a campaign. With the old rules, the same search finds the hole that these
-//! rules had.
+//! `cargo test -p processor-roles --test book_model riskless` makes 20 000 tries;
+//! `RISKLESS_TRIES=1000000 RISKLESS_SEED=7` is a campaign. With the old rules, the same search
+//! finds the hole that these rules had.
 
 use std::collections::BTreeMap;
 
 use roles::RoleSettings;
-
-use super::model::roles::{Pair, settings};
-use super::model::script::{Command, Dice, Kind, START_MS, Tif};
+use testing::model::roles::{Pair, settings};
+use testing::model::script::{Command, Dice, Kind, START_MS, Tif};
 
 /// Two accounts of the agent, and the others.
 const AGENT: [&str; 2] = ["agent1", "agent2"];

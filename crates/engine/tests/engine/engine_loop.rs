@@ -1,8 +1,6 @@
 //! The engine loop over a log in memory, with a role that only counts: every end of a transaction,
 //! every moment in which a process can die, and the checks of a start. No broker, no disk.
 
-mod support;
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,7 +11,7 @@ use ports::records::{Headers, Record};
 use ports::topics::*;
 use ports::*;
 
-use support::counter::*;
+use crate::counter::*;
 
 #[test]
 fn every_outcome_of_a_commit_leaves_every_record_counted_once() {

@@ -1,6 +1,9 @@
 //! The gateway on a log in memory: resumed streams, webhook retries, slow readers, access rights,
 //! and many clients at once.
 
+// The name by which all other crates know this crate.
+extern crate processor_gateway as gateway;
+
 mod access;
 mod alerts;
 mod changes;

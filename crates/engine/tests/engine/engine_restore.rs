@@ -1,8 +1,6 @@
 //! Restores and standbys over a log in memory: moved or forgotten offsets, changelogs without a
 //! leader, tasks that move.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -14,7 +12,7 @@ use ports::records::Records;
 use ports::topics::*;
 use ports::*;
 
-use support::counter::*;
+use crate::counter::*;
 
 fn input(partition: u32) -> TopicPartition {
     TopicPartition::new(IN, partition)
@@ -308,7 +306,7 @@ fn damage_is_remembered_until_the_store_is_put_aside() {
     // The next incarnation joins, gets its tasks and ends at once, because its producer is suspect.
     world.log.headless.lock().unwrap().extend([0, 1]);
     world.run_until(&mut instance, |i| i.phase() == "restoring");
-    support::counter::POSITION_GONE.set(1);
+    POSITION_GONE.set(1);
     world.run_until(&mut instance, |i| i.counters().recoveries == 2);
     world.log.headless.lock().unwrap().clear();
     world.drain(&mut instance).unwrap();

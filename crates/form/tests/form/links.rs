@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use crate::root;
+
 /// Directories without text of ours: at any place, and only below the root.
 const SKIPPED: &[&str] = &[".git", "fuzz_corpus", "golden", "node_modules"];
 const SKIPPED_AT_ROOT: &[&str] = &["target", "state"];
@@ -220,7 +222,7 @@ fn references(file: &Path, text: &str) -> Vec<(usize, String)> {
     } else {
         Vec::new()
     };
-    let this_test = file == Path::new("tests/form/pages/links.rs");
+    let this_test = file == Path::new("crates/form/tests/form/links.rs");
     for (n, line) in text.lines().enumerate().filter(|_| !this_test) {
         // Written from the root, in any file.
         all.extend(
@@ -367,7 +369,7 @@ fn is_page(file: &Path) -> bool {
 /// Every text file of the repository, by its path from the root.
 fn texts() -> BTreeMap<PathBuf, String> {
     let mut texts = BTreeMap::new();
-    let mut dirs = vec![root()];
+    let mut dirs = vec![root().to_path_buf()];
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(&dir).expect("a directory") {
             let entry = entry.expect("an entry");
@@ -389,8 +391,4 @@ fn texts() -> BTreeMap<PathBuf, String> {
     }
 
     texts
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }

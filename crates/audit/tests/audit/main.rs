@@ -2,6 +2,9 @@
 //! prove themselves. Rows A1 and A2, with the real roles over a log in memory. The tests then
 //! tamper with its records.
 
+// The name by which all other crates know this crate.
+extern crate processor_audit as audit;
+
 mod anchors;
 mod bound;
 mod damage;

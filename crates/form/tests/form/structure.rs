@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::root;
+
 /// A longer file should probably be split.
 const LINES_MAX: usize = 1_200;
 /// A longer function is hard to read in one go.
@@ -29,6 +31,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["domain", "ports", "engine", "wire", "roles", "os"],
     ),
     ("gateway", &["domain", "ports", "wire", "client"]),
+    (
+        "testing",
+        &["ports", "engine", "wire", "roles", "store", "client"],
+    ),
+    ("form", &[]),
 ];
 
 /// Crates whose result may depend only on their input.
@@ -240,10 +247,6 @@ fn one_place_commits() {
     );
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn read(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
 }
@@ -253,10 +256,18 @@ fn crate_files(name: &str) -> Vec<PathBuf> {
     rust_files(&root().join("crates").join(name).join("src"))
 }
 
-/// The files of the product: the program and the crates.
+/// Crates that only tests use.
+const OF_TESTS: &[&str] = &["testing", "form"];
+
+/// The files of the product: the program and the crates, without their tests.
 fn product_files() -> Vec<PathBuf> {
+    let crates = MAY_USE.iter().map(|(name, _)| *name);
     let mut files = rust_files(&root().join("src"));
-    files.extend(rust_files(&root().join("crates")));
+    files.extend(
+        crates
+            .filter(|c| !OF_TESTS.contains(c))
+            .flat_map(crate_files),
+    );
     files
 }
 

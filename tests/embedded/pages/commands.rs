@@ -130,7 +130,7 @@ This page is made from the program, and a test compares the two. After a change 
 the page anew:
 
 ```sh
-PAGES=write cargo test --locked --features faults --test form page_of_the_command_line
+PAGES=write cargo test --locked --features faults --test embedded page_of_the_command_line
 ```
 ";
 
@@ -167,8 +167,7 @@ fn the_page_of_the_command_line_is_made_from_the_program() {
         .zip(page.lines())
         .position(|(a, b)| a != b)
         .unwrap_or(there.lines().count().min(page.lines().count()));
-    let anew =
-        "PAGES=write cargo test --locked --features faults --test form page_of_the_command_line";
+    let anew = "PAGES=write cargo test --locked --features faults --test embedded page_of_the_command_line";
     assert!(
         there == page,
         "docs/cli.md and the program differ from line {} on; make the page anew: {anew}",

@@ -582,11 +582,38 @@ impl World {
             .unwrap_or(0)
     }
 
+    /// The committed values of the output topic, by partition and offset.
     pub fn outputs(&self) -> Vec<String> {
-        let all = super::oracle::read_all(&self.log, OUT);
-        all.into_iter()
-            .map(|r| String::from_utf8(r.raw).unwrap())
-            .collect()
+        let count = self.log.partitions(OUT).unwrap().unwrap();
+        let from: Vec<_> = (0..count).map(|p| (p, StartOffset::Start)).collect();
+        let mut reader = self.log.reader(OUT, &from, true).unwrap();
+        let limits = Limits {
+            records: 50_000,
+            bytes: 32 << 20,
+            age: Duration::from_millis(500),
+        };
+
+        let mut chunk = Records::new();
+        let mut all = Vec::new();
+        loop {
+            // This check comes before the poll: the poll then returns all records up to that moment.
+            let last = reader.caught_up();
+            let wait = if last {
+                Duration::ZERO
+            } else {
+                Duration::from_millis(50)
+            };
+            chunk.clear();
+            reader.poll(wait, limits, &mut chunk).unwrap();
+            all.extend(chunk.iter().map(|r| {
+                let text = String::from_utf8(r.value.unwrap_or_default().to_vec());
+                (r.at.partition, r.offset, text.unwrap())
+            }));
+            if last && chunk.is_empty() {
+                all.sort();
+                return all.into_iter().map(|(.., text)| text).collect();
+            }
+        }
     }
 
     /// Checks that every record was counted once, in order, and that the stores are right.

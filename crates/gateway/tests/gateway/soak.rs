@@ -2,7 +2,7 @@
 //! default is 200 clients for a few seconds. The target of 1,000:
 //!
 //! ```text
-//! GATEWAY_SOAK_CLIENTS=1000 GATEWAY_SOAK_SECONDS=60 cargo test --test gateway soak -- --nocapture
+//! GATEWAY_SOAK_CLIENTS=1000 GATEWAY_SOAK_SECONDS=60 cargo test -p processor-gateway --test gateway soak -- --nocapture
 //! ```
 
 use std::sync::Arc;

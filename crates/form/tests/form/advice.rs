@@ -3,6 +3,8 @@
 //! a test is named. Advice to delete or reset data must also say which data is not lost.
 use std::path::{Path, PathBuf};
 
+use crate::root;
+
 /// Words that mark advice to make a change.
 const WORDS: &[&str] = &[
     "topics create`",
@@ -156,10 +158,6 @@ fn the_tests_that_carry_advice_out_exist() {
             "{part}: tests/{file} has no {function}"
         );
     }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Numbered lines with text in quotes, without comments, help texts and the tests at the end of a

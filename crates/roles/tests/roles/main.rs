@@ -1,6 +1,9 @@
 //! The five roles together, without engine, log or store: the flows of the contract, and every row
 //! of its lists of bad input.
 
+// The name by which all other crates know this crate.
+extern crate processor_roles as roles;
+
 mod authority;
 mod bad_input;
 mod busts;

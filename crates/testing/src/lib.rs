@@ -1,0 +1,3 @@
+//! Code that the tests of several crates share. No program uses this crate.
+
+pub mod model;

@@ -1,0 +1,5 @@
+//! What the pages say of the program.
+
+mod commands;
+mod fix;
+mod typed;
