@@ -61,7 +61,8 @@ audit-deps: ## licences, unused dependencies, spelling; builds its tools once, w
 fmt: ## format the code
 	cargo fmt
 
-check: lint unit ## quick gate before a commit
+check: libraries ## the quick gate before a commit: formatting, clippy, unit tests of what changed
+	@scripts/check
 
 bench: install-tools libraries ## benchmarks; make bench ARGS="--bench engine"
 	cargo bench --locked $(ARGS)
