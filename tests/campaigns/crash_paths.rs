@@ -92,6 +92,8 @@ impl Place {
         let began = Instant::now();
         loop {
             let running = self.p.start_roles("all");
+
+            // The roles hold the log, so the test sees only after their end whether all is read.
             std::thread::sleep(Duration::from_secs(2));
             running.stop();
             let log: Arc<dyn Log> = Arc::new(self.log());

@@ -310,8 +310,12 @@ fn a_transactional_id_that_expired() {
     let place = Place::on(&broker.address, broker::unique_prefix("expired"));
     let running = place.p.start_roles("all");
     assert_eq!(place.order("1"), FIRST);
+
+    // The broker forgets the id after 3 s without a transaction, and looks once a second.
     std::thread::sleep(Duration::from_secs(8));
     assert_eq!(place.order("2"), NEXT);
+
+    // As above.
     std::thread::sleep(Duration::from_secs(8));
     assert_eq!(place.order("3"), NEXT);
     let said = running.stop();

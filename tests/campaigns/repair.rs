@@ -418,12 +418,11 @@ fn input_behind_a_clients_open_transaction_is_lag_and_is_named() {
     });
 
     running.stop();
-    std::thread::sleep(Duration::from_secs(6));
-    let told = place.p.good(&["verify", "--role", "orders"]);
-    assert!(
-        told.contains("7 records wait behind a transaction"),
-        "{told}"
-    );
+    wait_for("verify tells it too", Duration::from_secs(60), || {
+        let told = place.p.run(&["verify", "--role", "orders"]);
+        told.out.contains("7 records wait behind a transaction")
+    });
+    place.p.good(&["verify", "--role", "orders"]);
     client
         .abort_transaction(Duration::from_secs(20))
         .expect("aborted");

@@ -64,6 +64,8 @@ fn a_full_disk_under_everything_stops_the_demo_and_nothing_is_lost() {
     let p = Program::embedded(dir.path(), disk.path.join("log").to_str().expect("text"));
     p.good(&["demo", "--for", "2s"]);
     let running = p.start(&["demo"]);
+
+    // The disk may be full at any moment of the load; this is one of them.
     std::thread::sleep(Duration::from_secs(1));
     disk.fill();
     running

@@ -290,6 +290,8 @@ fn come_to_rest(place: &mut Place) {
     loop {
         let (mut child, said) = place.start(None);
         wait_for("the roles to work", SOON, || works(&said));
+
+        // The roles hold the log, so the test sees only after their end whether all is read.
         std::thread::sleep(Duration::from_secs(2));
         signal(&child);
         assert!(child.wait().expect("its end").success(), "{}", text(&said));

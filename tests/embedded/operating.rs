@@ -304,6 +304,8 @@ fn a_hangup_is_a_graceful_stop_and_nohup_ignores_it() {
 
     // SAFETY: sends signals to a child that we started and have not waited for.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGHUP) }, 0);
+
+    // Nothing tells that a signal was ignored. A program that obeys the signal ends in this time.
     std::thread::sleep(Duration::from_millis(500));
     assert!(
         child.try_wait().expect("a status").is_none(),
@@ -653,6 +655,8 @@ fn the_end_of_one_role_leaves_the_others_running_unless_told_otherwise() {
         shown.contains("\"stopped\"") && shown.contains("made for 7 partitions"),
         "{shown}"
     );
+
+    // Nothing tells that a role will go on. A role that ends with the others ends in this time.
     std::thread::sleep(Duration::from_secs(1));
     assert!(runs());
     running.signal(libc::SIGTERM);

@@ -166,6 +166,8 @@ impl Side for Kafka {
         if as_stranger {
             // The member leaves, so the group no longer knows its member id.
             drop(consumer);
+
+            // The broker needs a moment to remove the member.
             std::thread::sleep(Duration::from_millis(500));
         }
 
@@ -246,6 +248,7 @@ impl Side for Kafka {
     }
 
     fn outlive_the_timeout(&mut self, partition: u32) {
+        // Only time lets the transaction timeout (4 s) pass; then the broker needs a while.
         std::thread::sleep(Duration::from_secs(4));
         self.settle(partition);
     }

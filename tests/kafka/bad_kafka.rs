@@ -378,8 +378,12 @@ fn a_second_signal_while_the_broker_hangs() {
 
     sender.flush();
     broker.freeze();
+
+    // A commit must be under way: transactions begin many times in this time.
     std::thread::sleep(Duration::from_millis(500));
     running.signal(libc::SIGTERM);
+
+    // A program that obeys the first signal at once would end in this time.
     std::thread::sleep(Duration::from_millis(500));
     assert!(running.is_running(), "a commit is under way");
     running.signal(libc::SIGTERM);

@@ -130,6 +130,7 @@ fn a_mass_cancel_ends_with_its_last_answer_and_anchors_know_their_prefix() {
         "5m",
     ]);
 
+    // A command that does not wait for all answers would end in this time.
     std::thread::sleep(Duration::from_secs(4));
     assert!(cancelling.is_running(), "it ends before the last answer");
     trading[1].signal(libc::SIGCONT);

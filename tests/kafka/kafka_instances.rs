@@ -350,6 +350,8 @@ fn a_frozen_instance_recovers_when_thawed() {
         let worker = Worker::start(broker, &prefix, "a-1");
         worker.wait_for("committed", 20);
         worker.signal("STOP");
+
+        // The freeze must outlast the session and the transaction timeout of the worker.
         std::thread::sleep(Duration::from_secs(10));
         let before = worker.count("committed");
         worker.signal("CONT");

@@ -318,6 +318,7 @@ fn a_transaction_that_reaches_nobody_names_the_advertised_listener() {
     let offsets = [(TopicPartition::new(INPUT, 0), 0)];
     let outcome = std::thread::scope(|s| {
         s.spawn(|| {
+            // The door closes at any moment of the transactions; this is one of them.
             std::thread::sleep(Duration::from_millis(500));
             door.close();
         });

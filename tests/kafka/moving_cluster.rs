@@ -36,6 +36,8 @@ fn a_topic_whose_leader_has_gone_still_exists() {
         let done = s.spawn(|| {
             for broker in 1..=3 {
                 cluster.stop(broker);
+
+                // Time for the other brokers to elect new leaders, while questions are asked.
                 std::thread::sleep(Duration::from_secs(1));
                 cluster.restart(broker);
                 cluster.wait_started(broker);

@@ -392,6 +392,8 @@ fn takes_a_new_epoch(number: usize, s: Script) {
                 INVALID_PRODUCER_EPOCH,
                 "the delayed end has an old epoch"
             );
+
+            // Records that the delayed end made visible would be read in this time.
             std::thread::sleep(Duration::from_millis(200));
             assert_eq!(
                 stage.visible(),

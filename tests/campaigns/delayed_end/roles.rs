@@ -128,6 +128,8 @@ impl Pair {
         paused.wait_held(SOON);
         held.release();
         let answer = held.answer(SOON);
+
+        // Records that the delayed end made visible would be read by `trading` in this time.
         std::thread::sleep(std::time::Duration::from_millis(500));
         orders.kill9();
         (answer, paused)

@@ -207,6 +207,8 @@ async fn an_alert_survives_restarts_and_twins_and_fires_once() {
     third.stop().await;
     let fourth = world.gateway(settings()).await;
     price(&world, "AAPL", 3_000_000);
+
+    // An alert that fires again would fire in this time.
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(fired(&world, "501", "a"), 1, "never again");
     let shown = ask(

@@ -55,6 +55,8 @@ async fn what_left_the_memory_is_read_from_the_log() {
 async fn what_is_older_than_the_history_is_gone_and_said_so() {
     let world = World::new();
     world.tell(["501"; 10]);
+
+    // Longer than the history of the gateway.
     tokio::time::sleep(Duration::from_millis(300)).await;
     world.tell(["501"; 5]);
     let running = world

@@ -69,6 +69,8 @@ async fn n2_three_failures_then_success_is_one_delivery_with_one_id() {
         count(&running.gateway, |m| &m.webhooks_ok) == 1
     })
     .await;
+
+    // A delivery that is repeated would come in this time.
     tokio::time::sleep(Duration::from_millis(200)).await;
 
     let got = endpoint.got("/hook");
@@ -569,6 +571,8 @@ async fn n2_an_endpoint_that_is_gone_is_disabled_until_it_is_put_again() {
         running.gateway.feed.latest("501").is_some_and(|n| n >= 5)
     })
     .await;
+
+    // A delivery to a disabled endpoint would come in this time.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(endpoint.got("/hook").len(), 2, "nothing is sent any more");
     let now = shown(&running, "501", "main").await;
@@ -579,6 +583,8 @@ async fn n2_an_endpoint_that_is_gone_is_disabled_until_it_is_put_again() {
     // continues at the old position.
     let running = world.gateway(quick()).await;
     until("ready", || running.gateway.feed.is_ready()).await;
+
+    // As above: nothing may come in this time.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(endpoint.got("/hook").len(), 2);
     register(&running, "501", "main", wish).await;

@@ -184,6 +184,8 @@ async fn n3_memory_is_bounded_whatever_clients_do() {
         count(&running.gateway, |m| &m.streams) == 300
     })
     .await;
+
+    // Time for the gateway to fill all buffers: a gateway without bounds would take gigabytes.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let grown = resident_kib().saturating_sub(before);
 

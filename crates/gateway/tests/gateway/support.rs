@@ -200,6 +200,8 @@ impl World {
 /// A user with ten notifications, all older than the history; and a gateway.
 pub async fn old_user(world: &World, user: &str, settings: GatewaySettings) -> RunningGateway {
     world.tell([user; 10]);
+
+    // Longer than the history of the gateway.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let running = world
         .gateway(GatewaySettings {
