@@ -36,6 +36,7 @@ use ports::{
 };
 
 use super::broadcast::Tables;
+use super::doubts::Doubts;
 use super::pace::{BatchPace, TransactionBounds};
 use super::refusal::{RefusalAction, Refusals};
 use super::rejections::Rejections;
@@ -160,10 +161,7 @@ pub struct Instance {
     work: Option<Incarnation>,
     /// Counts assignments. The loop discards results of restores for an earlier assignment.
     assignments: u64,
-    /// Broken invariants that wait for a recheck, with the time of the first finding. A finding of
-    /// a task is removed when the task commits again. Other findings are removed at a commit after
-    /// [`DOUBT`].
-    doubted: BTreeMap<(Option<u32>, String), u64>,
+    doubts: Doubts,
     /// Partition counts at the start of the process. Changed counts would move keys between tasks.
     counts: Option<Arc<[u32]>>,
     recovered_us: u64,
@@ -221,8 +219,6 @@ const TABLE_LIMITS: Limits = Limits {
 /// Longest wait for input while the restorer works. A restored task starts to run this late at
 /// most.
 const RESTORING_WAIT: Duration = Duration::from_millis(5);
-/// A finding without a task is forgotten at a commit this long after the first look.
-const DOUBT: Duration = Duration::from_secs(120);
 
 impl Instance {
     pub fn new(
@@ -272,7 +268,7 @@ impl Instance {
             not_before_us: 0,
             work: None,
             assignments: 0,
-            doubted: BTreeMap::new(),
+            doubts: Doubts::default(),
             counts: None,
             recovered_us: started_us,
             refusals: Refusals::default(),
@@ -344,15 +340,15 @@ impl Instance {
             Err(StepError::Stop(stop)) => Err(stop),
             Err(StepError::Recover(why)) => self.recover(&why),
             Err(StepError::Refused(why)) => self.refused(why),
-            Err(StepError::Doubt(task, why)) => match self
-                .doubted
-                .insert((task, why.clone()), self.clock.now_us())
-            {
-                None => self.recover(&format!(
+            Err(StepError::Doubt(task, why)) => {
+                if self.doubts.found(task, &why, self.clock.now_us()) {
+                    return Err(FatalError::Bug(why));
+                }
+
+                self.recover(&format!(
                     "invariant violated, perhaps by stale state after a pause; rejoining to check once more: {why}"
-                )),
-                Some(_) => Err(FatalError::Bug(why)),
-            },
+                ))
+            }
         }
     }
 
@@ -608,6 +604,7 @@ impl Instance {
 
         if work.restoring.is_empty() && !work.tasks.is_empty() {
             self.refusals.ran(self.clock.now_us());
+            self.doubts.all_run(self.clock.now_us());
         }
 
         if !self.batch.is_empty() {

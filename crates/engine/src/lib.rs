@@ -10,6 +10,7 @@ pub mod commit;
 pub mod context;
 mod cursor;
 pub mod digest;
+mod doubts;
 pub mod instance;
 pub mod journal;
 pub mod last_meta;

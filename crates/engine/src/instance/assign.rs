@@ -63,6 +63,7 @@ impl Instance {
             }
         }
 
+        self.doubts.assigned(&inputs.keys().copied().collect());
         let mut stores = Vec::new();
         if mutants::on(Mutant::LostIgnored) {
             work.tasks.retain(|task, _| inputs.remove(task).is_some());
@@ -177,6 +178,7 @@ impl Instance {
                     .wake(&*self.log, clock, task, self.clock.now_us())?;
             }
 
+            self.doubts.runs(task, self.clock.now_us());
             tracing::info!(role = self.spec.name, task, transaction, records, "running");
             crash::point(Point::ResumeAfter);
         }

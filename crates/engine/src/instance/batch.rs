@@ -193,11 +193,7 @@ impl Instance {
         c.repeats_dropped = c.repeats_dropped.max(repeats);
 
         let now_us = self.clock.now_us();
-        self.doubted.retain(|(task, _), since_us| match task {
-            Some(task) => !done.touched.contains(task),
-            None => now_us.saturating_sub(*since_us) < super::DOUBT.as_micros() as u64,
-        });
-
+        self.doubts.committed(&done.touched, now_us);
         self.backoff = BACKOFF_MIN;
         // A transaction of state alone, as a wake-up causes, proves no right to write output.
         let state = |t| t == self.spec.changelog || Some(t) == self.spec.journal;

@@ -314,6 +314,41 @@ fn a_doubt_that_is_over_does_not_count_when_it_comes_again() {
     );
 }
 
+/// An idle instance commits nothing. A doubt must end there too: the finding long after a good
+/// second look is a first finding.
+#[test]
+fn a_doubt_of_an_idle_instance_ends_with_time() {
+    let world = World::new(&[]);
+    world.send(0..100);
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    let input = TopicPartition::new(IN, 0);
+    let went_back = |bent: bool| {
+        let mut offsets = world.log.offsets.lock().unwrap();
+        offsets.clear();
+        offsets.extend(bent.then_some((input, Some(1))));
+    };
+
+    for n in 1..=2 {
+        // The first new incarnation finds the offsets of task 0 too old, the next one does not.
+        POSITION_GONE.set(1);
+        went_back(true);
+        world.run_until(&mut instance, |i| i.counters().recoveries == 2 * n);
+        went_back(false);
+        world.run_until(&mut instance, |i| i.phase() == "running");
+        assert_eq!(instance.counters().recoveries, 2 * n, "one look each");
+        LATER_US.set(LATER_US.get() + 121_000_000);
+    }
+
+    POSITION_GONE.set(1);
+    went_back(true);
+    let stopped = world.run_into(&mut instance);
+    assert!(
+        matches!(&stopped, FatalError::Bug(why) if why.contains("are older than transaction")),
+        "the second look finds the same: {stopped}"
+    );
+}
+
 /// A store that its changelog does not continue (here: the store claims an uncommitted position) is
 /// rebuilt, and the role does not stop.
 #[test]
