@@ -298,6 +298,7 @@ impl Config {
         let v = Values(values);
         let target = v.target()?;
         let max_command_age_ms = v.parse("max_command_age", duration_ms)?;
+        let rate_limit = v.parse("rate_limit", |t| number(t, 0, 1_000_000))?;
         let mut state = v.text("state").to_string();
         if let (LogTarget::Embedded { dir }, Origin::Default) = (&target, v.origin("state")) {
             state = dir.join("state").display().to_string();
@@ -321,9 +322,9 @@ impl Config {
             instance: v.parse("instance", |t| number(t, 0, 9999))?,
             format: v.parse("format", args::format)?,
             properties,
-            rate_limit: v.parse("rate_limit", |t| number(t, 0, 1_000_000))?,
+            rate_limit,
             burst: v.parse("burst", |t| number(t, 1, 1_000_000_000))?,
-            message_rate_factor: v.parse("message_rate_factor", |t| number(t, 0, 1_000_000))?,
+            message_rate_factor: v.parse("message_rate_factor", |t| factor(t, rate_limit))?,
             stale_ms: v.parse("stale_ms", |t| number(t, 1, 366 * 86_400_000))?,
             opening_cash_e4: v.parse("opening_cash", cash)?,
             max_command_age_ms,
@@ -668,6 +669,17 @@ fn number<T: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<T, String> 
     T::try_from(n).map_err(|_| range())
 }
 
+/// Parses the factor of the second rate limit. Limits count in whole microseconds, so a limit above a
+/// million per second would refuse nothing.
+fn factor(text: &str, rate_limit: u32) -> Result<u32, String> {
+    let most = 1_000_000 / i64::from(rate_limit.max(1));
+    number(text, 0, most).map_err(|e| {
+        format!(
+            "{e}: --rate-limit times this factor is at most 1000000 per second; 0 turns this limit off"
+        )
+    })
+}
+
 /// Parses a time of day; 24:00 is 00:00.
 fn day_end(text: &str) -> Result<i64, String> {
     let wrong = || format!("`{text}` is no time of day; say 24:00 or 21:30 (UTC)");
@@ -800,4 +812,18 @@ pub fn duration_ms(text: &str) -> Result<u64, String> {
     n.checked_mul(unit_ms)
         .filter(|ms| *ms <= 1 << 50)
         .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_rate_limit_is_at_most_a_million_per_second() {
+        assert_eq!(factor("10", 100), Ok(10));
+        assert_eq!(factor("10000", 100), Ok(10_000));
+        assert!(factor("10001", 100).is_err_and(|e| e.contains("at most 1000000")));
+        assert_eq!(factor("1000000", 0), Ok(1_000_000), "no first limit");
+        assert_eq!(factor("0", 1_000_000), Ok(0));
+    }
 }

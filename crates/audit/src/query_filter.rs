@@ -83,6 +83,12 @@ impl QueryFilter {
         }
     }
 
+    /// True if the key alone is that of the wanted user, or of the wanted symbol.
+    fn matches_key(&self, key: &[u8]) -> bool {
+        let is = |id: &Option<String>| id.as_deref().is_some_and(|id| key == id.as_bytes());
+        self.order.is_none() && (is(&self.user) || self.user.is_none() && is(&self.symbol))
+    }
+
     /// True if the record is wanted. Remembers the ids of a wanted record.
     pub fn matches(&mut self, r: &Record<'_>) -> bool {
         if !self.may_match(r) {
@@ -93,18 +99,16 @@ impl QueryFilter {
         let value = r.value.unwrap_or_default();
         if value.is_empty() {
             // A tombstone or an empty value: only the key can match.
-            let of = |id: &Option<String>| id.as_deref().is_some_and(|id| key == id.as_bytes());
-            return self.order.is_none()
-                && (of(&self.user) || self.user.is_none() && of(&self.symbol));
+            return self.matches_key(key);
         }
 
         let mut ids = Ids::default();
         if read_map(value, |name, v| ids.take(name, v)).is_err() {
-            // The record cannot be decoded, but its bytes contain the order id.
-            return self.order.is_some()
-                && contains(value, self.order.as_deref().unwrap_or_default().as_bytes())
-                || self.order.is_none()
-                    && self.user.as_deref().is_some_and(|u| key == u.as_bytes());
+            // The record cannot be decoded, but its key, or its bytes with the order id, match.
+            return match &self.order {
+                Some(order) => contains(value, order.as_bytes()),
+                None => self.matches_key(key),
+            };
         }
 
         if ids.users.is_empty() {

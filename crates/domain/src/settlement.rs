@@ -1,4 +1,5 @@
-//! Settlement of a fill: a pure function over the order, its account and the ledger.
+//! Settlement of a fill. The code has no I/O: it changes the order, its account and the ledger.
+//! After an error all three are half changed, and the caller must drop them.
 
 use super::account::{Account, Ledger, TradeLeg, Unbalanced};
 use super::hold::{Fee, WorkingOrder};
@@ -76,9 +77,18 @@ pub fn settle(
 /// and all holds depend on this promise.
 fn value_within_terms(order: &WorkingOrder, fill: &ReportedFill) -> Result<i64, Unsettled> {
     let t = &order.terms;
+    if fill.quantity <= 0 {
+        return Err(Unsettled::Unbookable("its quantity is not positive"));
+    }
+
+    if fill.quantity > t.quantity - order.cum {
+        return Err(Unsettled::Unbookable(
+            "its quantity exceeds the open quantity of the order",
+        ));
+    }
+
     let value_e4 = house::value(fill.quantity, fill.price_e4)
-        .filter(|_| fill.quantity > 0 && fill.quantity <= t.quantity - order.cum)
-        .ok_or(Unsettled::Unbookable("it is more than the order"))?;
+        .ok_or(Unsettled::Unbookable("its value is out of bounds"))?;
 
     let within = house::acceptable(t.side, fill.price_e4, t.limit_e4)
         && (t.side == Side::Buy || fill.price_e4 <= t.ceiling_e4);
@@ -156,8 +166,11 @@ mod tests {
     fn a_fill_outside_the_terms_is_not_booked() {
         let (o, account, ledger) = reserved(Side::Sell, 10);
         for (fill, why) in [
-            (fill(11, 100), "it is more than the order"),
-            (fill(0, 100), "it is more than the order"),
+            (
+                fill(11, 100),
+                "its quantity exceeds the open quantity of the order",
+            ),
+            (fill(0, 100), "its quantity is not positive"),
             (fill(1, 99), "its price is outside the order's bounds"),
             (fill(1, 301), "its price is outside the order's bounds"),
         ] {

@@ -26,7 +26,7 @@ pub(super) enum TxErrorClass {
     /// The outcome is unknown: the transaction may be committed.
     Unknown,
     /// Another producer has our transactional id, or the broker aborted the transaction after its
-    /// timeout. The group decides between both (see `fencing`).
+    /// timeout. The group decides between both (see `fence_diagnosis`).
     ProducerFenced,
     /// Another process has this group membership now.
     InstanceFenced,

@@ -18,7 +18,7 @@ use super::requirements::{BrokerSettings, INTERNAL, Internal};
 const WAIT: Duration = Duration::from_secs(1);
 /// Longest wait for the first answer, which includes the connection.
 const FIRST_WAIT: Duration = Duration::from_secs(3);
-/// Maximum number of brokers to try: one unreachable broker is a sufficient finding.
+/// Maximum number of brokers to try, because each costs up to [`WAIT`].
 const BROKERS_MAX: usize = 5;
 
 #[derive(Clone, Copy)]
@@ -50,10 +50,10 @@ impl Admin<'_> {
 
         let mut shapes = BTreeMap::from([(first, places(&metadata, first))]);
         for name in names {
-            shapes.insert(
-                name,
-                places(&asker.fetch_metadata(Some(name), WAIT).ok()?, name),
-            );
+            // A topic without an answer is no finding, and must not hide the other topics.
+            if let Ok(metadata) = asker.fetch_metadata(Some(name), WAIT) {
+                shapes.insert(name, places(&metadata, name));
+            }
         }
 
         let ids: Vec<_> = brokers.iter().map(|(id, ..)| *id).collect();
@@ -92,12 +92,15 @@ impl Admin<'_> {
         brokers: &[i32],
     ) -> Option<String> {
         let missing = |kind: &&Internal| shapes.get(kind.name).is_some_and(Option::is_none);
-        let kind = INTERNAL.iter().find(missing)?;
-        let wanted = self
-            .broker_settings(brokers)
-            .get(kind.factor)
-            .and_then(|v| v.parse::<usize>().ok())?;
-        (wanted > brokers.len()).then(|| cannot_make(kind, wanted, brokers.len()))
+        let missing: Vec<_> = INTERNAL.iter().filter(missing).collect();
+        if missing.is_empty() {
+            return None;
+        }
+
+        let settings = self.broker_settings(brokers);
+        missing
+            .into_iter()
+            .find_map(|kind| impossible(kind, &settings, brokers.len()))
     }
 
     /// Partitions without a leader, or with fewer in-sync replicas than a write needs.
@@ -116,10 +119,10 @@ impl Admin<'_> {
                 ));
             }
 
-            let weakest = places.iter().min_by_key(|p| p.in_sync)?;
-            if weakest.in_sync == weakest.replicas && weakest.in_sync > 1 {
+            // A principal without the right to see the topic is told of no partitions.
+            let Some(weakest) = places.iter().min_by_key(|p| p.in_sync) else {
                 continue;
-            }
+            };
 
             let least = self
                 .settings_of(name)
@@ -174,6 +177,12 @@ fn places(metadata: &Metadata, name: &str) -> Option<Vec<PartitionMetadata>> {
     Some(topic.partitions().iter().map(place).collect())
 }
 
+/// The problem, if the brokers want more replicas of an internal topic than there are brokers.
+fn impossible(kind: &Internal, settings: &BrokerSettings, brokers: usize) -> Option<String> {
+    let wanted = settings.get(kind.factor)?.parse::<usize>().ok()?;
+    (wanted > brokers).then(|| cannot_make(kind, wanted, brokers))
+}
+
 fn cannot_make(kind: &Internal, wanted: usize, there: usize) -> String {
     let are = if there == 1 {
         "1 broker is"
@@ -204,12 +213,15 @@ fn unmet(name: &str, p: &PartitionMetadata, least: usize) -> String {
     )
 }
 
-/// The first address, if no address is reachable. One unreachable broker among several is no
-/// finding.
+/// The first address, if no address is reachable. For a client that starts, one reachable broker is
+/// enough. A cluster of more than [`BROKERS_MAX`] brokers is not searched.
 fn none_reachable(bootstrap: &str, brokers: &[(i32, String, i32)]) -> Option<String> {
+    if brokers.len() > BROKERS_MAX {
+        return None;
+    }
+
     let each: Vec<_> = brokers
         .iter()
-        .take(BROKERS_MAX)
         .map(|b| unreachable(bootstrap, std::slice::from_ref(b)))
         .collect();
     each.into_iter()
@@ -224,7 +236,7 @@ fn unreachable(bootstrap: &str, brokers: &[(i32, String, i32)]) -> Option<String
         let why = connect(host, *port).err()?;
         Some(format!(
             "the brokers answer at {bootstrap}, but broker {id} gives {host}:{port} as its address (advertised.listeners), and that cannot be \
-             reached from here ({why}): correct the broker's advertised.listeners, or the name service or firewall between"
+             reached from here ({why}): if the broker is down, start it; else correct its advertised.listeners, or the name service or firewall between"
         ))
     })
 }
@@ -249,6 +261,16 @@ fn connect(host: &str, port: i32) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_internal_topic_that_wants_more_brokers_than_there_are_is_named() {
+        let settings = |factor: &str, n: &str| BrokerSettings::from([(factor.into(), n.into())]);
+        let kind = &INTERNAL[0];
+        let said = impossible(kind, &settings(kind.factor, "3"), 1).expect("one broker");
+        assert!(said.contains("3 replicas"), "{said}");
+        assert_eq!(impossible(kind, &settings(kind.factor, "1"), 1), None);
+        assert_eq!(impossible(kind, &settings("other", "3"), 1), None);
+    }
 
     #[test]
     fn an_address_that_leads_nowhere_is_named() {

@@ -9,7 +9,7 @@
 //! | `transact` | the one transaction, and the meaning of each outcome |
 //! | `classify` | the meaning of each error code |
 //! | `stale_requests` | log lines that hint at a request still in flight; the client contexts |
-//! | `fencing`, `takeover` | detection of a successor; abort of a dead instance's transactions |
+//! | `fence_diagnosis`, `takeover` | was our producer fenced, or did its transaction expire; abort of a dead instance's transactions |
 //! | `watchdog` | ends the process when a call never returns |
 //! | `reader`, `appender`, `admin` | reads outside groups, client writes, topics and offsets |
 //! | `survey`, `requirements` | actual and required settings of topics and brokers |

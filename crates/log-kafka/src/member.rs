@@ -162,7 +162,7 @@ impl KafkaMember {
     }
 
     /// Judges the loss of our group membership. A newer process may have taken the membership, or a
-    /// late request of our own or of a dead predecessor (see [`super::fencing`]).
+    /// late request of our own or of a dead predecessor (see [`super::fence_diagnosis`]).
     fn place_lost(&self) -> LogError {
         let c = self
             .clients

@@ -16,7 +16,7 @@ use super::watchdog;
 /// Longest wait for the record at the stable end. A report must not take long for a detail.
 const RECORD_WAIT: Duration = Duration::from_secs(3);
 
-/// The members of a group. The query goes to all brokers, as in `fencing`.
+/// The members of a group. The query goes to all brokers, as in `fence_diagnosis`.
 pub(super) fn members(settings: &KafkaSettings, group: &str) -> Result<Vec<String>, LogError> {
     let _guard = watchdog::exit_after(
         "asking for a group's members",

@@ -15,7 +15,7 @@
 //! `init_transactions` for its own id at each start. The owner may be alive after all: frozen, or
 //! starting at this moment. The abort then fences the owner as a *producer* but not as a member.
 //! The owner finds that the membership is free or still its own, and begins a new incarnation (see
-//! [`super::fencing`]). The owner loses only seconds. Instances that start together must not abort
+//! [`super::fence_diagnosis`]). The owner loses only seconds. Instances that start together must not abort
 //! each other. So an instance that was never seen in the group gets a moment to appear.
 //!
 //! All work runs in threads beside the loop, with a time limit. A failure is only logged: the

@@ -161,8 +161,9 @@ fn public_v6(ip: Ipv6Addr) -> bool {
         // IPv4 addresses inside IPv6 addresses: mapped, NAT64, 6to4.
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
         [0x2002, high, low, ..] => v4(high, low),
-        // Global unicast is 2000::/3. Its ranges for Teredo and documentation are not public.
-        [0x2001, 0, ..] | [0x2001, 0xdb8, ..] | [0x3fff, ..] => false,
+        // Global unicast is 2000::/3. Not public are 2001::/23 (RFC 2928: Teredo, benchmarks,
+        // ORCHID), 2001:db8::/32 (documentation) and 3fff::/16 (documentation).
+        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, ..] => false,
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }
@@ -176,6 +177,9 @@ mod tests {
         for bad in [
             "127.0.0.1",
             "127.9.9.9",
+            "2001:2::1",
+            "2001:10::1",
+            "2001:20::1",
             "0.0.0.0",
             "10.1.2.3",
             "172.16.0.1",
