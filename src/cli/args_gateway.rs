@@ -7,19 +7,26 @@ use clap::{Args as ClapArgs, Subcommand};
 
 /// Shown below the help.
 pub const EXAMPLES: &str = "\
+Paths: /v1/users/{user}/notifications (Server-Sent Events; Last-Event-ID,
+?after=N, ?kinds=a,b), .../notifications/ws (WebSocket; ?resume_from=N),
+.../portfolio, .../preferences, .../webhooks/{id}, .../alerts/{id}; /healthz,
+/metrics. docs/clients/http.md describes them all.
+
+Several gateways can run at the same time. Give each its own --instance, so that
+they share the webhooks. The gateway has no TLS: put a proxy in front of it.
+
+Options of this command come from the command line or from the environment
+(PROCESSOR_HISTORY for --history, and so on), not from processor.toml.
+
 Examples:
   processor gateway --brokers localhost:9092
-  processor gateway --role all --embedded state/log         with every role in the same process, as the embedded log needs it
   curl -N http://127.0.0.1:8080/v1/users/501/notifications?after=0
-  processor gateway token 501                               a token, and its line for the token file
-  processor gateway --listen 0.0.0.0:8080 --token-file tokens --brokers ...
-
-Paths: /v1/users/{user}/notifications (Server-Sent Events: Last-Event-ID, ?after=N, ?kinds=a,b), .../notifications/ws
-(WebSocket, ?resume_from=N), .../portfolio, .../preferences, .../webhooks/{id}, .../alerts/{id}; /healthz, /metrics. docs/clients/http.md has them all.
-
-Several gateways may run; give each its own --instance, so that they share the webhooks. There is no TLS in it: put a proxy in front.
-
-The options of gateway come from flags, else from the environment (PROCESSOR_HISTORY for --history and so on); they have no place in processor.toml.";
+  processor gateway token 501
+      print a token, and its line for the token file
+  processor gateway --listen 0.0.0.0:8080 --token-file tokens \\
+      --brokers localhost:9092
+  processor gateway --role all --embedded state/log
+      an embedded log has one process: run the roles in it too";
 
 /// Options of `gateway`.
 #[derive(Debug, Clone, ClapArgs)]
@@ -27,7 +34,7 @@ pub struct Gateway {
     /// The other commands of `gateway`.
     #[command(subcommand)]
     pub command: Option<GatewayCommand>,
-    /// Where to listen; anything but this machine needs --token-file
+    /// Address to listen on. An address that other machines can reach needs --token-file
     #[arg(
         long,
         default_value = "127.0.0.1:8080",
@@ -35,14 +42,16 @@ pub struct Gateway {
         env = "PROCESSOR_LISTEN"
     )]
     pub listen: String,
-    /// File of tokens, a user and a hash on each line; read again when it changes
+    /// File of tokens: a user and a hash per line. The gateway reads the file again when it changes
+    /// [default: none; only this machine may connect]
     #[arg(long, value_name = "FILE", env = "PROCESSOR_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
-    /// Without tokens: answer requests that a proxy passed on, too; whoever reaches the proxy sees
-    /// everything
+    /// Without tokens, also answer requests that a proxy forwarded. Everybody who reaches the proxy
+    /// can then read everything
     #[arg(long, conflicts_with = "token_file", env = "PROCESSOR_OPEN", value_parser = BoolishValueParser::new())]
     pub open: bool,
-    /// How far back notifications can be asked for: 12h, 30d, or all
+    /// Oldest notifications that clients can ask for: an age such as 12h or 30d, or all. A longer
+    /// time makes the start slower
     #[arg(
         long,
         default_value = "7d",
@@ -50,13 +59,13 @@ pub struct Gateway {
         env = "PROCESSOR_HISTORY"
     )]
     pub history: String,
-    /// Notifications kept in memory, MiB; older ones are read from the log
+    /// Memory for notifications, in MiB. Older notifications are read from the log
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20), env = "PROCESSOR_MEMORY_MB")]
     pub memory_mb: u64,
-    /// Most connections at once
+    /// Most connections at the same time
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), env = "PROCESSOR_MAX_CONNECTIONS")]
     pub max_connections: u64,
-    /// A sign of life on every stream at least so often
+    /// Longest time between two messages on a stream. A stream without news gets a heartbeat
     #[arg(
         long,
         default_value = "15s",
@@ -64,7 +73,7 @@ pub struct Gateway {
         env = "PROCESSOR_HEARTBEAT"
     )]
     pub heartbeat: String,
-    /// How long a client may read nothing of what it is sent before it is disconnected
+    /// Longest time that a client may leave its data unread. Then the gateway closes the connection
     #[arg(
         long,
         default_value = "10s",
@@ -72,15 +81,16 @@ pub struct Gateway {
         env = "PROCESSOR_STALL"
     )]
     pub stall: String,
-    /// Leave webhooks and price alerts to other gateways: they can be set here all the same
+    /// Send no webhooks and no price alerts; other gateways send them. Clients can still set them
+    /// here
     #[arg(long, env = "PROCESSOR_NO_WEBHOOKS", value_parser = BoolishValueParser::new())]
     pub no_webhooks: bool,
-    /// Let webhooks go to http and to addresses that are not public
+    /// Allow webhooks with http URLs, and to private addresses. For tests
     #[arg(long, env = "PROCESSOR_ALLOW_PRIVATE_WEBHOOKS", value_parser = BoolishValueParser::new())]
     pub allow_private_webhooks: bool,
-    /// When to try a webhook again after its first failure, its second, ...; the last one is that
-    /// of all further ones. One that refuses a notification (400, 409, 413, 415, 422) is asked
-    /// again so often as there are times, and then the next one has its turn
+    /// Pauses before a failed webhook is tried again: after the first failure, the second, and so
+    /// on; the last pause repeats. A notification that the endpoint refuses (400, 409, 413, 415,
+    /// 422) is tried again once per pause in this list, and then becomes a dead letter
     #[arg(
         long,
         default_value = "30s,1m,2m,5m",
@@ -88,8 +98,8 @@ pub struct Gateway {
         env = "PROCESSOR_WEBHOOK_RETRIES"
     )]
     pub webhook_retries: String,
-    /// How long a notification is tried at a webhook that does not work, before it goes to
-    /// dead-letters
+    /// Longest time that a notification is tried at an endpoint that does not work. Then it becomes
+    /// a dead letter
     #[arg(
         long,
         default_value = "36h",
@@ -102,14 +112,16 @@ pub struct Gateway {
 /// `gateway ...`
 #[derive(Debug, Clone, Subcommand)]
 pub enum GatewayCommand {
-    /// Make a token for a user, or for an admin
+    /// Create a token for a user or an administrator
     #[command(
-        after_help = "Prints the token, and the line that the token file needs to know it: the user is written there as in a path, `a#b` as a%23b."
+        after_help = "Prints the token, and its line for the token file. In that line the user id is\n\
+percent-encoded as in a URL: a#b is a%23b.\n\n\
+Examples:\n  processor gateway token 501\n  processor gateway token --admin"
     )]
     Token {
-        /// The user's id
+        /// User id
         user: Option<String>,
-        /// A token that opens everybody's paths, and /metrics
+        /// Create a token for the paths of all users, and for /metrics
         #[arg(long, conflicts_with = "user")]
         admin: bool,
     },

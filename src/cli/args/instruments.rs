@@ -5,82 +5,99 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 const LOAD: &str = "\
-Reads files of columns separated by comma, semicolon, tab or pipe, JSON lines, and a JSON list. Understands NASDAQ's own files (test issues
-become not tradable), S&P 500 constituents (Symbol, Security), and columns named like the fields: symbol,name,status,tick,lot,max_quantity,
-clip_size,max_notional,collar_bps,limit_band_bps,band_bps,short_ok,short_margin_bps,fee_bps,
-half_spread_bps,house,house_max,currency,test_issue. Other columns are named and left out.
-What a file does not say stays as it is, and empty cells say nothing; a JSON null takes back what was said. With --replace a row is the whole
-listing, but for its status, which only a column of that name changes. Changed fields are printed; what is as it was is not written again.
-Rows that cannot be right are reported with their line and skipped (cells without a column, a quote that is not closed, a symbol that comes
-twice); then the exit code is 1.
+The file has columns separated by comma, semicolon, tab or pipe, or it is JSON:
+one object per line, or one list. The command knows NASDAQ's own files (their
+test issues become not tradable), S&P 500 constituents (Symbol, Security), and
+columns with the names of the fields: symbol, name, status, tick, lot,
+max_quantity, clip_size, max_notional, collar_bps, limit_band_bps, band_bps,
+short_ok, short_margin_bps, fee_bps, half_spread_bps, house, house_max,
+currency, test_issue. Columns with other names are ignored, and named.
+
+A missing column or an empty cell keeps the present value of the field. A JSON
+null sets the field back to its default. The command prints the fields that
+change, and writes only listings that change.
+
+Wrong rows are named with their line and skipped: cells without a column, a
+quote that is not closed, a symbol that comes twice.
+
+Exit code: 0 done; 1 some rows were skipped; the others are loaded.
 
 Examples:
-  echo '{\"symbol\":\"AAPL\"}' | processor instruments load - --brokers localhost:9092
+  echo '{\"symbol\":\"AAPL\"}' | processor instruments load - \\
+      --brokers localhost:9092
   processor instruments load nasdaqlisted.txt --brokers localhost:9092";
 
 const HALT: &str = "\
-Orders are refused with SYMBOL_HALTED, and nothing trades; with --cancel-only the same, for symbols that will not open again. Cancels pass.
-All other fields of the listing stay as they are, and no file without a column `status` opens it again.
+New orders are refused with SYMBOL_HALTED, and nothing trades. Cancels pass. Use
+--cancel-only for symbols that will not open again; its effect is the same.
+The other fields of the listing stay. `instruments load` opens the symbol again
+only from a file with the column `status`.
 
-Exit code: 0 done, or it was so before; 1 some symbols are not listed, and are named; the others are halted.
+Exit code: 0 done, or halted before; 1 some symbols are not listed, and are
+named; the others are halted.
 
-Example: processor instruments halt AAPL MSFT --brokers localhost:9092";
+Example:
+  processor instruments halt AAPL MSFT --brokers localhost:9092";
 
 const RESUME: &str = "\
-Exit code: 0 done, or it was so before; 1 some symbols are not listed or are delisted, and are named; the others are open.
+Exit code: 0 done, or open before; 1 some symbols are not listed or are
+delisted, and are named; the others are open.
 
-Example: processor instruments resume AAPL --brokers localhost:9092";
+Example:
+  processor instruments resume AAPL --brokers localhost:9092";
 
 /// `instruments ...`
 #[derive(Debug, Subcommand)]
 pub enum Instruments {
-    /// Load a file into what is there; `-` is stdin
+    /// Add or change listings from a file; `-` reads stdin
     #[command(after_help = LOAD)]
     Load {
-        /// The file
+        /// File with columns or JSON
         file: PathBuf,
-        /// Rows are whole listings: fields that they do not have go back to their defaults
+        /// Each row is a whole listing: fields that the row does not have get their defaults. The
+        /// status stays, unless the row has one
         #[arg(long)]
         replace: bool,
     },
-    /// Take listings away: open orders are cancelled, and further ones refused, until they are
-    /// loaded again
+    /// Remove listings: cancel their open orders, and refuse new ones
     #[command(
-        after_help = "Positions stay. To stop trading for a while, `instruments halt` the symbol instead.\n\
-Exit code: 0 done; 1 some symbols were not listed, and are named; the others are delisted.\n\n\
-Example: processor instruments delist AAPL MSFT --brokers localhost:9092"
+        after_help = "Positions stay, and `instruments load` lists the symbol again. To stop trading\n\
+for a while, use `instruments halt` instead.\n\n\
+Exit code: 0 done; 1 some symbols were not listed, and are named; the others are\n\
+delisted.\n\n\
+Example:\n  processor instruments delist AAPL MSFT --brokers localhost:9092"
     )]
     Delist {
-        /// The symbols
+        /// Symbols
         #[arg(required = true, value_name = "SYMBOL")]
         symbols: Vec<String>,
     },
-    /// Stop trading in symbols, and change nothing else about them
+    /// Stop trading in symbols, and keep their open orders
     #[command(after_help = HALT)]
     Halt {
-        /// The symbols
+        /// Symbols
         #[arg(required = true, value_name = "SYMBOL")]
         symbols: Vec<String>,
-        /// Set them to cancel_only
+        /// Set the status cancel_only instead of halted
         #[arg(long)]
         cancel_only: bool,
     },
-    /// Open symbols again that were halted
+    /// Open halted symbols again
     #[command(after_help = RESUME)]
     Resume {
-        /// The symbols
+        /// Symbols
         #[arg(required = true, value_name = "SYMBOL")]
         symbols: Vec<String>,
     },
-    /// All listings, with what is not the default
+    /// List all listings, with the fields that are not the default
     #[command(
-        after_help = "Example: processor instruments list --format json --brokers localhost:9092"
+        after_help = "Example:\n  processor instruments list --format json --brokers localhost:9092"
     )]
     List,
-    /// One listing with all of its fields
-    #[command(after_help = "Example: processor instruments show AAPL --brokers localhost:9092")]
+    /// Show one listing with all its fields
+    #[command(after_help = "Example:\n  processor instruments show AAPL --brokers localhost:9092")]
     Show {
-        /// The symbol
+        /// Symbol
         symbol: String,
     },
 }

@@ -3,27 +3,31 @@
 use clap::Subcommand;
 
 const OFFSETS: &str = "\
-Kafka forgets the offsets of a group that has not run for a week (offsets.retention.minutes); a tool, a restored backup or a deleted group can change them
-too. Where each task of a role really stands is in its changelog: the last record of every transaction says so. This command puts the group's offsets
-there. It takes the role's place in the group first, as a start with the same --instance does, and refuses while any instance of the role runs.
+Kafka forgets the offsets of a group that has not run for a week
+(offsets.retention.minutes). A tool, a restored backup or a deleted group can
+change them too. The true position of each task is in its changelog: the last
+record of every transaction has it. This command sets the group's offsets to
+those positions.
 
-Nothing else is changed: no record is written, local state is not touched. A position that its topic does not reach back to any more, because records
-were deleted before the role read them, is named, and then nothing is changed at all.
+It first takes the place of the role in the group, as a start with the same
+--instance does, and fails while an instance of the role runs. It writes no
+record and does not touch local state. If records that a task still needs were
+deleted, the command names the position and changes nothing.
 
-Exit codes: 0 the offsets are right (now, or were before); 1 try again; 70 positions that cannot be right; 78 the role runs.
+Exit code: 0 the offsets are right; 1 try again; 70 a position cannot be right;
+78 the role runs.
 
 Examples:
-  processor repair offsets --role orders --dry-run --brokers localhost:9092      what would be done
+  processor repair offsets --role orders --dry-run --brokers localhost:9092
   processor repair offsets --role all --brokers localhost:9092";
 
 /// `repair ...`
 #[derive(Debug, Subcommand)]
 pub enum Repair {
-    /// Put the committed offsets of a role's group to where its changelog says that each task
-    /// stands
+    /// Set the committed offsets of a role's group to the positions in its changelogs
     #[command(after_help = OFFSETS)]
     Offsets {
-        /// Only say what would be done
+        /// Print the changes, and make none
         #[arg(long)]
         dry_run: bool,
     },
