@@ -48,11 +48,14 @@ mutants: ## which deliberate mistakes the simulation finds; writes docs/internal
 unit: ## tests that need neither a broker nor the C++ libraries
 	cargo test --locked --workspace --exclude processor --exclude processor-log-kafka $(ARGS)
 
-lint: libraries ## formatting and clippy
+lint: libraries ## formatting, clippy, scripts and, if typos is installed, spelling
 	cargo fmt --check
 	cargo clippy --locked --workspace -- -D warnings
 	cargo clippy --locked --workspace --all-targets --features campaigns,faults -- -D warnings
 	@for script in .ci/run scripts/*; do bash -n $$script || exit 1; done
+	@export PATH=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/processor/tools/bin:$$PATH; \
+	if command -v typos >/dev/null; then typos; else \
+	  echo "spelling is not checked: typos is missing; install it with: cargo install --locked typos-cli --version 1.52.0" >&2; fi
 
 .PHONY: audit-deps
 audit-deps: ## licences, unused dependencies, spelling; builds its tools once, which takes minutes
