@@ -683,6 +683,6 @@ pub fn format(text: &str) -> Result<OutputFormat, String> {
     match text {
         "text" => Ok(OutputFormat::Text),
         "json" => Ok(OutputFormat::Json),
-        other => Err(format!("`{other}` is no format; say text or json")),
+        other => Err(format!("`{other}` is not a format: expected text or json")),
     }
 }

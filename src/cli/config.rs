@@ -339,7 +339,7 @@ impl Config {
             batch_bytes_max: v.parse("batch_bytes_max", |t| number(t, 65_536, 1 << 30))?,
             scrub_every_ms: v.parse("scrub_every", duration_ms)?,
             leave: v.parse("leave", |t| {
-                t.parse().map_err(|_| "say true or false".into())
+                t.parse().map_err(|_| "must be true or false".into())
             })?,
             standby: v.parse("standby", standby)?,
             shutdown_grace_ms: v.parse("shutdown_grace_ms", |t| number(t, 0, 3_600_000))?,
@@ -682,7 +682,8 @@ fn factor(text: &str, rate_limit: u32) -> Result<u32, String> {
 
 /// Parses a time of day; 24:00 is 00:00.
 fn day_end(text: &str) -> Result<i64, String> {
-    let wrong = || format!("`{text}` is no time of day; say 24:00 or 21:30 (UTC)");
+    let wrong =
+        || format!("`{text}` is not a time of day: expected 00:00 to 24:00 in UTC, such as 21:30");
     let (hours, minutes) = text.trim().split_once(':').ok_or_else(wrong)?;
     let (hours, minutes): (i64, i64) = (
         hours.parse().map_err(|_| wrong())?,
@@ -762,7 +763,7 @@ fn standby(text: &str) -> Result<Standby, String> {
 fn cash(text: &str) -> Result<i64, String> {
     let cash = decimal::parse_e4(text)?;
     if !(0..1 << 62).contains(&cash) {
-        return Err("must be zero or more, and below 2^62 ten-thousandths".into());
+        return Err("must be from 0 to 461168601842738.7903".into());
     }
 
     Ok(cash)
@@ -787,16 +788,20 @@ fn window(text: &str, max_age_ms: u64) -> Result<u64, String> {
     match duration_ms(text)? {
         0 => Ok(0),
         _ if max_age_ms == 0 => {
-            Err("it needs --max-command-age, or a command that comes again after that would be carried out again".into())
+            Err("needs --max-command-age: without it, a command that is sent again after the window would be carried out again".into())
         }
-        ms if ms <= max_age_ms + 1_000 => Err("it must be more than a second longer than --max-command-age".into()),
+        ms if ms <= max_age_ms + 1_000 => Err("must be more than a second longer than --max-command-age".into()),
         ms => Ok(ms),
     }
 }
 
 /// Parses `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number means seconds.
 pub fn duration_ms(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no length of time; say 500ms, 30s, 5m, 2h or 1d");
+    let wrong = || {
+        format!(
+            "`{text}` is not a duration: expected a number and a unit, such as 500ms, 30s, 5m, 2h or 1d"
+        )
+    };
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let n: u64 = text[..digits].parse().map_err(|_| wrong())?;

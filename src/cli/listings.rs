@@ -81,7 +81,7 @@ impl ListingColumns {
             .find_map(|(i, h)| (!h.is_empty() && header[..i].contains(h)).then_some(h))
         {
             return Err(format!(
-                "two columns are called `{twice}`: which of them is meant?"
+                "two columns are named `{twice}`: rename or delete one of them"
             ));
         }
 

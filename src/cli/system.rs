@@ -75,7 +75,7 @@ pub(super) fn check_settings(system: &Installation) -> Result<(), Failure> {
         Ok(findings) => findings,
         Err(e) => {
             tracing::warn!(
-                "the settings of topics and brokers could not be looked at, and the roles start without that: {e}"
+                "the settings of topics and brokers could not be checked: {e}; the roles start without this check"
             );
             return Ok(());
         }

@@ -192,7 +192,7 @@ fn wait_until_empty(system: &Installation, group: &str) -> Result<(), RepairErro
         }
 
         if !std::mem::replace(&mut told, true) {
-            tracing::warn!(%group, ?members, "waiting up to {EMPTY_WAIT:?} for members that do not run any more to be forgotten");
+            tracing::warn!(%group, ?members, "the group has members that may have ended; waiting up to {EMPTY_WAIT:?} until the brokers remove them");
         }
 
         std::thread::sleep(Duration::from_millis(500));

@@ -459,7 +459,7 @@ impl Heart {
             .spawn(beat);
         if let Err(e) = &thread {
             tracing::warn!(
-                "no thread can be started for signs of life: {e}; `processor status` may take this process for dead"
+                "the thread that updates the status file cannot be started: {e}; the roles run, but `processor status` may show them as dead"
             );
         }
 

@@ -347,7 +347,7 @@ fn wrong_use_ends_with_2_and_says_what_to_do() {
         (&["gateway", "--history", "long", "--embedded", "e"], "30s"),
         (
             &["gateway", "--webhook-retries", "1s,0s", "--embedded", "e"],
-            "longer than nothing",
+            "must be above 0",
         ),
         (&["gateway", "token", "a b"], "user"),
         (&["gateway", "token"], "--admin"),

@@ -996,7 +996,7 @@ fn the_past_can_be_kept_and_looked_at() {
     fails(
         &["replay", "--until", "2999-01-01T00:00:00Z"],
         1,
-        "has not come yet",
+        "lies in the future",
     );
     fails(&["replay", "--until", "yesterday"], 2, "say a time such as");
     fails(

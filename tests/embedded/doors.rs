@@ -410,7 +410,7 @@ fn a_file_changes_what_it_says_and_nothing_else() {
 
     // Two columns with one name: the meant one is unknown.
     load(&p, dir.path(), "symbol,tick,tick\nAAPL,0.01,0.05\n", &[])
-        .fails(1, &["two columns are called `tick`"]);
+        .fails(1, &["two columns are named `tick`"]);
     load(
         &p,
         dir.path(),

@@ -125,10 +125,10 @@ pub(crate) fn resume(config: &Config, whom: &Whom, operator: &str) -> Result<(),
     match there {
         true => Ok(()),
         false if key == EVERYBODY => Err(Failure::failed(
-            "nothing is switched off for everybody at once",
+            "`account stop --all` is not in effect, so there is nothing to resume; `processor account list` shows who is stopped or disabled",
         )),
         false => Err(Failure::failed(format!(
-            "{key} is neither stopped nor disabled"
+            "{key} is neither stopped nor disabled; `processor account list` shows who is"
         ))),
     }
 }

@@ -32,7 +32,9 @@ pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
         .filter(|s| !s.is_empty())
         .collect();
     if symbols.is_empty() {
-        return Err(Failure::usage("--symbols: name at least one"));
+        return Err(Failure::usage(
+            "--symbols: the list is empty; give at least one symbol, such as AAPL",
+        ));
     }
 
     for symbol in &symbols {

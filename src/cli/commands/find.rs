@@ -83,7 +83,7 @@ fn sum_up(config: &Config, timeline: &Timeline) -> Result<(), Failure> {
         n => Err(Failure::new(
             Code::Bug,
             format!(
-                "{n} records are not those that were audited; `processor audit verify` says what was done"
+                "{n} records differ from the audit log; run `processor audit verify` to see what was done to them"
             ),
         )),
     }

@@ -124,7 +124,7 @@ pub(crate) fn local_address(text: &str) -> Result<SocketAddr, Failure> {
     let listen = address(text)?;
     if !listen.ip().is_loopback() {
         return Err(Failure::usage(format!(
-            "--listen {listen}: here only this machine can be let in; for others there is `processor gateway`"
+            "--listen {listen}: the demo serves only this machine; give an address such as 127.0.0.1:8080, or run `processor gateway` for other machines"
         )));
     }
 
@@ -169,9 +169,7 @@ fn access(typed: &Gateway) -> Result<AccessControl, Failure> {
 fn settings(config: &Config, typed: &Gateway) -> Result<GatewaySettings, Failure> {
     let time = |name: &str, text: &str| match duration_ms(text) {
         Ok(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
-        Ok(_) => Err(Failure::usage(format!(
-            "--{name} {text}: must be longer than nothing"
-        ))),
+        Ok(_) => Err(Failure::usage(format!("--{name} {text}: must be above 0"))),
         Err(e) => Err(Failure::usage(format!("--{name}: {e}"))),
     };
 

@@ -52,7 +52,10 @@ pub(crate) fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
 
     printed?;
     match events {
-        Ok(0) => Err(Failure::failed(format!("user {} has no events", args.user))),
+        Ok(0) => Err(Failure::failed(format!(
+            "user {} has no events: check the user id and --topic-prefix",
+            args.user
+        ))),
         Ok(_) => Ok(()),
         Err(EquityError::Log(e)) => Err(e.into()),
         Err(e) => Err(Failure::new(Code::Bug, e.to_string())),

@@ -242,7 +242,7 @@ pub(crate) fn delist(config: &Config, symbols: &[String]) -> Result<(), Failure>
     match absent.len() {
         0 => Ok(()),
         _ => Err(Failure::failed(format!(
-            "not listed: {}",
+            "not listed: {}; `processor instruments list` shows the symbols that are",
             absent.into_iter().collect::<Vec<_>>().join(", ")
         ))),
     }

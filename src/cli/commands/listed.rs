@@ -164,10 +164,11 @@ pub(crate) fn show(config: &Config, symbol: &str) -> Result<(), Failure> {
     check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Read)?;
     let present = Present::load(&*log)?;
-    let row = present
-        .rows
-        .get(symbol)
-        .ok_or_else(|| Failure::failed(format!("{symbol} is not listed")))?;
+    let row = present.rows.get(symbol).ok_or_else(|| {
+        Failure::failed(format!(
+            "{symbol} is not listed; `processor instruments list` shows the symbols that are"
+        ))
+    })?;
     if config.format == OutputFormat::Json {
         return output::json(&Value::Object(row.clone()));
     }

@@ -30,7 +30,7 @@ pub(crate) fn run(config: &Config, user: &str) -> Result<(), Failure> {
     let partition = partitioner::partition(user.as_bytes(), partitions(&*log, PORTFOLIOS)?);
     let Some(portfolio) = latest(&*log, partition, user)? else {
         return Err(Failure::failed(format!(
-            "user {user} has no portfolio: no event of theirs has been processed yet"
+            "user {user} has no portfolio: the role portfolio has processed no event of this user. Check the user id, and `processor status --role portfolio`"
         )));
     };
 

@@ -225,7 +225,9 @@ fn columns(names: &[String], publish: &Publish) -> Result<TickColumns, Failure> 
         (Some(_), _) => None,
         (None, Some(name)) => Some(find("--symbol-column", name)?),
         (None, None) => Some(find("--symbol-column", "symbol").map_err(|_| {
-            Failure::usage("whose ticks are these? Say --symbol S, or --symbol-column NAME")
+            Failure::usage(
+                "the symbol of the prices is missing: give --symbol S, or --symbol-column NAME",
+            )
         })?),
     };
 

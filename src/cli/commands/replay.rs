@@ -204,7 +204,7 @@ fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> 
     found_out.end("re-execution differs from the journal")?;
     match rows.is_empty() {
         true => Err(Failure::failed(format!(
-            "no task that was asked for has processed anything by {until}"
+            "no record was processed by {until}: give a later --until"
         ))),
         false => Ok(()),
     }
@@ -231,7 +231,7 @@ fn moment(config: &Config, text: &str) -> Result<PointInTime, Failure> {
     match (record(), moment::ms(text)) {
         (Some(record), _) => Ok(record),
         (None, Ok(ms)) if ms > wall_ms() => Err(Failure::failed(format!(
-            "--until {text}: that moment has not come yet"
+            "--until {text}: this moment lies in the future; give an earlier one"
         ))),
         (None, Ok(ms)) => Ok(PointInTime::Time(ms)),
         (None, Err(why)) => Err(Failure::usage(format!(

@@ -23,7 +23,11 @@ pub(crate) fn run(config: &Config, state: &State) -> Result<(), Failure> {
         State::Get { key, place } => {
             let role = match config.roles_required()? {
                 [role] => *role,
-                _ => return Err(Failure::usage("name one role: --role orders")),
+                _ => {
+                    return Err(Failure::usage(
+                        "this command looks into one role: give one, such as --role orders",
+                    ));
+                }
             };
 
             get(config, role, key, place)

@@ -53,7 +53,7 @@ impl StartPoint {
                     Ok(StartPoint::TimeMs(usage(moment::ms(other))?))
                 }
                 Ok(n) if moment::looks_like_a_day(other) => Err(Failure::usage(format!(
-                    "--from {other}: may be a day or an offset: say {} or +{n}",
+                    "--from {other}: may be a day or an offset: give {} or +{n}",
                     moment::dashed(other)
                 ))),
                 Ok(n) if n >= 1_000_000_000 => Err(Failure::usage(format!(

@@ -170,7 +170,10 @@ impl TopicsReport {
 
             log.alter_topic(id, &changes)?;
             for (name, value) in changes {
-                tracing::info!("{}: {name} is {value} now", table.name(id));
+                tracing::info!(
+                    "setting of topic {} changed: {name} = {value}",
+                    table.name(id)
+                );
             }
 
             changed.push(id);

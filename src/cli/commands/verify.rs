@@ -41,11 +41,15 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         (0, Err(e)) => Err(e.into()),
         (n, Ok(_)) => Err(Failure::new(
             Code::Bug,
-            format!("{n} of {all} checks failed"),
+            format!(
+                "{n} of {all} checks failed; the lines above name them. Keep the state directory and the log as they are, for a person to look at"
+            ),
         )),
         (n, Err(e)) => Err(Failure::new(
             Code::Bug,
-            format!("{n} of {all} checks failed, and the others could not be made: {e}"),
+            format!(
+                "{n} of {all} checks failed; the lines above name them. The other checks could not be made: {e}"
+            ),
         )),
     }
 }
