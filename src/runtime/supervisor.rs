@@ -11,27 +11,28 @@
 //! do. The process ends with the worst error of all roles, because an operator must see that error.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine::instance::{FatalError, Instance, TaskView};
+use engine::instance::{FatalError, Instance};
 use faults::crash::{self, Point};
 use os::clock::wall_ms;
 use ports::topics::TopicTable;
 
-use super::status::{InputStatus, InstancePhase, InstanceStatus, TaskStatus, host};
+mod report;
 
-/// Interval of status updates by the loop, and interval of status file writes, independent of the
-/// loop.
+use report::{Heart, Reporter, SharedStatus, lock};
+
+use super::status::{InstanceStatus, host};
+
+/// Interval of status updates by the loop.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// Interval of the reminder that a role has ended and others continue. Age up to which another
-/// process's sign of life counts.
+/// Interval of the reminder that a role has ended and others continue.
 const REMIND: Duration = Duration::from_secs(600);
-const FRESH_MS: i64 = 15_000;
 
 /// Restarts in a row after a temporary failure. A run longer than [`CALM`] resets the count.
 const RESTARTS: u32 = 10;
@@ -67,14 +68,6 @@ struct RunningInstance {
 struct EndedInstance {
     name: String,
     result: Result<(), FatalError>,
-}
-
-/// An instance's status, shared by its loop, the thread that writes status files, and monitors.
-type SharedStatus = Arc<Mutex<InstanceStatus>>;
-
-fn lock(told: &SharedStatus) -> std::sync::MutexGuard<'_, InstanceStatus> {
-    // A panic cannot leave plain data half written, so ignore the poison.
-    told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The statuses of running instances.
@@ -116,63 +109,16 @@ impl Supervisor {
 
         // The channel is unbounded, but each member sends exactly one message.
         let (send, ended) = tokio::sync::mpsc::unbounded_channel();
-        let working = Arc::new(AtomicUsize::new(members.len()));
-        let members: Vec<_> = members
-            .into_iter()
-            .map(|m| {
-                let name = format!("{}-{}", m.role, m.instance);
-                let status = Arc::new(Mutex::new(InstanceStatus {
-                    role: m.role.to_string(),
-                    instance: m.instance,
-                    pid: std::process::id(),
-                    host: host(),
-                    since_ms: wall_ms(),
-                    ..Default::default()
-                }));
+        let starter = Starter {
+            stop: stop.clone(),
+            ends,
+            working: Arc::new(AtomicUsize::new(members.len())),
+            send,
+            topics,
+            state: state.clone(),
+        };
 
-                let reporter = Reporter {
-                    name: name.clone(),
-                    status: status.clone(),
-                    topics: topics.clone(),
-                    state: state.clone(),
-                    warned: false,
-                };
-
-                let stop = stop.clone();
-                let tell = send.clone();
-                let mine = name.clone();
-                let working = working.clone();
-                let live = move || {
-                    let result = live(&m, &stop, reporter, ends, &working);
-
-                    // The receiver is dropped only when the process ends.
-                    tell.send(EndedInstance { name: mine, result })
-                        .unwrap_or_default();
-                };
-
-                let thread = match std::thread::Builder::new().name(name.clone()).spawn(live) {
-                    Ok(thread) => Some(thread),
-                    Err(e) => {
-                        let result = Err(FatalError::Failed(format!(
-                            "no thread can be started for {name}: {e}"
-                        )));
-                        send.send(EndedInstance {
-                            name: name.clone(),
-                            result,
-                        })
-                        .unwrap_or_default();
-                        None
-                    }
-                };
-
-                RunningInstance {
-                    name,
-                    thread,
-                    status,
-                }
-            })
-            .collect();
-
+        let members: Vec<_> = members.into_iter().map(|m| starter.start(m)).collect();
         let heart = Heart::start(members.iter().map(|m| m.status.clone()).collect(), state);
         Supervisor {
             stop,
@@ -200,10 +146,36 @@ impl Supervisor {
         tokio::pin!(until);
         let mut left = self.members.len();
         let mut worst = Ok(());
+        self.watch(until.as_mut(), &mut left, &mut worst).await;
+        self.stop.store(true, Ordering::Release);
+        let in_time = self.stop_within(grace, left, &mut worst).await;
+        if !in_time {
+            return worst;
+        }
+
+        for m in &mut self.members {
+            if let Some(thread) = m.thread.take() {
+                thread
+                    .join()
+                    .map_err(|_| FatalError::Bug(format!("{} panicked while closing", m.name)))?;
+            }
+        }
+
+        worst
+    }
+
+    /// Waits until `until` resolves, or no instance is left to wait for. Counts down `left`, the
+    /// number of instances that have not ended.
+    async fn watch(
+        &mut self,
+        mut until: Pin<&mut impl Future<Output = ()>>,
+        left: &mut usize,
+        worst: &mut Result<(), FatalError>,
+    ) {
         let mut gone = Vec::new();
         let mut remind =
             tokio::time::interval_at(tokio::time::Instant::now() + self.remind, self.remind);
-        while left > 0 {
+        while *left > 0 {
             let ended = tokio::select! {
                 ended = self.ended.recv() => ended,
                 () = &mut until => None,
@@ -217,7 +189,7 @@ impl Supervisor {
             };
 
             let Some(ended) = ended else { break };
-            left -= 1;
+            *left -= 1;
             if let Err(e) = &ended.result {
                 gone.push(format!(
                     "{} has ended for good, and does not run until it is started again: {e}",
@@ -226,21 +198,28 @@ impl Supervisor {
             }
 
             settle(
-                &mut worst,
+                worst,
                 ended,
-                if self.ends == Ends::Alone { left } else { 0 },
+                if self.ends == Ends::Alone { *left } else { 0 },
             );
             if self.ends == Ends::Together {
                 break;
             }
         }
+    }
 
-        self.stop.store(true, Ordering::Release);
+    /// Waits up to `grace` for the last `left` instances. Returns false if some of them still run.
+    async fn stop_within(
+        &mut self,
+        grace: Duration,
+        mut left: usize,
+        worst: &mut Result<(), FatalError>,
+    ) -> bool {
         let deadline = tokio::time::Instant::now() + grace;
         while left > 0 {
             match tokio::time::timeout_at(deadline, self.ended.recv()).await {
                 Ok(Some(ended)) => {
-                    settle(&mut worst, ended, 0);
+                    settle(worst, ended, 0);
                     left -= 1;
                 }
                 Ok(None) => break,
@@ -256,20 +235,80 @@ impl Supervisor {
                         grace_ms = grace.as_millis() as u64,
                         "these instances did not stop in time; the process ends, and the next start fences them"
                     );
-                    return worst;
+                    return false;
                 }
             }
         }
 
-        for m in &mut self.members {
-            if let Some(thread) = m.thread.take() {
-                thread
-                    .join()
-                    .map_err(|_| FatalError::Bug(format!("{} panicked while closing", m.name)))?;
-            }
-        }
+        true
+    }
+}
 
-        worst
+/// Starts the threads of a supervisor's members.
+struct Starter {
+    stop: Arc<AtomicBool>,
+    ends: Ends,
+    /// Number of members that run; see [`live`].
+    working: Arc<AtomicUsize>,
+    send: tokio::sync::mpsc::UnboundedSender<EndedInstance>,
+    topics: Arc<TopicTable>,
+    state: PathBuf,
+}
+
+impl Starter {
+    fn start(&self, m: InstanceSpec) -> RunningInstance {
+        let name = format!("{}-{}", m.role, m.instance);
+        let status = Arc::new(Mutex::new(InstanceStatus {
+            role: m.role.to_string(),
+            instance: m.instance,
+            pid: std::process::id(),
+            host: host(),
+            since_ms: wall_ms(),
+            ..Default::default()
+        }));
+
+        let reporter = Reporter {
+            name: name.clone(),
+            status: status.clone(),
+            topics: self.topics.clone(),
+            state: self.state.clone(),
+            warned: false,
+        };
+
+        let stop = self.stop.clone();
+        let ends = self.ends;
+        let tell = self.send.clone();
+        let mine = name.clone();
+        let working = self.working.clone();
+        let live = move || {
+            let result = live(&m, &stop, reporter, ends, &working);
+
+            // The receiver is dropped only when the process ends.
+            tell.send(EndedInstance { name: mine, result })
+                .unwrap_or_default();
+        };
+
+        let thread = match std::thread::Builder::new().name(name.clone()).spawn(live) {
+            Ok(thread) => Some(thread),
+            Err(e) => {
+                let result = Err(FatalError::Failed(format!(
+                    "no thread can be started for {name}: {e}"
+                )));
+                self.send
+                    .send(EndedInstance {
+                        name: name.clone(),
+                        result,
+                    })
+                    .unwrap_or_default();
+                None
+            }
+        };
+
+        RunningInstance {
+            name,
+            thread,
+            status,
+        }
     }
 }
 
@@ -423,190 +462,6 @@ fn run(
     }
 
     Ok(())
-}
-
-/// Writes the status files of running instances, independent of the length of a turn.
-struct Heart {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Heart {
-    fn start(members: Vec<SharedStatus>, state: PathBuf) -> Heart {
-        let stop = Arc::new(AtomicBool::new(false));
-        let ended = stop.clone();
-        let beat = move || {
-            while !ended.load(Ordering::Acquire) {
-                std::thread::park_timeout(SIGN_OF_LIFE);
-                for told in &members {
-                    let mut status = lock(told);
-                    if status.updated_ms > 0
-                        && status.state != InstancePhase::Stopped
-                        && !ended.load(Ordering::Acquire)
-                    {
-                        status.updated_ms = wall_ms();
-
-                        // Ignore a write error: the loop writes the same file and reports the
-                        // error.
-                        status.write(&state).unwrap_or_default();
-                    }
-                }
-            }
-        };
-
-        let thread = std::thread::Builder::new()
-            .name("signs-of-life".into())
-            .spawn(beat);
-        if let Err(e) = &thread {
-            tracing::warn!(
-                "the thread that updates the status file cannot be started: {e}; the roles run, but `processor status` may show them as dead"
-            );
-        }
-
-        Heart {
-            stop,
-            thread: thread.ok(),
-        }
-    }
-}
-
-impl Drop for Heart {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-
-            // The panic hook has printed a panic, and a destructor cannot return an error.
-            let _joined = thread.join();
-        }
-    }
-}
-
-struct Reporter {
-    name: String,
-    status: SharedStatus,
-    topics: Arc<TopicTable>,
-    state: PathBuf,
-    warned: bool,
-}
-
-impl Reporter {
-    fn report(&mut self, instance: &Instance) {
-        let state = match instance.phase() {
-            "running" => InstancePhase::Running,
-            "restoring" => InstancePhase::Restoring,
-            "recovering" => InstancePhase::Recovering,
-            _ => InstancePhase::Joining,
-        };
-
-        let tasks = instance
-            .tasks()
-            .into_iter()
-            .map(|(task, view)| self.task(task, view))
-            .collect();
-        let counters = instance.counters();
-        let trouble = instance.trouble().map(String::from);
-        let why = trouble.clone().filter(|_| state != InstancePhase::Running);
-        self.tell(state, why, |status| {
-            (status.tasks, status.counters, status.trouble) = (tasks, counters, trouble)
-        });
-    }
-
-    /// The role ended with a temporary failure, and is restarted soon.
-    fn waiting(&mut self, why: &str) {
-        self.tell(InstancePhase::Recovering, Some(why.to_string()), |status| {
-            status.tasks.clear()
-        });
-    }
-
-    fn ended(&mut self, why: Option<&FatalError>) {
-        // If the instance was never made, the status file may belong to another, living process.
-        let made = lock(&self.status).updated_ms > 0;
-        if made || why.is_some() && !self.is_somebody_elses() {
-            self.tell(InstancePhase::Stopped, why.map(ToString::to_string), |_| {});
-        }
-    }
-
-    /// True if another process gives signs of life under this name.
-    fn is_somebody_elses(&self) -> bool {
-        let (role, instance) = {
-            let status = lock(&self.status);
-            (status.role.clone(), status.instance)
-        };
-
-        let files = InstanceStatus::read_all(&self.state, &role);
-        let fresh = |s: &InstanceStatus| {
-            s.state != InstancePhase::Stopped && wall_ms().saturating_sub(s.updated_ms) < FRESH_MS
-        };
-
-        files.iter().any(|s| s.instance == instance && fresh(s))
-    }
-
-    fn tell(
-        &mut self,
-        state: InstancePhase,
-        why: Option<String>,
-        more: impl FnOnce(&mut InstanceStatus),
-    ) {
-        let mut status = lock(&self.status);
-        let now = wall_ms();
-        if status.state != state {
-            status.since_ms = now;
-        }
-
-        (
-            status.state,
-            status.why,
-            status.updated_ms,
-            status.turned_ms,
-        ) = (state, why, now, now);
-        more(&mut status);
-        if let Err(e) = status.write(&self.state)
-            && !std::mem::replace(&mut self.warned, true)
-        {
-            tracing::warn!(
-                "cannot write the status file: {e}; `processor status` will not see this instance"
-            );
-        }
-    }
-
-    fn task(&self, task: u32, view: TaskView) -> TaskStatus {
-        match view {
-            TaskView::Restoring(p) => TaskStatus {
-                task,
-                state: InstancePhase::Restoring,
-                restored: p.at,
-                restore_end: p.end,
-                ..Default::default()
-            },
-            TaskView::Standby(p) => TaskStatus {
-                task,
-                state: InstancePhase::Standby,
-                restored: p.at,
-                restore_end: p.end,
-                ..Default::default()
-            },
-            TaskView::Running {
-                transaction,
-                digest,
-                inputs,
-            } => TaskStatus {
-                task,
-                state: InstancePhase::Running,
-                transaction,
-                digest,
-                inputs: inputs
-                    .into_iter()
-                    .map(|(at, next)| InputStatus {
-                        topic: self.topics.name(at.topic).to_string(),
-                        partition: at.partition,
-                        next,
-                    })
-                    .collect(),
-                ..Default::default()
-            },
-        }
-    }
 }
 
 #[cfg(test)]

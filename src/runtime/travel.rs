@@ -10,7 +10,7 @@ use engine::point_in_time::{PointInTime, Travelled};
 use engine::replay::{ReplayError, ReplaySettings};
 use os::clock::SystemClock;
 use os::files;
-use ports::topics::TopicPartition;
+use ports::topics::{TopicId, TopicPartition};
 use ports::{LogError, StoreError};
 use roles::Role;
 use store::dir::{StateIdentity, write_identity};
@@ -38,37 +38,11 @@ pub fn travel_task(
         Some(TopicPartition::new(topic, task)).filter(|at| task < partitions[at.topic.0 as usize])
     };
 
-    let mut inputs: Vec<TopicPartition> = factory
-        .spec()
-        .inputs
-        .iter()
-        .filter_map(|i| own(i.topic))
-        .collect();
-
-    // Meta records list the inputs in this order.
-    inputs.sort();
-    let group = system.log.group_offsets(&system.group(role), &inputs)?;
-    let mut group: Vec<_> = inputs.into_iter().zip(group).collect();
-    fill_absent(
-        &*system.log,
-        &SystemClock::new(),
-        &system.topics,
-        factory.spec().changelog,
-        &mut group,
-        GIVE_UP,
-    )?;
-
-    if group.iter().all(|(_, offset)| offset.is_none()) {
+    let spec = factory.spec();
+    let inputs = spec.inputs.iter().filter_map(|i| own(i.topic)).collect();
+    let Some(committed) = committed(system, role, inputs, spec.changelog)? else {
         return Ok(None);
-    }
-
-    let mut committed = Vec::with_capacity(group.len());
-    for (at, offset) in group {
-        committed.push((
-            at,
-            offset.map_or_else(|| system.log.bounds(at).map(|b| b.start), Ok)?,
-        ));
-    }
+    };
 
     let scratch;
     let dir = match keep {
@@ -94,6 +68,42 @@ pub fn travel_task(
         &committed,
     )?;
     Ok(Some(travelled))
+}
+
+/// Positions of a role's inputs, as meta records list them; none if the task has never committed.
+/// An input without a committed offset starts at its first record.
+fn committed(
+    system: &Installation,
+    role: Role,
+    mut inputs: Vec<TopicPartition>,
+    changelog: TopicId,
+) -> Result<Option<Vec<(TopicPartition, u64)>>, LogError> {
+    inputs.sort();
+    let group = system.log.group_offsets(&system.group(role), &inputs)?;
+    let mut group: Vec<_> = inputs.into_iter().zip(group).collect();
+    fill_absent(
+        &*system.log,
+        &SystemClock::new(),
+        &system.topics,
+        changelog,
+        &mut group,
+        GIVE_UP,
+    )?;
+
+    if group.iter().all(|(_, offset)| offset.is_none()) {
+        return Ok(None);
+    }
+
+    let position = |(at, offset): (_, Option<u64>)| {
+        let offset = offset.map_or_else(|| system.log.bounds(at).map(|b| b.start), Ok)?;
+        Ok((at, offset))
+    };
+
+    group
+        .into_iter()
+        .map(position)
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 /// An empty directory for a kept store, labelled with its identity.

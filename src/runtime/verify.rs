@@ -35,6 +35,19 @@ pub struct Check {
     pub detail: String,
 }
 
+impl Check {
+    /// `result`: the figures, or the error.
+    fn new(name: impl Into<String>, result: Result<String, String>) -> Check {
+        let ok = result.is_ok();
+        let (Ok(detail) | Err(detail)) = result;
+        Check {
+            name: name.into(),
+            ok,
+            detail,
+        }
+    }
+}
+
 /// Reasons for a run without checks.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
@@ -96,20 +109,19 @@ fn store(
     tell: &mut dyn FnMut(Check),
 ) -> Result<Option<Checkpoint>, VerifyError> {
     let name = format!("{} task {task}: state", role.name());
+    let damaged = |why: String| {
+        let why = format!(
+            "{why}; `processor rebuild --role {}` restores it from the changelog",
+            role.name()
+        );
+        Check::new(name.clone(), Err(why))
+    };
+
     let (path, store, meta) = match newest_store(&system.state, role, task) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
         Err(StoreError::Corrupt(why)) => {
-            let detail = format!(
-                "{why}; `processor rebuild --role {}` restores it from the changelog",
-                role.name()
-            );
-            tell(Check {
-                name,
-                ok: false,
-                detail,
-            });
-
+            tell(damaged(why));
             return Ok(None);
         }
         Err(e) => return Err(e.into()),
@@ -118,53 +130,31 @@ fn store(
     let digest = match scan_digest(&*store) {
         Ok(digest) => digest,
         Err(StoreError::Corrupt(why)) => {
-            let detail = format!(
-                "{why}; `processor rebuild --role {}` restores it from the changelog",
-                role.name()
-            );
-            tell(Check {
-                name,
-                ok: false,
-                detail,
-            });
-
+            tell(damaged(why));
             return Ok(None);
         }
         Err(e) => return Err(e.into()),
     };
 
-    let ok = digest == meta.meta.digest;
-    let detail = match ok {
-        true => format!(
-            "transaction {}, digest {digest} ({})",
-            meta.meta.transaction,
-            path.display()
-        ),
-        false => format!(
-            "digest of the content is {digest}, recorded is {} ({})",
-            meta.meta.digest,
-            path.display()
-        ),
+    let (meta, path) = (meta.meta, path.display());
+    let compared = match digest == meta.digest {
+        true => Ok(format!(
+            "transaction {}, digest {digest} ({path})",
+            meta.transaction
+        )),
+        false => Err(format!(
+            "digest of the content is {digest}, recorded is {} ({path})",
+            meta.digest
+        )),
     };
 
-    tell(Check { name, ok, detail });
+    tell(Check::new(name, compared));
     if role == Role::Orders {
         let name = format!("orders task {task}: books");
-        tell(match orders::check_books(&*store) {
-            Ok(summary) => Check {
-                name,
-                ok: true,
-                detail: summary,
-            },
-            Err(why) => Check {
-                name,
-                ok: false,
-                detail: why,
-            },
-        });
+        tell(Check::new(name, orders::check_books(&*store)));
     }
 
-    Ok(Some(meta.meta))
+    Ok(Some(meta))
 }
 
 /// Compares, as a start does, the group's committed offsets, the last meta record of each changelog
@@ -185,48 +175,12 @@ fn positions(
             let detail = format!(
                 "a start refuses to run, because committed offsets and changelog do not fit: {what}. {repair} puts that right"
             );
-            tell(Check {
-                name,
-                ok: false,
-                detail,
-            });
-
+            tell(Check::new(name, Err(detail)));
             continue;
         }
 
-        let (ok, detail) = match (store, last) {
-            (None, None) => continue,
-            (Some(have), None) if have.transaction == 0 => {
-                (true, "at the start, as the group".to_string())
-            }
-            (Some(have), None) => (
-                false,
-                format!(
-                    "local state has {} transactions, of which neither the changelog nor the group knows",
-                    have.transaction
-                ),
-            ),
-            (None, Some(last)) => (
-                true,
-                format!("transaction {}; no local state here", last.transaction),
-            ),
-            (Some(have), Some(last)) if have.offsets == last.offsets => {
-                (true, "equals the committed offsets".to_string())
-            }
-            (Some(have), Some(last)) if have.transaction < last.transaction => {
-                let n = last.transaction - have.transaction;
-                (
-                    true,
-                    format!("{n} transactions behind (the role runs, or a restart will catch up)"),
-                )
-            }
-            (Some(have), Some(last)) => (
-                false,
-                format!(
-                    "ahead of the log: local state is at transaction {}, the changelog at {}; a start puts it aside and rebuilds it",
-                    have.transaction, last.transaction
-                ),
-            ),
+        let Some(compared) = compare(store, last) else {
+            continue;
         };
 
         let absent = if standing.fit == OffsetComparison::Absent {
@@ -235,14 +189,43 @@ fn positions(
             ""
         };
 
-        tell(Check {
-            name,
-            ok,
-            detail: format!("{detail}{absent}"),
-        });
+        let add = |detail: String| format!("{detail}{absent}");
+        tell(Check::new(name, compared.map(add).map_err(add)));
     }
 
     Ok(())
+}
+
+/// Compares a local store with the last meta record of its changelog; none if neither exists.
+fn compare(
+    store: Option<&Checkpoint>,
+    last: Option<&Checkpoint>,
+) -> Option<Result<String, String>> {
+    Some(match (store, last) {
+        (None, None) => return None,
+        (Some(have), None) if have.transaction == 0 => Ok("at the start, as the group".to_string()),
+        (Some(have), None) => Err(format!(
+            "local state has {} transactions, of which neither the changelog nor the group knows",
+            have.transaction
+        )),
+        (None, Some(last)) => Ok(format!(
+            "transaction {}; no local state here",
+            last.transaction
+        )),
+        (Some(have), Some(last)) if have.offsets == last.offsets => {
+            Ok("equals the committed offsets".to_string())
+        }
+        (Some(have), Some(last)) if have.transaction < last.transaction => {
+            let n = last.transaction - have.transaction;
+            Ok(format!(
+                "{n} transactions behind (the role runs, or a restart will catch up)"
+            ))
+        }
+        (Some(have), Some(last)) => Err(format!(
+            "ahead of the log: local state is at transaction {}, the changelog at {}; a start puts it aside and rebuilds it",
+            have.transaction, last.transaction
+        )),
+    })
 }
 
 /// Reports input that cannot be read, because an open transaction of a client precedes it. No data
@@ -260,11 +243,7 @@ fn held(system: &Installation, role: Role, tell: &mut dyn FnMut(Check)) -> Resul
             lag.held(),
             (now - since) / 1000
         );
-        tell(Check {
-            name,
-            ok: true,
-            detail,
-        });
+        tell(Check::new(name, Ok(detail)));
     }
 
     Ok(())
@@ -273,14 +252,6 @@ fn held(system: &Installation, role: Role, tell: &mut dyn FnMut(Check)) -> Resul
 /// A check over all tasks. None unless the local state of all tasks is here.
 fn market(system: &Installation) -> Result<Option<Check>, VerifyError> {
     let name = "orders and trading: clearing and open orders".to_string();
-    let wrong = |detail: String| {
-        Ok(Some(Check {
-            name: name.clone(),
-            ok: false,
-            detail,
-        }))
-    };
-
     let mut all = Reconciliation::default();
     for role in [Role::Orders, Role::Trading] {
         for task in 0..system.tasks(role)? {
@@ -298,22 +269,18 @@ fn market(system: &Installation) -> Result<Option<Check>, VerifyError> {
             };
 
             if let Err(why) = read {
-                return wrong(why);
+                return Ok(Some(Check::new(name, Err(why))));
             }
         }
     }
 
-    match all.check() {
-        Ok(open) => Ok(Some(Check {
-            name,
-            ok: true,
-            detail: format!(
-                "nothing is on its way; {} orders are open and in a book",
-                open.len()
-            ),
-        })),
-        Err(why) => wrong(why),
-    }
+    let checked = all.check().map(|open| {
+        format!(
+            "nothing is on its way; {} orders are open and in a book",
+            open.len()
+        )
+    });
+    Ok(Some(Check::new(name, checked)))
 }
 
 /// Checks that every user's events have the numbers 1, 2, 3, ...
@@ -362,15 +329,7 @@ fn sequences(system: &Installation, partition: u32) -> Result<Check, LogError> {
 }
 
 /// Checks that every side of every trade is settled exactly once, at its quantity and price.
-/// Compares two sums over hashes.
 fn settlement(system: &Installation, partitions: &[u32]) -> Result<Check, LogError> {
-    let share = |id: &str, quantity: i64, price: i64| {
-        digest::of(
-            id.as_bytes(),
-            &[quantity.to_be_bytes(), price.to_be_bytes()].concat(),
-        )
-    };
-
     let every = |topic: TopicId, visit: &mut dyn FnMut(&[u8])| {
         (0..partitions[topic.0 as usize]).try_for_each(|p| {
             ports::scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| {
@@ -379,28 +338,12 @@ fn settlement(system: &Installation, partitions: &[u32]) -> Result<Check, LogErr
         })
     };
 
-    let mut settled = Digest::ZERO;
-    let mut settled_count = 0u64;
+    let mut settled = TradeSides::default();
     let mut busts = Busts::default();
     every(topics::ORDER_EVENTS, &mut |value| {
-        let Ok(e) = OrderEvent::decode(value) else {
-            return;
-        };
-
-        busts.event(&e);
-        if let OrderEvent {
-            event: Event::OrderFilled | Event::OrderPartiallyFilled,
-            trade_id: Some(id),
-            last_quantity,
-            last_price_e4,
-            ..
-        } = e
-        {
-            settled = settled.replace(
-                Digest::ZERO,
-                share(id, last_quantity.unwrap_or(0), last_price_e4.unwrap_or(0)),
-            );
-            settled_count += 1;
+        if let Ok(e) = OrderEvent::decode(value) {
+            busts.event(&e);
+            settled.fill(&e);
         }
     })?;
 
@@ -412,61 +355,82 @@ fn settlement(system: &Installation, partitions: &[u32]) -> Result<Check, LogErr
         })?;
     }
 
-    let mut traded = Digest::ZERO;
-    let mut traded_count = 0u64;
+    let mut traded = TradeSides::default();
     let mut trades = 0u64;
     every(topics::TRADES, &mut |value| {
         if let Ok(b) = TradeBusted::decode(value) {
             busts.told(&b);
         } else if let Ok(t) = Trade::decode(value) {
-            // Two sides, unless one of them is the house.
-            let sides = if [t.buyer, t.seller].iter().any(|u| u.starts_with("house:")) {
-                1
-            } else {
-                2
-            };
-
-            for _ in 0..sides {
-                traded = traded.replace(Digest::ZERO, share(t.trade_id, t.quantity, t.price_e4));
-                traded_count += 1;
-            }
-
+            traded.trade(&t);
             trades += 1;
         }
     })?;
 
-    if let Err(detail) = busts.check() {
-        return Ok(Check {
-            name: "trades: taken back".to_string(),
-            ok: false,
-            detail,
-        });
-    }
-
-    let name = "trades: settlement".to_string();
-    if traded_count != settled_count {
-        let detail = format!(
-            "{traded_count} sides of {trades} trades, {settled_count} settled (equal at rest; the difference is on its way while roles run)"
-        );
-        return Ok(Check {
-            name,
-            ok: false,
-            detail,
-        });
-    }
-
-    let detail = match traded == settled {
-        true => format!("{trades} trades, each settled once at its quantity and price"),
-        false => {
-            format!("{traded_count} sides of trades and as many fills, but they are not the same")
-        }
-    };
-
-    Ok(Check {
-        name,
-        ok: traded == settled,
-        detail,
+    Ok(match busts.check() {
+        Err(why) => Check::new("trades: taken back", Err(why)),
+        Ok(()) => Check::new(
+            "trades: settlement",
+            settled_once(trades, &traded, &settled),
+        ),
     })
+}
+
+/// Sides of trades: their number, and the sum over their hashes.
+#[derive(Default, PartialEq, Eq)]
+struct TradeSides {
+    count: u64,
+    sum: Digest,
+}
+
+impl TradeSides {
+    fn add(&mut self, trade_id: &str, quantity: i64, price_e4: i64) {
+        let amounts = [quantity.to_be_bytes(), price_e4.to_be_bytes()].concat();
+        let side = digest::of(trade_id.as_bytes(), &amounts);
+        self.sum = self.sum.replace(Digest::ZERO, side);
+        self.count += 1;
+    }
+
+    /// Adds the side that a fill settles. Other events settle none.
+    fn fill(&mut self, e: &OrderEvent<'_>) {
+        if let OrderEvent {
+            event: Event::OrderFilled | Event::OrderPartiallyFilled,
+            trade_id: Some(id),
+            last_quantity,
+            last_price_e4,
+            ..
+        } = e
+        {
+            self.add(id, last_quantity.unwrap_or(0), last_price_e4.unwrap_or(0));
+        }
+    }
+
+    /// Adds the sides of a trade: two, unless one of them is the house.
+    fn trade(&mut self, t: &Trade<'_>) {
+        let house = [t.buyer, t.seller].iter().any(|u| u.starts_with("house:"));
+        for _ in 0..if house { 1 } else { 2 } {
+            self.add(t.trade_id, t.quantity, t.price_e4);
+        }
+    }
+}
+
+fn settled_once(trades: u64, traded: &TradeSides, settled: &TradeSides) -> Result<String, String> {
+    if traded.count != settled.count {
+        return Err(format!(
+            "{} sides of {trades} trades, {} settled (equal at rest; the difference is on its way while roles run)",
+            traded.count, settled.count
+        ));
+    }
+
+    if traded.sum != settled.sum {
+        return Err(format!(
+            "{} sides of trades and as many fills, but they are not the same",
+            traded.count
+        ));
+    }
+
+    Ok(format!(
+        "{trades} trades, each settled once at its quantity and price"
+    ))
 }
 
 /// Recomputes every chain, and compares the payload hashes with the source records that still

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use audit::anchor::{self, Anchor};
 use audit::chains::{ChainReport, Chains, heads};
 use audit::export::{ExportError, ExportPlan, ExportSummary};
-use audit::export_verifier::{self, Verified};
+use audit::export_verifier::{self, FileDamage, Verified};
 use audit::hex::hex;
 use os::files;
 use ports::Log;
@@ -315,26 +315,7 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
         };
     };
 
-    let wrong = |e| Failure::failed(format!("{}: {e}", path.display()));
-    let mut file = files::options()
-        .create(true)
-        .read(true)
-        .append(true)
-        .open(path)
-        .map_err(wrong)?;
-
-    // An editor may have removed the last line end. Without a line end, the new anchor would
-    // continue the last line and break the file.
-    let begin = if ends_in_a_line(&mut file).map_err(wrong)? {
-        ""
-    } else {
-        "\n"
-    };
-
-    let line = format!("{begin}{}\n", anchor.line());
-    file.write_all(line.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(wrong)?;
+    append(path, &anchor).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
     output::note(format_args!(
         "anchored {} chains, root {}; {} anchors in {}",
         anchor.heads.len(),
@@ -344,6 +325,22 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
     ));
 
     Ok(())
+}
+
+/// Adds the anchor to a file of anchors.
+fn append(path: &Path, anchor: &Anchor) -> std::io::Result<()> {
+    let mut file = files::options()
+        .create(true)
+        .read(true)
+        .append(true)
+        .open(path)?;
+
+    // An editor may have removed the last line end. Without a line end, the new anchor would
+    // continue the last line and break the file.
+    let begin = if ends_in_a_line(&mut file)? { "" } else { "\n" };
+    let line = format!("{begin}{}\n", anchor.line());
+    file.write_all(line.as_bytes())?;
+    file.sync_all()
 }
 
 /// True if appended text starts a new line.
@@ -475,74 +472,88 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
     .map_err(wrong)?;
     progress.finish();
     match verdict {
-        Ok(Verified {
-            summary,
-            bound_records,
-            unbound,
-            gone,
-        }) => {
-            of_this_log(anchors, &summary.cluster)?;
-            match config.format {
-                OutputFormat::Json => {
-                    let heads: Vec<Value> = summary.heads.iter().map(anchor::head_json).collect();
-                    output::json(
-                        &json!({"file": path, "ok": true, "cluster": summary.cluster, "records": summary.records, "chains": heads,
-                        "bound_records": bound_records, "unbound_chains": unbound, "contents_gone": gone}),
-                    )?;
-                }
-                OutputFormat::Text => {
-                    let bound = match anchors {
-                        [] => "without anchors, which alone show that it was not written anew"
-                            .to_string(),
-                        _ => format!(
-                            "anchors bind {bound_records} records of {} chains",
-                            summary.chains - unbound.len() as u64
-                        ),
-                    };
-
-                    let gone = match gone {
-                        0 => String::new(),
-                        n => format!(
-                            "; the contents of {n} are gone by compaction, and only their hashes are here"
-                        ),
-                    };
-
-                    output::line(format_args!(
-                        "{}; {bound}{gone}",
-                        summary_text("whole:", &summary)
-                    ))?;
-                }
-            }
-
+        Ok(verified) => {
+            of_this_log(anchors, &verified.summary.cluster)?;
+            show_verified(config, path, anchors, &verified)?;
             if anchors.is_empty() {
                 Ok(())
             } else {
-                all_bound(bound_records, summary.records, &unbound)
+                all_bound(
+                    verified.bound_records,
+                    verified.summary.records,
+                    &verified.unbound,
+                )
             }
         }
-        Err(d) => {
-            match config.format {
-                OutputFormat::Json => output::json(
-                    &json!({"file": path, "ok": false, "damage": {"kind": d.kind.name(), "line": d.line, "record": d.record, "text": d.text}}),
-                )?,
-                OutputFormat::Text => {
-                    output::line(format_args!(
-                        "BAD  {} line {} ({}): {}: {}",
-                        path.display(),
-                        d.line,
-                        d.record,
-                        d.kind,
-                        d.text
-                    ))?;
-                }
-            }
-
+        Err(damage) => {
+            show_damage(config, path, &damage)?;
             Err(Failure::new(
                 Code::Bug,
                 "the file is damaged; its first bad line is named above",
             ))
         }
     }
+}
+
+fn show_verified(
+    config: &Config,
+    path: &Path,
+    anchors: &[Anchor],
+    v: &Verified,
+) -> Result<(), Failure> {
+    match config.format {
+        OutputFormat::Json => {
+            let heads: Vec<Value> = v.summary.heads.iter().map(anchor::head_json).collect();
+            output::json(
+                &json!({"file": path, "ok": true, "cluster": v.summary.cluster, "records": v.summary.records, "chains": heads,
+                "bound_records": v.bound_records, "unbound_chains": v.unbound, "contents_gone": v.gone}),
+            )?;
+        }
+        OutputFormat::Text => {
+            let bound = match anchors {
+                [] => "without anchors, which alone show that it was not written anew".to_string(),
+                _ => format!(
+                    "anchors bind {} records of {} chains",
+                    v.bound_records,
+                    v.summary.chains - v.unbound.len() as u64
+                ),
+            };
+
+            let gone = match v.gone {
+                0 => String::new(),
+                n => format!(
+                    "; the contents of {n} are gone by compaction, and only their hashes are here"
+                ),
+            };
+
+            output::line(format_args!(
+                "{}; {bound}{gone}",
+                summary_text("whole:", &v.summary)
+            ))?;
+        }
+    }
+
+    Ok(())
+}
+
+fn show_damage(config: &Config, path: &Path, d: &FileDamage) -> Result<(), Failure> {
+    match config.format {
+        OutputFormat::Json => output::json(
+            &json!({"file": path, "ok": false, "damage": {"kind": d.kind.name(), "line": d.line, "record": d.record, "text": d.text}}),
+        )?,
+        OutputFormat::Text => {
+            output::line(format_args!(
+                "BAD  {} line {} ({}): {}: {}",
+                path.display(),
+                d.line,
+                d.record,
+                d.kind,
+                d.text
+            ))?;
+        }
+    }
+
+    Ok(())
 }
 
 /// Fails if some records are not covered by an anchor. Such records may have been rewritten with

@@ -9,6 +9,7 @@ use serde_json::json;
 use wire::topics::{INSTRUMENTS, ORDER_COMMANDS};
 
 use super::gateway::{self, GatewayBeside};
+use super::listed;
 use crate::cli::args::Demo;
 use crate::cli::config::{self, Config};
 use crate::cli::exit::{Code, Failure};
@@ -25,12 +26,7 @@ pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
         .map(config::duration_ms)
         .transpose()
         .map_err(|e| Failure::usage(format!("--for: {e}")))?;
-    let symbols: Vec<String> = typed
-        .symbols
-        .split(',')
-        .map(|s| s.trim().to_string())
-        .filter(|s| !s.is_empty())
-        .collect();
+    let symbols = listed::split(&typed.symbols);
     if symbols.is_empty() {
         return Err(Failure::usage(
             "--symbols: the list is empty; give at least one symbol, such as AAPL",
@@ -76,7 +72,11 @@ pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
         gateway.stop();
     }
 
-    let summary = summary?;
+    show(&config, &summary?)
+}
+
+/// Prints the summary. Fails if an invariant was violated.
+fn show(config: &Config, summary: &demo::DemoSummary) -> Result<(), Failure> {
     match config.format {
         OutputFormat::Text => output::line(summary.text.trim_end())?,
         OutputFormat::Json => {

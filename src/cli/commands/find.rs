@@ -225,20 +225,8 @@ fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
     }
 
     for (whose, row) in &i.controls {
-        let row_value = decode::shown(&row.value);
-        let what = shown::word(
-            row_value
-                .get("state")
-                .and_then(SentValue::as_str)
-                .unwrap_or("?"),
-        );
-        let whom = if whose == EVERYBODY {
-            "everybody"
-        } else {
-            "the user"
-        };
-
-        parts.push(format!("{whom} {what} ({})", place(topics::CONTROLS, row)));
+        let place = place(topics::CONTROLS, row);
+        parts.push(format!("{} ({place})", control_text(whose, row)));
     }
 
     if let Some(set) = i
@@ -258,6 +246,24 @@ fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
         i.transaction,
         parts.join("; ")
     )
+}
+
+/// Whom a control is for, and its state.
+fn control_text(whose: &str, row: &DecisionRow) -> String {
+    let row_value = decode::shown(&row.value);
+    let what = shown::word(
+        row_value
+            .get("state")
+            .and_then(SentValue::as_str)
+            .unwrap_or("?"),
+    );
+    let whom = if whose == EVERYBODY {
+        "everybody"
+    } else {
+        "the user"
+    };
+
+    format!("{whom} {what}")
 }
 
 /// The settings that differ from the defaults.

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use client::instruments::Listings;
 use client::{KeyedAppender, check_id};
 use ports::Log;
 use serde_json::{Map, Value, json};
@@ -255,6 +257,30 @@ pub(crate) fn set_status(
     } else {
         Err(Failure::failed(wrong.join("; ")))
     }
+}
+
+/// The symbols of `--symbols`, or all tradable listings.
+pub(super) fn symbols(log: &Arc<dyn Log>, list: Option<&str>) -> Result<Vec<String>, Failure> {
+    let symbols = match list {
+        Some(list) => split(list),
+        None => Listings::load(log)?.tradable().map(String::from).collect(),
+    };
+
+    if symbols.is_empty() {
+        return Err(Failure::usage(
+            "no symbols: say --symbols AAPL,MSFT, or load listings first (`processor instruments load FILE`)",
+        ));
+    }
+
+    Ok(symbols)
+}
+
+/// The symbols of a comma-separated list.
+pub(super) fn split(list: &str) -> Vec<String> {
+    list.split(',')
+        .map(|s| s.trim().to_string())
+        .filter(|s| !s.is_empty())
+        .collect()
 }
 
 #[cfg(test)]

@@ -58,110 +58,34 @@ fn raw(text: &str) -> Result<Sending, Failure> {
 }
 
 fn build(order: &OrderArgs) -> Result<Sending, Failure> {
-    let wrong = |e: client::ClientError| Failure::usage(e.to_string());
     let user = order
         .user
         .clone()
         .ok_or_else(|| Failure::usage("--user is missing"))?;
     let id = order.id.clone().unwrap_or_else(new_id);
-    check_id("order_id", &id).map_err(wrong)?;
+    checked("order_id", &id)?;
     if order.post_only && order.side.is_none() {
         return Err(Failure::usage(
             "--post-only is for a new order: one with --side",
         ));
     }
 
-    let mut fields = Map::new();
-    let mut set = |name: &str, value: Value| fields.insert(name.into(), value);
-    if let Some((command, orig)) = order
-        .cancel
-        .as_ref()
-        .map(|o| ("cancel", o))
-        .or_else(|| order.replace.as_ref().map(|o| ("replace", o)))
-    {
-        check_id("orig_order_id", orig).map_err(wrong)?;
-        set("command", command.into());
-        set("orig_order_id", orig.as_str().into());
-        if command == "replace" {
-            if order.quantity.is_none() && order.limit_price.is_none() {
-                return Err(Failure::usage(
-                    "--replace needs what is to change: --quantity (what has traded included), --limit-price, or both",
-                ));
-            }
-
-            if let Some(q) = &order.quantity {
-                set("quantity", quantity(q)?.into());
-            }
-
-            if let Some(price) = &order.limit_price {
-                set("limit_price", price_of("--limit-price", price)?.into());
-            }
-        }
+    let fields = if let Some(orig) = &order.cancel {
+        fields([
+            ("command", "cancel".into()),
+            ("orig_order_id", checked("orig_order_id", orig)?.into()),
+        ])
+    } else if let Some(orig) = &order.replace {
+        replace(order, orig)?
     } else if order.mass_cancel {
-        set("command", "mass_cancel".into());
-        if let Some(s) = &order.symbol {
-            check_id("symbol", s).map_err(wrong)?;
-            set("symbol", s.as_str().into());
-        }
-    } else if let Some((command, amount)) = order
-        .deposit
-        .as_ref()
-        .map(|a| ("deposit", a))
-        .or_else(|| order.withdraw.as_ref().map(|a| ("withdraw", a)))
-    {
-        client::decimal::parse_e4(amount)
-            .map_err(|e| Failure::usage(format!("--{command}: {e}")))?;
-        set("command", command.into());
-        set("amount", amount.trim().into());
+        mass_cancel(order.symbol.as_deref())?
+    } else if let Some(amount) = &order.deposit {
+        transfer("deposit", amount)?
+    } else if let Some(amount) = &order.withdraw {
+        transfer("withdraw", amount)?
     } else {
-        let (Some(s), Some(q), Some(side)) = (&order.symbol, &order.quantity, order.side) else {
-            return Err(Failure::usage(
-                "an order needs --symbol, --quantity and --side; or say --cancel, --replace, --mass-cancel, --deposit, --withdraw or --json",
-            ));
-        };
-
-        check_id("symbol", s).map_err(wrong)?;
-        set("symbol", s.as_str().into());
-        set("quantity", quantity(q)?.into());
-        set(
-            "order_type",
-            if side == SideArg::Buy {
-                "buy".into()
-            } else {
-                "sell".into()
-            },
-        );
-
-        let word = |text: &Option<String>| text.as_ref().map(|t| t.trim().to_string());
-        let price = |flag: &str, text: &Option<String>| {
-            text.as_ref().map(|t| price_of(flag, t)).transpose()
-        };
-
-        let texts = [
-            ("type", word(&order.order_type)),
-            ("limit_price", price("--limit-price", &order.limit_price)?),
-            ("stop_price", price("--stop-price", &order.stop_price)?),
-            ("tif", word(&order.tif)),
-        ];
-        for (name, value) in texts {
-            if let Some(v) = value {
-                set(name, v.into());
-            }
-        }
-
-        if let Some(time) = &order.expire_at {
-            set(
-                "expire_at",
-                moment::timestamp(time)
-                    .map_err(|why| Failure::usage(format!("--expire-at: {why}")))?
-                    .into(),
-            );
-        }
-
-        if order.post_only {
-            set("post_only", true.into());
-        }
-    }
+        new_order(order)?
+    };
 
     let sending = Sending::new(user, id, fields)?;
     if order.side.is_some() {
@@ -169,6 +93,104 @@ fn build(order: &OrderArgs) -> Result<Sending, Failure> {
     }
 
     Ok(sending)
+}
+
+fn fields<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
+    fields
+        .map(|(name, v)| (name.to_string(), v))
+        .into_iter()
+        .collect()
+}
+
+fn checked<'a>(field: &'static str, id: &'a str) -> Result<&'a str, Failure> {
+    check_id(field, id).map_err(|e| Failure::usage(e.to_string()))?;
+    Ok(id)
+}
+
+fn replace(order: &OrderArgs, orig: &str) -> Result<Map<String, Value>, Failure> {
+    let mut fields = fields([
+        ("command", "replace".into()),
+        ("orig_order_id", checked("orig_order_id", orig)?.into()),
+    ]);
+    if order.quantity.is_none() && order.limit_price.is_none() {
+        return Err(Failure::usage(
+            "--replace needs what is to change: --quantity (what has traded included), --limit-price, or both",
+        ));
+    }
+
+    if let Some(q) = &order.quantity {
+        fields.insert("quantity".into(), quantity(q)?.into());
+    }
+
+    if let Some(price) = &order.limit_price {
+        let price = price_of("--limit-price", price)?;
+        fields.insert("limit_price".into(), price.into());
+    }
+
+    Ok(fields)
+}
+
+/// Cancels the orders of one symbol, or all orders.
+fn mass_cancel(symbol: Option<&str>) -> Result<Map<String, Value>, Failure> {
+    let mut fields = fields([("command", "mass_cancel".into())]);
+    if let Some(s) = symbol {
+        fields.insert("symbol".into(), checked("symbol", s)?.into());
+    }
+
+    Ok(fields)
+}
+
+/// A `deposit` or a `withdraw`.
+fn transfer(command: &str, amount: &str) -> Result<Map<String, Value>, Failure> {
+    client::decimal::parse_e4(amount).map_err(|e| Failure::usage(format!("--{command}: {e}")))?;
+    Ok(fields([
+        ("command", command.into()),
+        ("amount", amount.trim().into()),
+    ]))
+}
+
+fn new_order(order: &OrderArgs) -> Result<Map<String, Value>, Failure> {
+    let (Some(s), Some(q), Some(side)) = (&order.symbol, &order.quantity, order.side) else {
+        return Err(Failure::usage(
+            "an order needs --symbol, --quantity and --side; or say --cancel, --replace, --mass-cancel, --deposit, --withdraw or --json",
+        ));
+    };
+
+    let side = match side {
+        SideArg::Buy => "buy",
+        SideArg::Sell => "sell",
+    };
+
+    let mut fields = fields([
+        ("symbol", checked("symbol", s)?.into()),
+        ("quantity", quantity(q)?.into()),
+        ("order_type", side.into()),
+    ]);
+    let word = |text: &Option<String>| text.as_ref().map(|t| t.trim().to_string());
+    let price =
+        |flag: &str, text: &Option<String>| text.as_ref().map(|t| price_of(flag, t)).transpose();
+
+    let texts = [
+        ("type", word(&order.order_type)),
+        ("limit_price", price("--limit-price", &order.limit_price)?),
+        ("stop_price", price("--stop-price", &order.stop_price)?),
+        ("tif", word(&order.tif)),
+    ];
+    for (name, value) in texts {
+        fields.extend(value.map(|v| (name.to_string(), v.into())));
+    }
+
+    if let Some(time) = &order.expire_at {
+        let time =
+            moment::timestamp(time).map_err(|why| Failure::usage(format!("--expire-at: {why}")))?;
+        fields.insert("expire_at".into(), time.into());
+    }
+
+    if order.post_only {
+        fields.insert("post_only".into(), true.into());
+    }
+
+    Ok(fields)
 }
 
 /// Rejects options that contradict each other: the roles would reject the command, and its id would

@@ -57,7 +57,11 @@ pub(crate) fn run(config: &Config, user: &str) -> Result<(), Failure> {
         })?;
     }
 
-    show(config, user, &portfolio, &marks)
+    let valuation = Valuation::new(&portfolio, &marks);
+    match config.format {
+        OutputFormat::Json => output::json(&valuation.json(user, &portfolio)),
+        OutputFormat::Text => valuation.show(user, &portfolio),
+    }
 }
 
 /// Number of reads, if compaction removes records during a read.
@@ -95,85 +99,101 @@ fn latest(log: &dyn Log, partition: u32, user: &str) -> Result<Option<PortfolioR
     )))
 }
 
-fn show(
-    config: &Config,
-    user: &str,
-    p: &PortfolioRecord,
-    marks: &BTreeMap<String, PriceMark>,
-) -> Result<(), Failure> {
-    let mut rows: Vec<Vec<Value>> = Vec::new();
-    let mut equity = i128::from(p.cash_available_e4) + i128::from(p.cash_reserved_e4);
-    let mut unrealised_total = 0_i128;
-    let mut all_marked = true;
-    for (symbol, position) in &p.positions {
-        let mark = marks.get(symbol);
-        let worth = mark.map(|m| i128::from(m.price_e4) * i128::from(position.quantity));
-        let unrealised = worth.map(|w| w - i128::from(position.cost_basis_e4));
-        equity += worth.unwrap_or(0);
-        unrealised_total += unrealised.unwrap_or(0);
-        all_marked &= mark.is_some();
-        let age_s = mark.map(|m| now_ms().saturating_sub(m.time_us / 1000).max(0) / 1000);
-        rows.push(vec![
-            symbol.as_str().into(),
-            position.quantity.into(),
-            position.reserved.into(),
-            show_e4(position.cost_basis_e4).into(),
-            mark.map(|m| show_e4(m.price_e4)).into(),
-            unrealised.map(show_e4_wide).into(),
-            age_s.into(),
-        ]);
+const HEADER: [&str; 7] = [
+    "SYMBOL",
+    "QUANTITY",
+    "RESERVED",
+    "COST_BASIS",
+    "PRICE",
+    "UNREALISED",
+    "PRICE_AGE_S",
+];
+
+/// A portfolio at the latest prices.
+struct Valuation {
+    /// The positions, with the columns of [`HEADER`].
+    rows: Vec<Vec<Value>>,
+    /// Cash plus value of the positions; none if a position has no price yet.
+    equity_e4: Option<i128>,
+    /// None if a position has no price yet.
+    unrealised_e4: Option<i128>,
+}
+
+impl Valuation {
+    fn new(p: &PortfolioRecord, marks: &BTreeMap<String, PriceMark>) -> Valuation {
+        let mut rows = Vec::new();
+        let mut equity = i128::from(p.cash_available_e4) + i128::from(p.cash_reserved_e4);
+        let mut unrealised_total = 0_i128;
+        let mut all_marked = true;
+        for (symbol, position) in &p.positions {
+            let mark = marks.get(symbol);
+            let worth = mark.map(|m| i128::from(m.price_e4) * i128::from(position.quantity));
+            let unrealised = worth.map(|w| w - i128::from(position.cost_basis_e4));
+            equity += worth.unwrap_or(0);
+            unrealised_total += unrealised.unwrap_or(0);
+            all_marked &= mark.is_some();
+            let age_s = mark.map(|m| now_ms().saturating_sub(m.time_us / 1000).max(0) / 1000);
+            rows.push(vec![
+                symbol.as_str().into(),
+                position.quantity.into(),
+                position.reserved.into(),
+                show_e4(position.cost_basis_e4).into(),
+                mark.map(|m| show_e4(m.price_e4)).into(),
+                unrealised.map(show_e4_wide).into(),
+                age_s.into(),
+            ]);
+        }
+
+        Valuation {
+            rows,
+            equity_e4: all_marked.then_some(equity),
+            unrealised_e4: all_marked.then_some(unrealised_total),
+        }
     }
 
-    const HEADER: [&str; 7] = [
-        "SYMBOL",
-        "QUANTITY",
-        "RESERVED",
-        "COST_BASIS",
-        "PRICE",
-        "UNREALISED",
-        "PRICE_AGE_S",
-    ];
-
-    if config.format == OutputFormat::Json {
-        let positions: Vec<Value> = rows
+    fn json(self, user: &str, p: &PortfolioRecord) -> Value {
+        let positions: Vec<Value> = self
+            .rows
             .into_iter()
             .map(|r| Value::Object(HEADER.iter().map(|h| h.to_lowercase()).zip(r).collect()))
             .collect();
-        return output::json(&json!({
+        json!({
             "user_id": user,
             "user_seq": p.user_seq,
             "cash_available": show_e4(p.cash_available_e4),
             "cash_reserved": show_e4(p.cash_reserved_e4),
             "realised": show_e4(p.realised_e4),
             "fees": show_e4(p.fees_e4),
-            "unrealised": all_marked.then(|| show_e4_wide(unrealised_total)),
-            "equity": all_marked.then(|| show_e4_wide(equity)),
+            "unrealised": self.unrealised_e4.map(show_e4_wide),
+            "equity": self.equity_e4.map(show_e4_wide),
             "positions": positions,
-        }));
+        })
     }
 
-    output::line(format_args!(
-        "user {user}, as of their event {}",
-        p.user_seq
-    ))?;
-    output::line(format_args!(
-        "cash {} available, {} reserved; realised {}, fees {}",
-        show_e4(p.cash_available_e4),
-        show_e4(p.cash_reserved_e4),
-        show_e4(p.realised_e4),
-        show_e4(p.fees_e4)
-    ))?;
+    fn show(&self, user: &str, p: &PortfolioRecord) -> Result<(), Failure> {
+        output::line(format_args!(
+            "user {user}, as of their event {}",
+            p.user_seq
+        ))?;
+        output::line(format_args!(
+            "cash {} available, {} reserved; realised {}, fees {}",
+            show_e4(p.cash_available_e4),
+            show_e4(p.cash_reserved_e4),
+            show_e4(p.realised_e4),
+            show_e4(p.fees_e4)
+        ))?;
 
-    if !rows.is_empty() {
-        output::rows(OutputFormat::Text, &HEADER, &rows)?;
-    }
+        if !self.rows.is_empty() {
+            output::rows(OutputFormat::Text, &HEADER, &self.rows)?;
+        }
 
-    match all_marked {
-        true => output::line(format_args!(
-            "unrealised {}, equity {}",
-            show_e4_wide(unrealised_total),
-            show_e4_wide(equity)
-        )),
-        false => output::line("equity unknown: a position has no price yet"),
+        match (self.unrealised_e4, self.equity_e4) {
+            (Some(unrealised), Some(equity)) => output::line(format_args!(
+                "unrealised {}, equity {}",
+                show_e4_wide(unrealised),
+                show_e4_wide(equity)
+            )),
+            _ => output::line("equity unknown: a position has no price yet"),
+        }
     }
 }

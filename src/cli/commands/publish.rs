@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use client::instruments::Listings;
 use client::simulate::PriceWalk;
 use client::{ClientError, MarketDataPublisher, decimal, now_ms};
 use ports::Log;
 use serde_json::json;
 
+use super::listed::symbols;
 use crate::cli::args::Publish;
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
@@ -67,21 +67,7 @@ pub(crate) fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
 }
 
 fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<u64, Failure> {
-    let symbols: Vec<String> = match &publish.symbols {
-        Some(list) => list
-            .split(',')
-            .map(|s| s.trim().to_string())
-            .filter(|s| !s.is_empty())
-            .collect(),
-        None => Listings::load(&log)?.tradable().map(String::from).collect(),
-    };
-
-    if symbols.is_empty() {
-        return Err(Failure::usage(
-            "no symbols: say --symbols AAPL,MSFT, or load listings first (`processor instruments load FILE`)",
-        ));
-    }
-
+    let symbols = symbols(&log, publish.symbols.as_deref())?;
     let mut ticks = MarketDataPublisher::new(log)?;
     let mut prices = PriceWalk::new(publish.seed, symbols);
     let count = publish.count.unwrap_or(u64::MAX);
@@ -176,17 +162,7 @@ fn replay(
         });
 
         let sent = match sent {
-            Ok(PublishableTick {
-                symbol,
-                price,
-                time,
-                fault,
-            }) => match ticks.publish(symbol, &price, time) {
-                Ok(()) => Ok(fault
-                    .map(|fault| format!("published, and a dead letter: price `{price}` {fault}"))),
-                Err(e @ ClientError::BadField { .. }) => Err(e.to_string()),
-                Err(e) => return Err(e.into()),
-            },
+            Ok(tick) => send(&mut ticks, &tick)?,
             Err(why) => Err(why),
         };
 
@@ -208,6 +184,22 @@ fn replay(
     ticks.flush(FLUSH)?;
     progress.finish();
     Ok(tally)
+}
+
+/// Publishes a tick. Returns the complaint about a published price, or the reason for which the
+/// tick was not published. The outer error ends the command.
+fn send(
+    ticks: &mut MarketDataPublisher,
+    tick: &PublishableTick<'_>,
+) -> Result<Result<Option<String>, String>, Failure> {
+    let price = &tick.price;
+    match ticks.publish(tick.symbol, price, tick.time) {
+        Ok(()) => Ok(Ok(tick.fault.map(|fault| {
+            format!("published, and a dead letter: price `{price}` {fault}")
+        }))),
+        Err(e @ ClientError::BadField { .. }) => Ok(Err(e.to_string())),
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn columns(names: &[String], publish: &Publish) -> Result<TickColumns, Failure> {

@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use client::instruments::Listings;
 use client::simulate::Traders;
 use client::{OrderCommandProducer, check_id, now_ms};
 use serde_json::json;
 
+use super::listed::symbols;
 use crate::cli::args;
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
@@ -38,21 +38,7 @@ pub(crate) fn run(config: &Config, typed: &args::TradersArgs) -> Result<(), Fail
     .map_err(|e| Failure::usage(format!("--run: {e}")))?;
     let log = open::log(config, Access::Write)?;
     let stop = signals::flag()?;
-    let symbols: Vec<String> = match &typed.symbols {
-        Some(list) => list
-            .split(',')
-            .map(|s| s.trim().to_string())
-            .filter(|s| !s.is_empty())
-            .collect(),
-        None => Listings::load(&log)?.tradable().map(String::from).collect(),
-    };
-
-    if symbols.is_empty() {
-        return Err(Failure::usage(
-            "no symbols: say --symbols AAPL,MSFT, or load listings first (`processor instruments load FILE`)",
-        ));
-    }
-
+    let symbols = symbols(&log, typed.symbols.as_deref())?;
     let mut producer = OrderCommandProducer::new(log)?;
 
     // Do not sell shares of the last seconds: their purchase may not be settled, and the sale would

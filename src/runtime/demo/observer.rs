@@ -140,6 +140,16 @@ impl Observer {
 
     fn see(&mut self, e: &ObservedEvent<'_>, now_ms: i64) {
         self.totals.checked += 1;
+        self.check_account(e);
+        self.key.clear();
+        self.key.push_str(e.user_id);
+        self.key.push('/');
+        self.key.push_str(e.order_id.unwrap_or(""));
+        self.check_order(e, now_ms);
+    }
+
+    /// Checks the number of the event, and the user's balances.
+    fn check_account(&mut self, e: &ObservedEvent<'_>) {
         let now = (e.user_seq, e.cash_available_e4);
         let before = match self.last.get_mut(e.user_id) {
             Some(last) => std::mem::replace(last, now),
@@ -166,11 +176,10 @@ impl Observer {
                 e.user_id, e.user_seq
             ));
         }
+    }
 
-        self.key.clear();
-        self.key.push_str(e.user_id);
-        self.key.push('/');
-        self.key.push_str(e.order_id.unwrap_or(""));
+    /// Counts the event of the order `self.key`, and checks the order's life.
+    fn check_order(&mut self, e: &ObservedEvent<'_>, now_ms: i64) {
         let answers = u64::from(e.order_id.is_some_and(|id| id.starts_with(&self.ours)));
         let t = &mut self.totals;
         match e.event {

@@ -4,6 +4,7 @@ use wire::topics;
 
 use super::*;
 use crate::runtime::said::Said;
+use crate::runtime::status::InstancePhase;
 
 /// A member that ends with the error `end(n)` at its n-th start. Also returns the number of starts.
 fn ending(role: &'static str, end: fn(u32) -> FatalError) -> (InstanceSpec, Arc<AtomicU32>) {
