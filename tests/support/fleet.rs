@@ -233,7 +233,7 @@ impl Fleet {
         within: Duration,
     ) {
         let began = Instant::now();
-        let since_ms = client::now_ms();
+        let since_ms = os::clock::wall_ms();
         wait_for(
             &format!("{role} shared by instances {instances:?}"),
             within,

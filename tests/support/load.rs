@@ -49,7 +49,7 @@ impl Sender {
     }
 
     pub fn send_to(&mut self, at: TopicPartition, key: Option<&[u8]>, value: Option<&[u8]>) {
-        let timestamp_ms = client::now_ms();
+        let timestamp_ms = os::clock::wall_ms();
         let record = Record {
             at,
             offset: 0,

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{MarketDataPublisher, now_ms};
+use client::MarketDataPublisher;
 use engine::instance::FatalError;
 use log_local::{LocalLog, LocalOptions};
+use os::clock::wall_ms;
 use ports::topics::{TopicId, TopicTable};
 use ports::{Limits, Log};
 use processor::runtime::supervisor::{Ends, Supervisor};
@@ -157,7 +158,7 @@ impl World {
         self.rest();
         let mut prices = MarketDataPublisher::new(self.log.clone()).expect("a publisher");
         prices
-            .publish(symbol, price, now_ms())
+            .publish(symbol, price, wall_ms())
             .expect("a price is published");
         prices.flush(PATIENCE).expect("the log takes it");
         let log = self.log.clone();

@@ -13,6 +13,8 @@ pub use publisher::MarketDataPublisher;
 
 use std::time::{Duration, Instant};
 
+use domain::ids;
+use os::clock::wall_ms;
 use ports::partitioner;
 use ports::records::{Headers, Record};
 use ports::topics::{TopicId, TopicPartition};
@@ -94,7 +96,7 @@ impl KeyedAppender {
         let record = Record {
             at,
             offset: 0,
-            timestamp_ms: now_ms(),
+            timestamp_ms: wall_ms(),
             key: Some(key.as_bytes()),
             value,
             headers,
@@ -120,15 +122,9 @@ impl KeyedAppender {
     }
 }
 
-/// Milliseconds since 1970 by the client's clock. The engine treats the time only as a claim.
-pub fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
-}
-
-/// Checks an id as `wire` does: 1 to 64 bytes of printable ASCII without `/`.
+/// Checks an id as the roles do: see [`ids::valid`].
 pub fn check_id(field: &'static str, value: &str) -> Result<(), ClientError> {
-    let legal = |b: u8| (0x21..=0x7e).contains(&b) && b != b'/';
-    if value.is_empty() || value.len() > 64 || !value.bytes().all(legal) {
+    if !ids::valid(value) {
         return Err(ClientError::BadField {
             field,
             value: value.into(),

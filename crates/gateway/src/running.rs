@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use client::now_ms;
+use os::clock::wall_ms;
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Log, LogError};
@@ -138,7 +138,7 @@ impl LogSetup {
 /// First offsets of a topic's partitions: `history` back from now, or the beginning of the topic.
 fn starts(log: &dyn Log, topic: TopicId, history: Option<Duration>) -> Result<Vec<u64>, LogError> {
     let since =
-        history.map(|h| now_ms().saturating_sub(i64::try_from(h.as_millis()).unwrap_or(i64::MAX)));
+        history.map(|h| wall_ms().saturating_sub(i64::try_from(h.as_millis()).unwrap_or(i64::MAX)));
     let start = |partition| {
         let at = TopicPartition::new(topic, partition);
         let first = log.bounds(at)?.start;

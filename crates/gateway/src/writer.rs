@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use client::now_ms;
+use os::clock::wall_ms;
 use ports::records::{HeaderBuf, Record};
 use ports::topics::TopicPartition;
 use ports::{Appender, Log, LogError};
@@ -40,7 +40,7 @@ impl RecordWrite {
             key,
             value,
             headers: HeaderBuf::default(),
-            time_ms: now_ms(),
+            time_ms: wall_ms(),
         }
     }
 }

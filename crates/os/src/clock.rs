@@ -30,7 +30,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// Wall-clock milliseconds since 1970, for display and status files only.
+/// Wall-clock milliseconds since 1970. No decision of a role depends on this clock: a time from here
+/// is a client's claim, or is shown.
 pub fn wall_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))

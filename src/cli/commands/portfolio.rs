@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use client::decimal::{show_e4, show_e4_wide};
-use client::{check_id, now_ms, partitions};
+use client::{check_id, partitions};
+use os::clock::wall_ms;
 use ports::Log;
 use ports::partitioner;
 use serde::Deserialize;
@@ -132,7 +133,7 @@ impl Valuation {
             equity += worth.unwrap_or(0);
             unrealised_total += unrealised.unwrap_or(0);
             all_marked &= mark.is_some();
-            let age_s = mark.map(|m| now_ms().saturating_sub(m.time_us / 1000).max(0) / 1000);
+            let age_s = mark.map(|m| wall_ms().saturating_sub(m.time_us / 1000).max(0) / 1000);
             rows.push(vec![
                 symbol.as_str().into(),
                 position.quantity.into(),

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client::simulate::PriceWalk;
-use client::{ClientError, MarketDataPublisher, decimal, now_ms};
+use client::{ClientError, MarketDataPublisher, decimal};
+use os::clock::wall_ms;
 use ports::Log;
 use serde_json::json;
 
@@ -80,7 +81,7 @@ fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<u64, 
         }
 
         if let Some((symbol, price_e4)) = prices.tick() {
-            ticks.publish(symbol, decimal::show_e4(price_e4), now_ms())?;
+            ticks.publish(symbol, decimal::show_e4(price_e4), wall_ms())?;
         }
 
         n += 1;

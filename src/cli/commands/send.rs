@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client::{KeyedAppender, now_ms};
+use client::KeyedAppender;
+use os::clock::wall_ms;
 use ports::Log;
 use roles::Role;
 use serde_json::{Map, Value, json};
@@ -44,7 +45,7 @@ impl Sending {
             ("user_id".to_string(), user.as_str().into()),
         ]);
         all.extend(fields);
-        all.insert("timestamp".into(), now_ms().into());
+        all.insert("timestamp".into(), wall_ms().into());
         let value = rmp_serde::to_vec_named(&all)
             .map_err(|e| Failure::failed(format!("the command cannot be encoded: {e}")))?;
         Ok(Sending { user, id, value })

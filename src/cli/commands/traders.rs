@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use client::simulate::Traders;
-use client::{OrderCommandProducer, check_id, now_ms};
+use client::{OrderCommandProducer, check_id};
+use os::clock::wall_ms;
 use serde_json::json;
 
 use super::listed::symbols;
@@ -65,7 +66,7 @@ pub(crate) fn run(config: &Config, typed: &args::TradersArgs) -> Result<(), Fail
             &o.symbol,
             o.quantity,
             o.side,
-            now_ms(),
+            wall_ms(),
         )?;
 
         sent += 1;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use client::simulate::{PriceWalk, Traders};
-use client::{MarketDataPublisher, OrderCommandProducer, now_ms};
+use client::{MarketDataPublisher, OrderCommandProducer};
+use os::clock::wall_ms;
 use ports::Log;
 
 #[derive(Default)]
@@ -54,7 +55,7 @@ pub(super) fn feed(
             };
 
             let price = format!("{}.{:04}", price_e4 / 10_000, price_e4 % 10_000);
-            publisher.publish(symbol, &price, now_ms())?;
+            publisher.publish(symbol, &price, wall_ms())?;
             published += 1;
             gauge.ticks.fetch_add(1, Ordering::Relaxed);
         }
@@ -99,7 +100,7 @@ pub(super) fn trade(
                 &o.symbol,
                 o.quantity,
                 o.side,
-                now_ms(),
+                wall_ms(),
             )?;
 
             sent += 1;

@@ -25,12 +25,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["ports", "faults", "os"]),
     ("log-local", &["ports", "faults", "os"]),
     ("log-kafka", &["ports", "faults", "wire"]),
-    ("client", &["domain", "ports", "wire"]),
+    ("client", &["domain", "os", "ports", "wire"]),
     (
         "audit",
         &["domain", "ports", "engine", "wire", "roles", "os"],
     ),
-    ("gateway", &["domain", "ports", "wire", "client"]),
+    ("gateway", &["domain", "os", "ports", "wire", "client"]),
     (
         "testing",
         &["ports", "engine", "wire", "roles", "store", "client"],

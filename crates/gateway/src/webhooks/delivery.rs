@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::now_ms;
+use os::clock::wall_ms;
 use ports::records::HeaderBuf;
 use ports::topics::TopicPartition;
 use serde_json::json;
@@ -137,7 +137,7 @@ impl Delivery {
         loop {
             let due = self.position().next_ms;
             let wait =
-                Duration::from_millis(u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0));
+                Duration::from_millis(u64::try_from(due.saturating_sub(wall_ms())).unwrap_or(0));
 
             // Wait no longer than the current settings allow. The clock may have been wrong when
             // `next_ms` was set.
@@ -210,7 +210,7 @@ impl Delivery {
             "webhook",
         );
 
-        let now_s = now_ms() / 1000;
+        let now_s = wall_ms() / 1000;
         let signature = sign::signature(&self.key, &id, now_s, body.as_bytes());
         let headers = [
             ("webhook-id", id),
@@ -261,7 +261,7 @@ impl Delivery {
                 .unwrap_or(0),
         );
         let mut position = self.position();
-        let now_ms = now_ms();
+        let now_ms = wall_ms();
         let schedule = &self.shared.gateway.settings.schedule;
         let give_up = self.shared.gateway.settings.give_up;
         let pause = schedule

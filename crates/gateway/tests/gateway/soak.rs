@@ -154,7 +154,7 @@ impl Client {
                         tally.received.fetch_add(1, Ordering::Relaxed);
                         let written_ms =
                             said.data["event"]["time_us"].as_i64().expect("a time") / 1000;
-                        let late = u64::try_from(client::now_ms() - written_ms).unwrap_or(0);
+                        let late = u64::try_from(os::clock::wall_ms() - written_ms).unwrap_or(0);
 
                         // Only clients that stay: a client that returns asks for old notifications.
                         if !self.leaves {

@@ -229,7 +229,7 @@ pub fn settings() -> GatewaySettings {
 }
 
 fn now() -> i64 {
-    client::now_ms()
+    os::clock::wall_ms()
 }
 
 /// Waits until `holds` is true.
