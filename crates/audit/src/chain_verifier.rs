@@ -157,20 +157,18 @@ impl ChainVerifier {
     /// Verifies a chain from its start. `name` is `topic/partition`. `anchors` are sorted by
     /// offset.
     pub fn new(name: &str, anchors: Vec<ChainCheckpoint>) -> ChainVerifier {
-        Self::continuing(name, GENESIS, anchors, true)
+        Self::continuing(name, GENESIS, anchors)
     }
 
     /// Verifies the part of a chain that follows the entry with hash `head`.
     pub fn after(name: &str, head: Hash, anchors: Vec<ChainCheckpoint>) -> ChainVerifier {
-        Self::continuing(name, head, anchors, false)
+        ChainVerifier {
+            from_start: false,
+            ..Self::continuing(name, head, anchors)
+        }
     }
 
-    fn continuing(
-        name: &str,
-        head: Hash,
-        anchors: Vec<ChainCheckpoint>,
-        from_start: bool,
-    ) -> ChainVerifier {
+    fn continuing(name: &str, head: Hash, anchors: Vec<ChainCheckpoint>) -> ChainVerifier {
         let good = VerifiedPrefix {
             head,
             ..VerifiedPrefix::default()
@@ -186,7 +184,7 @@ impl ChainVerifier {
             damage: None,
             anchors,
             anchored: None,
-            from_start,
+            from_start: true,
             bound: false,
         }
     }
@@ -203,7 +201,7 @@ impl ChainVerifier {
             .collect();
         ChainVerifier {
             good,
-            ..Self::continuing(name, good.head, anchors, true)
+            ..Self::continuing(name, good.head, anchors)
         }
     }
 

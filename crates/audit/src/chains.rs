@@ -21,7 +21,7 @@ use super::anchor::{Anchor, ChainHead};
 use super::chain_verifier::{
     ChainCheckpoint, ChainVerifier, Link, SourceRecordState, VerifiedPrefix,
 };
-use super::cursor::AuditCursor;
+use super::cursor::{AuditCursor, HeaderUse};
 use super::damage::{Damage, DamageKind};
 
 /// `SETTLE_TRIES` x `SETTLE_WAIT` is longer than any open transaction of the roles.
@@ -60,7 +60,7 @@ pub struct Chains<'a> {
 struct ChainWithSource {
     source: Option<AuditCursor>,
     walker: ChainVerifier,
-    compacted: bool,
+    cleanup: Cleanup,
     /// Committed offset of the audit role, fetched before any entry was read.
     audited: Option<u64>,
     at: TopicPartition,
@@ -211,7 +211,7 @@ impl Chains<'_> {
                 TopicPartition::new(AUDIT_LOG, p),
                 position - 1,
                 *position,
-                false,
+                HeaderUse::Skip,
             )?;
 
             let Some(r) = last.peek()?.filter(|r| r.offset == position - 1) else {
@@ -326,7 +326,13 @@ impl Verification<'_> {
     fn partition(&mut self, p: u32, progress: &mut dyn FnMut(u64)) -> Result<u64, LogError> {
         let kept_in = TopicPartition::new(AUDIT_LOG, p);
         let mut position = self.start.map_or(0, |anchor| anchor.positions[p as usize]);
-        let mut entries = AuditCursor::range(self.chains.log, kept_in, position, u64::MAX, false)?;
+        let mut entries = AuditCursor::range(
+            self.chains.log,
+            kept_in,
+            position,
+            u64::MAX,
+            HeaderUse::Skip,
+        )?;
 
         // Open the sources after the end of the entries is fixed: the record of each entry is then
         // present.
@@ -379,7 +385,7 @@ impl Verification<'_> {
 
     fn open_chain(&self, name: &str, at: TopicPartition) -> Result<ChainWithSource, LogError> {
         let source = if self.chains.sources {
-            Some(AuditCursor::whole(self.chains.log, at, true)?)
+            Some(AuditCursor::whole(self.chains.log, at, HeaderUse::Read)?)
         } else {
             None
         };
@@ -404,7 +410,7 @@ impl Verification<'_> {
         Ok(ChainWithSource {
             source,
             walker,
-            compacted: self.chains.topics.spec(at.topic).cleanup == Cleanup::Compact,
+            cleanup: self.chains.topics.spec(at.topic).cleanup,
             audited: self.audited.get(&at).copied(),
             at,
         })
@@ -494,7 +500,7 @@ impl ChainWithSource {
 
         let (gap, here) = match &mut self.source {
             None => (None, SourceRecordState::Unknown),
-            Some(source) => beside(source, &e, self.walker.good().last, self.compacted)?,
+            Some(source) => beside(source, &e, self.walker.good().last, self.cleanup)?,
         };
 
         self.walker.link(&e, gap, here);
@@ -530,12 +536,15 @@ pub fn beside(
     source: &mut AuditCursor,
     e: &Link,
     last: Option<u64>,
-    compacted: bool,
+    cleanup: Cleanup,
 ) -> Result<(Option<u64>, SourceRecordState), LogError> {
     let mut gap = None;
     while let Some(r) = source.peek()? {
         if r.offset > e.offset {
-            return Ok((gap, missing(compacted, true)));
+            return Ok((
+                gap,
+                absent(cleanup, SourceRecordState::Missing { more: true }),
+            ));
         }
 
         if r.offset == e.offset {
@@ -551,7 +560,10 @@ pub fn beside(
         source.skip();
     }
 
-    Ok((gap, missing(compacted, false)))
+    Ok((
+        gap,
+        absent(cleanup, SourceRecordState::Missing { more: false }),
+    ))
 }
 
 /// Compares a record with the entry of its offset. The source must be read with headers.
@@ -574,10 +586,10 @@ pub fn here(r: &Record<'_>, e: &Link) -> SourceRecordState {
     }
 }
 
-fn missing(compacted: bool, more: bool) -> SourceRecordState {
-    if compacted {
-        SourceRecordState::Compacted
-    } else {
-        SourceRecordState::Missing { more }
+/// The state of a missing record: `missing`, unless compaction may have removed the record.
+fn absent(cleanup: Cleanup, missing: SourceRecordState) -> SourceRecordState {
+    match cleanup {
+        Cleanup::Compact => SourceRecordState::Compacted,
+        Cleanup::Keep => missing,
     }
 }

@@ -17,6 +17,13 @@ const LIMITS: Limits = Limits {
 const SLICE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Whether a cursor reads the headers of the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderUse {
+    Read,
+    Skip,
+}
+
 /// A forward reader of one partition. Stops at the end that the partition had when the cursor was
 /// made.
 pub struct AuditCursor {
@@ -32,7 +39,7 @@ impl AuditCursor {
     pub fn whole(
         log: &dyn Log,
         at: TopicPartition,
-        headers: bool,
+        headers: HeaderUse,
     ) -> Result<AuditCursor, LogError> {
         Self::range(log, at, 0, u64::MAX, headers)
     }
@@ -43,7 +50,7 @@ impl AuditCursor {
         at: TopicPartition,
         from: u64,
         to: u64,
-        headers: bool,
+        headers: HeaderUse,
     ) -> Result<AuditCursor, LogError> {
         let bounds = log.bounds(at)?;
         let end = to.min(bounds.stable_end);
@@ -54,7 +61,11 @@ impl AuditCursor {
         };
 
         let reader = if from.max(bounds.start) < end {
-            Some(log.reader(at.topic, &[(at.partition, place)], headers)?)
+            Some(log.reader(
+                at.topic,
+                &[(at.partition, place)],
+                headers == HeaderUse::Read,
+            )?)
         } else {
             None
         };
@@ -75,7 +86,7 @@ impl AuditCursor {
         at: TopicPartition,
         from_ms: Option<i64>,
         to_ms: Option<i64>,
-        headers: bool,
+        headers: HeaderUse,
     ) -> Result<AuditCursor, LogError> {
         let (from, to) = offsets(log, at, from_ms, to_ms)?;
         Self::range(log, at, from, to, headers)
@@ -156,7 +167,7 @@ pub fn journal(
     at: TopicPartition,
     visit: &mut dyn FnMut(JournalEntry) -> bool,
 ) -> Result<(), LogError> {
-    let mut records = AuditCursor::whole(log, at, false)?;
+    let mut records = AuditCursor::whole(log, at, HeaderUse::Skip)?;
     let mut whole = Assembler::default();
     while let Some(r) = records.peek()? {
         let entry = whole.take(r.value.unwrap_or_default());

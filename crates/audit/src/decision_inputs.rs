@@ -13,7 +13,7 @@ use ports::{Log, LogError};
 use roles::{MERGED_BY_LOG_TIME, RoleSettings};
 use wire::topics as t;
 
-use super::cursor::{self, AuditCursor};
+use super::cursor::{self, AuditCursor, HeaderUse};
 use super::prices::{DecisionTick, PriceHistory};
 use super::query_filter::text_fields;
 
@@ -334,7 +334,7 @@ struct Times {
 impl Times {
     fn of(log: &dyn Log, at: TopicPartition, offsets: Range<u64>) -> Result<Times, LogError> {
         Ok(Times {
-            commands: AuditCursor::range(log, at, offsets.start, offsets.end, false)?,
+            commands: AuditCursor::range(log, at, offsets.start, offsets.end, HeaderUse::Skip)?,
             begins: 0,
             latest_ms: i64::MIN,
         })

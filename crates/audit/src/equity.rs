@@ -13,7 +13,7 @@ use wire::portfolio::PortfolioRecord;
 use wire::topics as t;
 
 use super::chains::count;
-use super::cursor::AuditCursor;
+use super::cursor::{AuditCursor, HeaderUse};
 use super::prices::PriceHistory;
 
 /// Reasons for a missing history.
@@ -67,7 +67,7 @@ pub fn history(
     let mut marks = MarkPrices::new(log, topics, at, user)?;
     let mut fold = History::of(user);
     let mut events = 0;
-    let mut cursor = AuditCursor::whole(log, at, false)?;
+    let mut cursor = AuditCursor::whole(log, at, HeaderUse::Skip)?;
     while let Some(r) = cursor.peek()? {
         if r.key == Some(user.as_bytes()) {
             let wrong = |why| EquityError::Events {
@@ -130,7 +130,7 @@ impl MarkPrices {
         user: &str,
     ) -> Result<MarkPrices, LogError> {
         let mut symbols = BTreeSet::new();
-        AuditCursor::whole(log, events, false)?.each(&mut |r| {
+        AuditCursor::whole(log, events, HeaderUse::Skip)?.each(&mut |r| {
             if r.key == Some(user.as_bytes())
                 && let Ok(OrderEvent {
                     symbol: Some(symbol),

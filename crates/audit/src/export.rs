@@ -21,7 +21,7 @@ use wire::topics::AUDIT_LOG;
 use super::anchor::{ChainHead, head_json};
 use super::chain_verifier::{ChainVerifier, Link, SourceRecordState};
 use super::chains::{self, beside, count, read_link};
-use super::cursor::{AuditCursor, offsets};
+use super::cursor::{AuditCursor, HeaderUse, offsets};
 use super::damage::Damage;
 use super::hex::hex;
 
@@ -190,11 +190,12 @@ impl ExportPlan<'_> {
             TopicPartition::new(AUDIT_LOG, p),
             self.from_ms,
             None,
-            false,
+            HeaderUse::Skip,
         )?;
 
-        let mut source = AuditCursor::range(self.log, at, from, to, true)?;
-        let compacted = self.topics.spec(at.topic).cleanup == Cleanup::Compact;
+        let mut source = AuditCursor::range(self.log, at, from, to, HeaderUse::Read)?;
+        let cleanup = self.topics.spec(at.topic).cleanup;
+        let compacted = cleanup == Cleanup::Compact;
         if !compacted && source.peek()?.is_none() {
             return Ok(None);
         }
@@ -202,7 +203,7 @@ impl ExportPlan<'_> {
         let mut chain = ChainExport {
             name,
             source,
-            compacted,
+            cleanup,
             walker: None,
             lines,
         };
@@ -245,8 +246,7 @@ impl ExportPlan<'_> {
 struct ChainExport<'a, W> {
     name: &'a str,
     source: AuditCursor,
-    /// Compaction may have removed records of the source.
-    compacted: bool,
+    cleanup: Cleanup,
     /// None until the first entry.
     walker: Option<ChainVerifier>,
     lines: &'a mut Lines<W>,
@@ -275,7 +275,7 @@ impl<W: Write> ChainExport<'_, W> {
                 };
 
                 let last = walker.good().last;
-                let (gap, here) = beside(&mut self.source, &e, last, self.compacted)?;
+                let (gap, here) = beside(&mut self.source, &e, last, self.cleanup)?;
                 walker.link(&e, gap, here);
                 let content = content.filter(|_| matches!(here, SourceRecordState::Record(_)));
                 self.lines.put("record", record_fields(&e, content));

@@ -16,7 +16,7 @@ use wire::topics as t;
 
 use super::chain_verifier::SourceRecordState;
 use super::chains::{self, count};
-use super::cursor::AuditCursor;
+use super::cursor::{AuditCursor, HeaderUse};
 use super::decision_inputs::{self, Inputs};
 use super::query_filter::{Query, QueryFilter};
 
@@ -152,7 +152,7 @@ impl Search<'_> {
                 at,
                 from,
                 to.map(|ms| ms.saturating_add(LATE_MS)),
-                true,
+                HeaderUse::Read,
             )?;
 
             let in_time = |r: &Record<'_>| {
@@ -216,7 +216,7 @@ impl Search<'_> {
         for offset in offsets {
             let mut c = match cursor.take() {
                 Some((c, next)) if *offset >= next && *offset - next <= NEAR => c,
-                _ => AuditCursor::range(self.log, at, *offset, u64::MAX, true)?,
+                _ => AuditCursor::range(self.log, at, *offset, u64::MAX, HeaderUse::Read)?,
             };
 
             while let Some(r) = c.peek()? {
@@ -357,7 +357,8 @@ fn proofs(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<Vec<Pro
 
     for (at, mut open) in open {
         // Entries have the log time of their records.
-        let mut cursor = AuditCursor::between(log, at, earliest.get(&at).copied(), None, false)?;
+        let mut cursor =
+            AuditCursor::between(log, at, earliest.get(&at).copied(), None, HeaderUse::Skip)?;
         let names: BTreeSet<String> = open.keys().map(|(name, _)| name.clone()).collect();
         cursor.each(&mut |r| {
             let Some(name) = r

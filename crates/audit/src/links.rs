@@ -8,7 +8,7 @@ use roles::EarlyLinks;
 use wire::topics::{AUDIT_LOG, AUDITED};
 
 use super::chains::{count, read_link};
-use super::cursor::AuditCursor;
+use super::cursor::{AuditCursor, HeaderUse};
 
 /// The chains of one task. Reads each chain up to its first link of version 2. A chain that starts
 /// with version 2 is left out.
@@ -24,8 +24,11 @@ pub fn of_task(log: &dyn Log, topics: &TopicTable, task: u32) -> Result<EarlyLin
     let mut links = EarlyLinks::new();
     for chains in wanted.chunk_by(|a, b| a.0 == b.0) {
         let mut open: Vec<&str> = chains.iter().map(|(_, name)| name.as_str()).collect();
-        let mut entries =
-            AuditCursor::whole(log, TopicPartition::new(AUDIT_LOG, chains[0].0), false)?;
+        let mut entries = AuditCursor::whole(
+            log,
+            TopicPartition::new(AUDIT_LOG, chains[0].0),
+            HeaderUse::Skip,
+        )?;
         entries.each(&mut |r| {
             let name = r
                 .key

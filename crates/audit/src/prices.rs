@@ -15,7 +15,7 @@ use ports::{Log, LogError};
 use roles::RoleSettings;
 use wire::{instrument, tick, topics as t};
 
-use super::cursor::{self, AuditCursor};
+use super::cursor::{self, AuditCursor, HeaderUse};
 
 /// A tick as a decision used it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl PriceHistory {
             TopicPartition::new(t::MARKET_DATA, task),
             0,
             end,
-            false,
+            HeaderUse::Skip,
         )?;
 
         let symbols = symbols

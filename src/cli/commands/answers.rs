@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use audit::cursor::AuditCursor;
+use audit::cursor::{AuditCursor, HeaderUse};
 use client::partitions;
 use ports::partitioner;
 use ports::records::Records;
@@ -222,7 +222,7 @@ impl<'a> PendingAnswers<'a> {
             let user = self.user;
             let id = self.id;
             let asked = &mut self.asked;
-            AuditCursor::range(self.log, *at, *from, end, false)?.each(&mut |r| {
+            AuditCursor::range(self.log, *at, *from, end, HeaderUse::Skip)?.each(&mut |r| {
                 if let Ok(c) = BookCommand::decode(r.value.unwrap_or_default())
                     && c.user_id == user
                     && matches!(c.ask, BookAction::Cancel { cause_id, .. } if cause_id == id)
@@ -255,7 +255,7 @@ impl<'a> PendingAnswers<'a> {
         let user = self.user;
         let id = self.id;
         let last = &mut self.last_part;
-        AuditCursor::range(self.log, at, from, end, false)?.each(&mut |r| {
+        AuditCursor::range(self.log, at, from, end, HeaderUse::Skip)?.each(&mut |r| {
             if Execution::decode(r.value.unwrap_or_default())
                 .is_ok_and(|x| x.user_id == user && x.order_id == id && x.cause_id == Some(id))
             {
