@@ -330,23 +330,17 @@ impl Config {
             max_command_age_ms,
             dedup_window_ms: v.parse("dedup_window", |t| window(t, max_command_age_ms))?,
             open_orders_max: v.parse("open_orders_max", |t| number(t, 0, 1_000_000))?,
-            client_transfers: v.parse("client_transfers", |t| {
-                t.parse().map_err(|_| "must be true or false".to_string())
-            })?,
+            client_transfers: v.parse("client_transfers", boolean)?,
             day_ends_ms: v.parse("day_end", day_end)?,
             commit_interval_ms: v.parse("commit_interval_ms", |t| number(t, 1, 60_000))?,
             batch_records_max: v.parse("batch_records_max", |t| number(t, 1, 1_000_000))?,
             batch_bytes_max: v.parse("batch_bytes_max", |t| number(t, 65_536, 1 << 30))?,
             scrub_every_ms: v.parse("scrub_every", duration_ms)?,
-            leave: v.parse("leave", |t| {
-                t.parse().map_err(|_| "must be true or false".into())
-            })?,
+            leave: v.parse("leave", boolean)?,
             standby: v.parse("standby", standby)?,
             shutdown_grace_ms: v.parse("shutdown_grace_ms", |t| number(t, 0, 3_600_000))?,
             durability: v.parse("durability", durability)?,
-            fail_fast: v.parse("fail_fast", |t| {
-                t.parse().map_err(|_| "must be true or false".to_string())
-            })?,
+            fail_fast: v.parse("fail_fast", boolean)?,
             log: v.parse("log", log_filter)?,
             log_json: v.parse("log_format", args::format)? == OutputFormat::Json,
             shown,
@@ -745,6 +739,11 @@ fn roles(text: &str) -> Result<Vec<Role>, String> {
     roles.sort();
     roles.dedup();
     Ok(roles)
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    text.parse()
+        .map_err(|_| "must be true or false".to_string())
 }
 
 /// Parses `all`, or the number of lost instances that standbys must cover.
