@@ -650,10 +650,6 @@ impl Values {
     }
 }
 
-fn boolean(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| "must be true or false".into())
-}
-
 fn number<T: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<T, String> {
     let range = || format!("must be a whole number from {min} to {max}");
     let Some(Num::Exact(n)) = parse(text.trim().as_bytes(), WHOLE) else {
