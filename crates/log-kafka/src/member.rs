@@ -534,48 +534,21 @@ impl Member for KafkaMember {
             .run(tx)
         };
 
-        let run = match (run, c.sender.fenced()) {
-            (
-                Err(TransactError::Not(_) | TransactError::Late(..) | TransactError::Unknown(_)),
-                Some(why),
-            ) => Err(TransactError::ProducerFenced(why)),
-            (run, _) => run,
-        };
-
-        let outcome = match run {
-            Ok(appended) => {
+        let failed = match (run, c.sender.fenced()) {
+            (Ok(appended), _) => {
                 return TransactionOutcome::Committed {
                     appended,
                     suspect: c.sender.is_suspect(),
                 };
             }
-            Err(TransactError::Not(why)) => {
-                TransactionOutcome::NotCommitted(self.diagnosed(why, begun.elapsed(), tx))
-            }
-            Err(TransactError::Late(why, done)) => TransactionOutcome::Late {
-                why: self.diagnosed(why, begun.elapsed(), tx),
-                done,
-                of: tx.outputs.len(),
-            },
-            Err(TransactError::Rejected(rejection)) => TransactionOutcome::Rejected(rejection),
-            Err(TransactError::Unknown(why)) => {
-                TransactionOutcome::Unknown(self.diagnosed(why, begun.elapsed(), tx))
-            }
-            Err(TransactError::Forbidden(why)) => TransactionOutcome::Refused(why),
-            // Our epoch was valid a moment ago, when the offsets were added. So no successor
-            // exists.
-            Err(TransactError::InstanceFenced(why)) => TransactionOutcome::NotCommitted(format!(
-                "{why}; taking our place in the group again"
-            )),
-            Err(TransactError::ProducerFenced(why)) => fence_diagnosis::fenced_or_expired(
-                &why,
-                begun.elapsed(),
-                &c.consumer,
-                &self.settings,
-                &self.spec,
-            ),
+            (
+                Err(TransactError::Not(_) | TransactError::Late(..) | TransactError::Unknown(_)),
+                Some(why),
+            ) => TransactError::ProducerFenced(why),
+            (Err(failed), _) => failed,
         };
 
+        let outcome = self.outcome_of(failed, begun.elapsed(), tx);
         self.ended = Some(format!("{outcome:?}"));
         outcome
     }
@@ -632,6 +605,48 @@ impl Member for KafkaMember {
 }
 
 impl KafkaMember {
+    /// The outcome of a transaction that failed after `took`.
+    fn outcome_of(
+        &self,
+        failed: TransactError,
+        took: Duration,
+        tx: &Transaction<'_>,
+    ) -> TransactionOutcome {
+        match failed {
+            TransactError::Not(why) => {
+                TransactionOutcome::NotCommitted(self.diagnosed(why, took, tx))
+            }
+            TransactError::Late(why, done) => TransactionOutcome::Late {
+                why: self.diagnosed(why, took, tx),
+                done,
+                of: tx.outputs.len(),
+            },
+            TransactError::Rejected(rejection) => TransactionOutcome::Rejected(rejection),
+            TransactError::Unknown(why) => {
+                TransactionOutcome::Unknown(self.diagnosed(why, took, tx))
+            }
+            TransactError::Forbidden(why) => TransactionOutcome::Refused(why),
+            // Our epoch was valid a moment ago, when the offsets were added. So no successor
+            // exists.
+            TransactError::InstanceFenced(why) => TransactionOutcome::NotCommitted(format!(
+                "{why}; taking our place in the group again"
+            )),
+            TransactError::ProducerFenced(why) => {
+                let clients = self
+                    .clients
+                    .as_ref()
+                    .expect("the clients are there until the member is dropped");
+                fence_diagnosis::fenced_or_expired(
+                    &why,
+                    took,
+                    &clients.consumer,
+                    &self.settings,
+                    &self.spec,
+                )
+            }
+        }
+    }
+
     /// Adds the cause to a transaction timeout, if the cluster shows a cause. Brokers with a
     /// missing requirement or a wrong advertised address do not report the problem to the waiting
     /// client.

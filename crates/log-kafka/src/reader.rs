@@ -161,31 +161,7 @@ impl Sink<'_> {
             }
             (Some(code), _) => {
                 let place = self.names.show(at).to_string();
-                let text = m.error_text();
-                match classify::read(code, false) {
-                    // The partition began at this offset when the reader was created. The next
-                    // reader begins later.
-                    Read::PositionGone if goal.start == Some(goal.next) => {
-                        Err(LogError::Unavailable(format!(
-                            "the first records of {place} were just deleted; read again"
-                        )))
-                    }
-                    Read::PositionGone => Err(LogError::Corrupt(format!(
-                        "{place} has no offset {} any more ({text}): its older records were deleted",
-                        goal.next
-                    ))),
-                    // The topic existed when the reader was created. The next reader gets an error
-                    // if the topic is gone.
-                    Read::NoTopic => Err(LogError::Unavailable(format!(
-                        "{place} is not known at the moment"
-                    ))),
-                    _ => {
-                        tracing::debug!("reading {place}: {text}");
-                        goal.trouble
-                            .note(&place, goal.next, code, &text, Instant::now())
-                            .map_or(Ok(()), Err)
-                    }
-                }
+                goal.failed(&place, code, &m.error_text())
             }
         }
     }
@@ -198,6 +174,78 @@ impl ReadGoal {
         self.next = self.next.max(next);
         was_open && self.next >= self.end
     }
+
+    /// Decides about an error of the partition. Returns an error if reading cannot go on.
+    fn failed(&mut self, place: &str, code: Code, text: &str) -> Result<(), LogError> {
+        match classify::read(code, false) {
+            // The partition began at this offset when the reader was created. The next reader
+            // begins later.
+            Read::PositionGone if self.start == Some(self.next) => Err(LogError::Unavailable(
+                format!("the first records of {place} were just deleted; read again"),
+            )),
+            Read::PositionGone => Err(LogError::Corrupt(format!(
+                "{place} has no offset {} any more ({text}): its older records were deleted",
+                self.next
+            ))),
+            // The topic existed when the reader was created. The next reader gets an error if the
+            // topic is gone.
+            Read::NoTopic => Err(LogError::Unavailable(format!(
+                "{place} is not known at the moment"
+            ))),
+            _ => {
+                tracing::debug!("reading {place}: {text}");
+                self.trouble
+                    .note(place, self.next, code, text, Instant::now())
+                    .map_or(Ok(()), Err)
+            }
+        }
+    }
+}
+
+/// Number of records to ask for, by the average size of the records taken so far.
+fn records_in_room(limits: Limits, taken: usize, bytes: usize) -> usize {
+    let average = if taken == 0 {
+        256
+    } else {
+        bytes.div_ceil(taken).max(1)
+    };
+
+    (limits.records - taken)
+        .min(CHUNK)
+        .min((limits.bytes - bytes.min(limits.bytes)) / average + 1)
+}
+
+impl KafkaReader {
+    /// Takes at most `max` messages from the queue. Returns the number of messages.
+    fn take_chunk(
+        &mut self,
+        wait: Duration,
+        max: usize,
+        into: &mut Records,
+    ) -> Result<usize, LogError> {
+        let Some(c) = &self.clients else {
+            return Ok(0);
+        };
+
+        let mut sink = Sink {
+            names: &self.names,
+            topic: self.topic,
+            headers: self.headers,
+            goals: &mut self.goals,
+            open: &mut self.open,
+            scratch: &mut self.scratch,
+        };
+
+        let mut failed = None;
+        let n = c.data.take(wait, max, &mut self.buffer, &mut |m| {
+            // Deliver nothing behind an unreadable record: librdkafka continues behind the record.
+            if failed.is_none() {
+                failed = sink.take(m, into).err();
+            }
+        });
+
+        failed.map_or(Ok(n), Err)
+    }
 }
 
 impl Reader for KafkaReader {
@@ -207,7 +255,6 @@ impl Reader for KafkaReader {
         let start = into.len();
         let start_bytes = into.size_bytes();
         let mut first: Option<Instant> = None;
-        let mut failed = None;
         self.serve_control()?;
         loop {
             let taken = into.len() - start;
@@ -225,48 +272,12 @@ impl Reader for KafkaReader {
                 Duration::ZERO
             };
 
-            let Some(c) = &self.clients else { break };
-            let Self {
-                names,
-                topic,
-                headers,
-                goals,
-                open,
-                scratch,
-                buffer,
-                ..
-            } = self;
-
-            let mut sink = Sink {
-                names,
-                topic: *topic,
-                headers: *headers,
-                goals,
-                open,
-                scratch,
-            };
-
-            let average = if taken == 0 {
-                256
-            } else {
-                bytes.div_ceil(taken).max(1)
-            };
-
-            let max = (limits.records - taken)
-                .min(CHUNK)
-                .min((limits.bytes - bytes.min(limits.bytes)) / average + 1);
-            let n = c.data.take(left.min(SLICE), max, buffer, &mut |m| {
-                // Deliver nothing behind an unreadable record: librdkafka continues behind the
-                // record.
-                if failed.is_none() {
-                    failed = sink.take(m, into).err();
-                }
-            });
-
-            if let Some(e) = failed {
-                return Err(e);
+            if self.clients.is_none() {
+                break;
             }
 
+            let max = records_in_room(limits, taken, bytes);
+            let n = self.take_chunk(left.min(SLICE), max, into)?;
             if into.len() > start {
                 first.get_or_insert_with(Instant::now);
             }

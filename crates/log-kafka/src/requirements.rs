@@ -102,79 +102,15 @@ pub(super) fn of_topic(
     replicas: usize,
     settings: &BrokerSettings,
 ) -> Vec<Misfit> {
-    let mut all = Vec::new();
-    let text = |name: &str| settings.get(name).map(String::as_str);
-    let number = |name: &str| text(name).and_then(|v| v.parse::<i64>().ok());
-    let mut must = |name: &'static str, wanted: &str, cost: &str| {
-        if let Some(found) = text(name).filter(|found| *found != wanted) {
-            all.push(error(
-                format!("{name} is {found}, must be {wanted}: {cost}"),
-                Some((name, wanted.to_string())),
-            ));
-        }
+    let mut check = SettingsCheck {
+        settings,
+        all: Vec::new(),
     };
 
-    must(
-        "cleanup.policy",
-        cleanup(spec),
-        match spec.cleanup {
-            Cleanup::Keep => {
-                "records that have the same key are thrown away, and with them history that nothing brings back"
-            }
-            Cleanup::Compact => {
-                "the last record of a key is deleted after the retention time, and with it state that nothing brings back"
-            }
-        },
-    );
-
-    must(
-        "message.timestamp.type",
-        timestamps(spec),
-        if spec.append_time {
-            "clients choose the time that rate limits, deadlines and the age of prices go by"
-        } else {
-            "records lose the time of the command that caused them"
-        },
-    );
-
-    if spec.cleanup == Cleanup::Keep {
-        must(
-            "retention.ms",
-            "-1",
-            "older records are deleted, and with them what a role or a replay has not read",
-        );
-        must(
-            "retention.bytes",
-            "-1",
-            "older records are deleted, and with them what a role or a replay has not read",
-        );
-    }
-
-    must(
-        "unclean.leader.election.enable",
-        "false",
-        "a replica that misses acknowledged records may become the leader, and they are gone",
-    );
-
-    // Larger values do no harm.
-    let largest = i64::from(spec.record_bytes_max);
-    let mut at_least = |name: &'static str, least: i64, fix: String, cost: &str| {
-        if let Some(found) = number(name).filter(|found| *found < least) {
-            all.push(error(
-                format!("{name} is {found}, must be at least {least}: {cost}"),
-                Some((name, fix)),
-            ));
-        }
-    };
-
-    let refused = "brokers refuse the largest records that roles write, and the role stops there";
-    at_least("max.message.bytes", largest, largest.to_string(), refused);
-    at_least(
-        "segment.bytes",
-        largest + 1_024,
-        "1073741824".into(),
-        refused,
-    );
+    check.history(spec);
+    check.largest_record(i64::from(spec.record_bytes_max));
+    let number = |name: &str| number(settings, name);
+    let mut all = check.all;
     if !spec.append_time {
         all.extend(BOUNDS.iter().filter_map(|name| bound(name, number(name)?)));
         all.extend(
@@ -188,10 +124,93 @@ pub(super) fn of_topic(
         number("min.insync.replicas").and_then(|n| usize::try_from(n).ok()),
     ));
     if spec.cleanup == Cleanup::Compact {
-        all.extend(compaction(&number, text("min.cleanable.dirty.ratio")));
+        let ratio = settings.get("min.cleanable.dirty.ratio");
+        all.extend(compaction(&number, ratio.map(String::as_str)));
     }
 
     all
+}
+
+fn number(settings: &BrokerSettings, name: &str) -> Option<i64> {
+    settings.get(name).and_then(|v| v.parse::<i64>().ok())
+}
+
+/// The settings of one topic, and the misfits found so far.
+struct SettingsCheck<'a> {
+    settings: &'a BrokerSettings,
+    all: Vec<Misfit>,
+}
+
+impl SettingsCheck<'_> {
+    /// A setting that must have exactly one value. `cost`: the consequence of another value.
+    fn must(&mut self, name: &'static str, wanted: &str, cost: &str) {
+        if let Some(found) = self.settings.get(name).filter(|found| *found != wanted) {
+            self.all.push(error(
+                format!("{name} is {found}, must be {wanted}: {cost}"),
+                Some((name, wanted.to_string())),
+            ));
+        }
+    }
+
+    /// A setting whose larger values do no harm. `fix`: the value that a repair sets.
+    fn at_least(&mut self, name: &'static str, least: i64, fix: String, cost: &str) {
+        if let Some(found) = number(self.settings, name).filter(|found| *found < least) {
+            self.all.push(error(
+                format!("{name} is {found}, must be at least {least}: {cost}"),
+                Some((name, fix)),
+            ));
+        }
+    }
+
+    /// Records must stay, with the right times, whatever broker fails.
+    fn history(&mut self, spec: &TopicSpec) {
+        self.must(
+            "cleanup.policy",
+            cleanup(spec),
+            match spec.cleanup {
+                Cleanup::Keep => {
+                    "records that have the same key are thrown away, and with them history that nothing brings back"
+                }
+                Cleanup::Compact => {
+                    "the last record of a key is deleted after the retention time, and with it state that nothing brings back"
+                }
+            },
+        );
+
+        self.must(
+            "message.timestamp.type",
+            timestamps(spec),
+            if spec.append_time {
+                "clients choose the time that rate limits, deadlines and the age of prices go by"
+            } else {
+                "records lose the time of the command that caused them"
+            },
+        );
+
+        if spec.cleanup == Cleanup::Keep {
+            for name in ["retention.ms", "retention.bytes"] {
+                self.must(
+                    name,
+                    "-1",
+                    "older records are deleted, and with them what a role or a replay has not read",
+                );
+            }
+        }
+
+        self.must(
+            "unclean.leader.election.enable",
+            "false",
+            "a replica that misses acknowledged records may become the leader, and they are gone",
+        );
+    }
+
+    /// The topic must take the largest record of the roles.
+    fn largest_record(&mut self, bytes: i64) {
+        let refused =
+            "brokers refuse the largest records that roles write, and the role stops there";
+        self.at_least("max.message.bytes", bytes, bytes.to_string(), refused);
+        self.at_least("segment.bytes", bytes + 1_024, "1073741824".into(), refused);
+    }
 }
 
 /// Checks the timestamp bounds of a topic whose timestamps come from roles. The timestamp of an

@@ -397,27 +397,7 @@ impl Parts<'_> {
         tx: &Transaction<'_>,
     ) -> Result<Vec<(TopicPartition, u64)>, TransactError> {
         let handle = self.sender.handle;
-
-        // Check before the transaction begins: the broker does not check a generation of -1 at all.
-        if self.group.generation() < 0 {
-            return Err(TransactError::Not(
-                "not a member of the group any more".into(),
-            ));
-        }
-
-        if tx.offsets.is_empty() {
-            return Err(TransactError::Not(
-                "a transaction without offsets would not be fenced by the group".into(),
-            ));
-        }
-
-        // A log line may have arrived since the last check. The request behind that line may still
-        // be in flight, and must not reach this transaction.
-        self.sender.serve(Duration::ZERO);
-        if self.sender.is_suspect() {
-            return Err(TransactError::Not("a connection or request failed before the transaction began; it begins again under a new epoch".into()));
-        }
-
+        self.check_before(tx)?;
         self.sender.busy = true;
         let deadline = Instant::now() + self.timeout;
         self.step(TxStep::BeforeCommit, deadline, |_| {
@@ -425,34 +405,7 @@ impl Parts<'_> {
         })?;
 
         crash::point(Point::TxBegun);
-        let waited = self.pace.hold_back();
-        let started = Instant::now();
-        self.send_all(tx.outputs, deadline)?;
-        crash::point(Point::TxSent);
-        if !self.sender.drain(deadline) {
-            let left = self.sender.outstanding();
-            let all = tx.outputs.len();
-            let done = all.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
-            let cause = self
-                .sender
-                .throttle
-                .why()
-                .unwrap_or_else(|| "a slow link, a quota, or brokers that are away".into());
-            let why = format!(
-                "{left} of {all} records were not acknowledged in {:?} ({cause})",
-                self.timeout
-            );
-            return Err(TransactError::Late(why, done));
-        }
-
-        if let Some(failed) = self.sender.take_failure() {
-            return Err(self.cause(&failed, tx));
-        }
-
-        if !tx.outputs.is_empty() {
-            self.pace.learn(waited, started.elapsed());
-        }
-
+        self.deliver(tx, deadline)?;
         crash::point(Point::TxDelivered);
         let offsets = self.offsets(tx).map_err(TransactError::Not)?;
         self.step(TxStep::BeforeCommit, deadline, |me| {
@@ -481,6 +434,64 @@ impl Parts<'_> {
         self.sender.serve(Duration::ZERO);
         self.sender.busy = false;
         Ok(self.sender.take_appended())
+    }
+
+    /// Refuses a transaction that the brokers would not fence, or that a late request could reach.
+    fn check_before(&mut self, tx: &Transaction<'_>) -> Result<(), TransactError> {
+        // The broker does not check a generation of -1 at all.
+        if self.group.generation() < 0 {
+            return Err(TransactError::Not(
+                "not a member of the group any more".into(),
+            ));
+        }
+
+        if tx.offsets.is_empty() {
+            return Err(TransactError::Not(
+                "a transaction without offsets would not be fenced by the group".into(),
+            ));
+        }
+
+        // A log line may have arrived since the last check. The request behind that line may still
+        // be in flight, and must not reach this transaction.
+        self.sender.serve(Duration::ZERO);
+        if self.sender.is_suspect() {
+            return Err(TransactError::Not("a connection or request failed before the transaction began; it begins again under a new epoch".into()));
+        }
+
+        Ok(())
+    }
+
+    /// Sends the records and waits until the brokers have acknowledged all of them.
+    fn deliver(&mut self, tx: &Transaction<'_>, deadline: Instant) -> Result<(), TransactError> {
+        let waited = self.pace.hold_back();
+        let started = Instant::now();
+        self.send_all(tx.outputs, deadline)?;
+        crash::point(Point::TxSent);
+        if !self.sender.drain(deadline) {
+            let left = self.sender.outstanding();
+            let all = tx.outputs.len();
+            let done = all.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
+            let cause = self
+                .sender
+                .throttle
+                .why()
+                .unwrap_or_else(|| "a slow link, a quota, or brokers that are away".into());
+            let why = format!(
+                "{left} of {all} records were not acknowledged in {:?} ({cause})",
+                self.timeout
+            );
+            return Err(TransactError::Late(why, done));
+        }
+
+        if let Some(failed) = self.sender.take_failure() {
+            return Err(self.cause(&failed, tx));
+        }
+
+        if !tx.outputs.is_empty() {
+            self.pace.learn(waited, started.elapsed());
+        }
+
+        Ok(())
     }
 
     fn send_all(&mut self, outputs: &Records, deadline: Instant) -> Result<(), TransactError> {

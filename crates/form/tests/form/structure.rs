@@ -11,7 +11,7 @@ const LINES_MAX: usize = 1_200;
 /// A longer function is hard to read in one go.
 const FUNCTION_LINES_MAX: usize = 70;
 /// Number of functions of the product that are longer today. The number may only fall.
-const LONG_FUNCTIONS: usize = 17;
+const LONG_FUNCTIONS: usize = 11;
 
 /// Each crate and the crates of this repository that it may use.
 const MAY_USE: &[(&str, &[&str])] = &[
