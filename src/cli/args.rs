@@ -195,7 +195,7 @@ Example:\n  processor run --role orders,trading --instance 1 --brokers localhost
 Example:\n  processor demo --for 30s"
     )]
     Demo(Demo),
-    /// Serve notifications over HTTP: Server-Sent Events, WebSockets and webhooks
+    /// Serve orders and notifications over HTTP: requests, streams and webhooks
     #[command(after_help = super::args_gateway::EXAMPLES)]
     Gateway(Gateway),
     /// Create the topics, or check their settings

@@ -7,10 +7,12 @@ use clap::{Args as ClapArgs, Subcommand};
 
 /// Shown below the help.
 pub const EXAMPLES: &str = "\
-Paths: /v1/users/{user}/notifications (Server-Sent Events; Last-Event-ID,
-?after=N, ?kinds=a,b), .../notifications/ws (WebSocket; ?resume_from=N),
-.../portfolio, .../preferences, .../webhooks/{id}, .../alerts/{id}; /healthz,
-/metrics. docs/clients/http.md describes them all.
+Paths: /v1/users/{user}/orders (POST, GET, DELETE), .../orders/{id} (GET, PATCH,
+DELETE), .../trades, .../portfolio, .../notifications (Server-Sent Events;
+Last-Event-ID, ?after=N, ?kinds=a,b), .../notifications/ws (WebSocket;
+?resume_from=N), .../preferences, .../webhooks/{id}, .../alerts/{id}; /healthz,
+/metrics. docs/clients/http.md and docs/clients/orders-over-http.md describe
+them all.
 
 Several gateways can run at the same time. Give each its own --instance, so that
 they share the webhooks. The gateway has no TLS: put a proxy in front of it.
@@ -21,6 +23,9 @@ Options of this command come from the command line or from the environment
 Examples:
   processor gateway --brokers localhost:9092
   curl -N http://127.0.0.1:8080/v1/users/501/notifications?after=0
+  curl -H 'content-type: application/json' \\
+      -d '{\"symbol\":\"AAPL\",\"quantity\":10,\"order_type\":\"buy\"}' \\
+      http://127.0.0.1:8080/v1/users/501/orders
   processor gateway token 501
       print a token, and its line for the token file
   processor gateway --listen 0.0.0.0:8080 --token-file tokens \\
@@ -65,6 +70,33 @@ pub struct Gateway {
     /// Most connections at the same time
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), env = "PROCESSOR_MAX_CONNECTIONS")]
     pub max_connections: u64,
+    /// Accept no commands about orders. Clients can still read orders and trades
+    #[arg(long, env = "PROCESSOR_READ_ONLY", value_parser = BoolishValueParser::new())]
+    pub read_only: bool,
+    /// Memory for ended orders and for trades, in MiB. Open orders need more memory besides
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20), env = "PROCESSOR_ORDERS_MEMORY_MB")]
+    pub orders_memory_mb: u64,
+    /// Most requests per second of one token about one user, with bursts of two seconds; 0 is no
+    /// limit
+    #[arg(
+        long,
+        default_value_t = 200,
+        value_name = "N",
+        env = "PROCESSOR_TOKEN_RATE"
+    )]
+    pub token_rate: u32,
+    /// Most requests per second of one address, with bursts of two seconds; 0 is no limit. A proxy
+    /// is one address
+    #[arg(
+        long,
+        default_value_t = 1000,
+        value_name = "N",
+        env = "PROCESSOR_ADDRESS_RATE"
+    )]
+    pub address_rate: u32,
+    /// Most connections of one address that have not sent a request yet
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "PROCESSOR_HALF_OPEN_PER_ADDRESS")]
+    pub half_open_per_address: u32,
     /// Longest time between two messages on a stream. A stream without news gets a heartbeat
     #[arg(
         long,

@@ -135,10 +135,15 @@ pub fn all() -> Vec<Target> {
         },
     ];
 
+    let all = all.into_iter().chain(gateway::all());
+
     #[cfg(feature = "rocks")]
-    let all = all.into_iter().chain(cli::all()).collect();
-    all
+    let all = all.chain(cli::all());
+    all.collect()
 }
+
+#[path = "gateway.rs"]
+mod gateway;
 
 #[cfg(feature = "rocks")]
 #[path = "cli.rs"]

@@ -72,7 +72,7 @@ const OF_PROXIES: [&str; 14] = [
 ];
 
 /// The caller of a request: the hash of the token, or `None` on a gateway without tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller(Option<TokenHash>);
 
 /// The tokens of a file.

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use ports::Log;
 use ports::topics::TopicTable;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::access::AccessControl;
+use crate::admission::RequestLimits;
 use crate::feed::Feed;
+use crate::marks::MarkTable;
 use crate::metrics::Metrics;
+use crate::orders::OrderIndex;
 use crate::per_user_lock::PerUserLocks;
 use crate::portfolios::PortfolioIndex;
 use crate::settings::GatewaySettings;
@@ -26,6 +29,17 @@ pub struct GatewayContext {
     pub(crate) subscriptions: Subscriptions,
     pub(crate) portfolios: PortfolioIndex,
     pub(crate) turns: PerUserLocks,
+    /// Orders and trades of all users, and the commands that wait for their answers.
+    pub(crate) orders: OrderIndex,
+    /// Number of partitions for commands; `None` if this gateway takes no orders.
+    pub(crate) command_partitions: Option<u32>,
+    /// Places for commands on their way.
+    pub(crate) placing: Arc<Semaphore>,
+    /// Commands of one user with the same id take turns.
+    pub(crate) commands_in_turn: PerUserLocks,
+    pub(crate) limits: RequestLimits,
+    /// The last reference prices.
+    pub(crate) marks: MarkTable,
     pub metrics: Metrics,
     pub(crate) stop: watch::Receiver<bool>,
 }

@@ -1,4 +1,5 @@
-//! The gateway: users' notifications over HTTP, as Server-Sent Events, WebSockets and webhooks.
+//! The gateway: users' orders over HTTP, and their notifications as Server-Sent Events, WebSockets
+//! and webhooks.
 //!
 //! The gateway is not a role. The gateway decides nothing about orders or money, and holds no state
 //! outside the log. So any number of gateways can run, and a dead gateway loses nothing. A client
@@ -12,21 +13,28 @@
 //!
 //!  subscriptions <--(writer)-- preferences, endpoints, their positions, alerts
 //!                --(follow)--> Subscriptions
+//!
+//!  order-commands <--(writer)-- orders
+//!  order-events --(follow)--> OrderIndex --> answers and queries
 //! ```
 #![warn(unreachable_pub)]
 
 pub mod access;
+mod admission;
 mod alerts;
 mod api;
 mod connection_slot;
 mod context;
+pub mod doors;
 pub mod feed;
 mod feed_item;
 mod follow;
 mod handlers;
 mod history;
 pub mod json;
+mod marks;
 mod metrics;
+mod orders;
 mod per_user_lock;
 mod percent;
 mod portfolios;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ports::LogError;
 
 use crate::feed::Feed;
+use crate::orders::OrderIndex;
 
 /// A metric: name, type (`gauge` or `counter`), help text and value.
 type MetricRow = (&'static str, &'static str, &'static str, u64);
@@ -32,6 +33,10 @@ metrics! {
     streams, "gauge", "streams", "open streams";
     refused, "counter", "connections_refused_total",
         "connections turned away because there were too many";
+    half_open, "counter", "half_open_refused_total",
+        "connections turned away because their address had too many without a request";
+    limited, "counter", "requests_limited_total",
+        "requests turned away because their address or token sent too many";
     denied, "counter", "requests_denied_total",
         "requests without the right to what they asked for";
     delivered, "counter", "notifications_delivered_total", "notifications handed to streams";
@@ -41,12 +46,22 @@ metrics! {
     webhooks_dead, "counter", "webhooks_dead_total", "notifications given up after the last retry";
     webhooks_disabled, "counter", "webhooks_disabled_total", "endpoints disabled by their answer";
     alerts, "counter", "price_alerts_total", "price alerts that fired here";
+    commands, "counter", "commands_total", "commands about orders taken over HTTP";
+    commands_unanswered, "counter", "commands_unanswered_total",
+        "commands in the log whose answer did not come in time";
+    commands_unknown, "counter", "commands_unknown_total",
+        "commands of which the log did not say whether it has them";
 }
 
 /// The metrics as text. Blocks, because the lag needs offsets from the log.
-pub(crate) fn text(metrics: &Metrics, feed: &Feed) -> Result<String, LogError> {
+pub(crate) fn text(
+    metrics: &Metrics,
+    feed: &Feed,
+    orders: &OrderIndex,
+) -> Result<String, LogError> {
     let mut out = String::new();
-    for (name, kind, help, value) in feed_rows(feed)?.into_iter().chain(metrics.rows()) {
+    let rows = feed_rows(feed)?.into_iter().chain(order_rows(orders));
+    for (name, kind, help, value) in rows.chain(metrics.rows()) {
         let name = format!("processor_gateway_{name}");
         writeln!(
             out,
@@ -99,4 +114,27 @@ fn feed_rows(feed: &Feed) -> Result<[MetricRow; 7], LogError> {
         ),
         ("memory_bytes", "gauge", "notifications in memory", bytes),
     ])
+}
+
+fn order_rows(orders: &OrderIndex) -> [MetricRow; 3] {
+    [
+        (
+            "commands_waiting",
+            "gauge",
+            "commands that wait for their answer",
+            orders.waiting(),
+        ),
+        (
+            "orders_memory_bytes",
+            "gauge",
+            "orders and trades in memory",
+            orders.bytes(),
+        ),
+        (
+            "order_events_odd_total",
+            "counter",
+            "records of the topic that are no event",
+            orders.odd.load(Ordering::Relaxed),
+        ),
+    ]
 }

@@ -10,11 +10,8 @@ use ports::records::{Record, Records};
 use ports::topics::TopicPartition;
 use ports::{Limits, Log, LogError, StartOffset};
 use rustc_hash::FxHashMap;
-use serde_json::{Map, Value, json};
 use wire::portfolio::{PortfolioFold, PortfolioRecord, read_key};
 use wire::topics::PORTFOLIOS;
-
-use crate::json;
 
 const LIMITS: Limits = Limits {
     records: 500,
@@ -22,8 +19,6 @@ const LIMITS: Limits = Limits {
     age: Duration::from_millis(20),
 };
 const POLLS: u32 = 50;
-/// Field of a user's record whose positions are in separate records.
-const APART: &str = "positions_apart";
 
 /// Place or content of a user's portfolio.
 #[derive(Default)]
@@ -72,8 +67,12 @@ impl PortfolioIndex {
         }
     }
 
-    /// A user's latest portfolio as JSON; `None` if the user has none. Blocks.
-    pub(crate) fn read(&self, log: &dyn Log, user: &str) -> Result<Option<Value>, LogError> {
+    /// A user's latest portfolio; `None` if the user has none. Blocks.
+    pub(crate) fn read(
+        &self,
+        log: &dyn Log,
+        user: &str,
+    ) -> Result<Option<PortfolioRecord>, LogError> {
         let (place, fold) = match self.0.lock().expect("plain data").get(user) {
             Some(kept) => (kept.place, kept.fold.as_ref().map(|fold| fold.portfolio())),
             None => return Ok(None),
@@ -87,7 +86,7 @@ impl PortfolioIndex {
 
         match fold {
             Some(Err(e)) => return Err(moving(&e.to_string())),
-            Some(Ok(Some(portfolio))) => return Ok(Some(json::plain(tree(&portfolio)))),
+            Some(Ok(Some(portfolio))) => return Ok(Some(portfolio)),
             // Positions have just begun to move to separate records. The old record is still valid.
             Some(Ok(None)) | None => {}
         }
@@ -112,12 +111,12 @@ impl PortfolioIndex {
             let found = batch
                 .iter()
                 .filter(|r| r.key == Some(user.as_bytes()))
-                .find_map(|r| r.value.map(rmp_serde::from_slice::<Value>));
+                .find_map(|r| r.value.map(PortfolioRecord::decode));
             match found {
-                Some(Ok(found)) if found.get(APART).is_some() => {
+                Some(Ok(found)) if found.positions_apart > 0 => {
                     return Err(moving("its positions are in records of their own by now"));
                 }
-                Some(Ok(found)) => return Ok(Some(json::plain(found))),
+                Some(Ok(found)) => return Ok(Some(found)),
                 Some(Err(e)) => {
                     return Err(LogError::Corrupt(format!("the portfolio of {user}: {e}")));
                 }
@@ -130,18 +129,4 @@ impl PortfolioIndex {
             "the log did not answer while a portfolio was read".into(),
         ))
     }
-}
-
-/// The portfolio in the form of a small portfolio's record.
-fn tree(p: &PortfolioRecord) -> Value {
-    let position = |h: &domain::portfolio::Holding| json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis_e4": h.cost_basis_e4});
-    json!({
-        "user_id": p.user_id,
-        "user_seq": p.user_seq,
-        "cash_available_e4": p.cash_available_e4,
-        "cash_reserved_e4": p.cash_reserved_e4,
-        "realised_e4": p.realised_e4,
-        "fees_e4": p.fees_e4,
-        "positions": p.positions.iter().map(|(symbol, h)| (symbol.clone(), position(h))).collect::<Map<_, _>>(),
-    })
 }

@@ -1,5 +1,6 @@
 //! Routes each HTTP request by its path and method, and checks access. The handlers answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,11 +10,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Notify;
 
 use crate::access::Caller;
-use crate::api::{ApiError, Body, HeadOnly, allow, path_segments};
+use crate::api::{ApiError, Body, HeadOnly, Problem, TOO_MANY_REQUESTS, allow, path_segments};
 use crate::connection_slot::ConnectionSlot;
 use crate::context::GatewayContext;
+use crate::handlers::orders::{OrderRequest, is_about_orders};
 use crate::handlers::{alerts, notifications, operations, portfolio, preferences, webhooks};
-use crate::writer::Writer;
+use crate::writer::Writers;
 
 const READ: &[Method] = &[Method::GET];
 const READ_AND_CHANGE: &[Method] = &[Method::GET, Method::PUT, Method::DELETE];
@@ -21,10 +23,12 @@ const READ_AND_CHANGE: &[Method] = &[Method::GET, Method::PUT, Method::DELETE];
 /// The surroundings of a request: the gateway and the connection.
 pub(crate) struct RequestContext {
     pub gateway: Arc<GatewayContext>,
-    pub writer: Writer,
+    pub writers: Writers,
     /// Cuts the connection.
     pub kill: Arc<Notify>,
     pub slot: Arc<ConnectionSlot>,
+    /// Address of the other end.
+    pub peer: IpAddr,
 }
 
 /// Answers a request. An error becomes an error response.
@@ -40,13 +44,22 @@ pub(crate) async fn answer(
     }
 
     let gateway = context.gateway.clone();
+    let about_orders = is_about_orders(request.uri().path());
     let answered = route(context, request).await;
     answered.unwrap_or_else(|refusal| {
         if matches!(refusal.0, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             gateway.metrics.denied.fetch_add(1, Ordering::Relaxed);
         }
 
-        refusal.response()
+        if refusal.1 == TOO_MANY_REQUESTS {
+            gateway.metrics.limited.fetch_add(1, Ordering::Relaxed);
+        }
+
+        if about_orders {
+            Problem::from(refusal).response()
+        } else {
+            refusal.response()
+        }
     })
 }
 
@@ -62,6 +75,8 @@ async fn route(
         return Ok(operations::health(gateway));
     }
 
+    let limited = ApiError::too_many_requests;
+    gateway.limits.take_address(context.peer).map_err(limited)?;
     let caller = gateway.access.caller(request.headers())?;
     match parts.as_slice() {
         ["metrics"] => {
@@ -74,6 +89,7 @@ async fn route(
             // check does not reveal the existence of users.
             check_id("user", user).map_err(|e| ApiError::bad(e.to_string()))?;
             gateway.access.check(caller, Some(user))?;
+            gateway.limits.take_token(caller, user).map_err(limited)?;
             route_user(context, caller, user, resource, request).await
         }
         _ => Err(ApiError::no_such_path()),
@@ -90,12 +106,25 @@ async fn route_user(
 ) -> Result<Response<Body>, ApiError> {
     let RequestContext {
         gateway,
-        writer,
+        writers,
         kill,
         slot,
+        peer: _,
     } = context;
 
+    let writer = writers.changes;
+    let orders = OrderRequest {
+        gateway: &gateway,
+        writer: writers.commands.as_ref(),
+        user,
+    };
     match resource {
+        ["orders"] => Ok(orders.list(request).await.unwrap_or_else(Problem::response)),
+        ["orders", id] => Ok(orders
+            .one(id, request)
+            .await
+            .unwrap_or_else(Problem::response)),
+        ["trades"] => Ok(orders.trades(&request).unwrap_or_else(Problem::response)),
         ["notifications"] => {
             allow(&request, READ)?;
             notifications::sse(&gateway, caller, user, kill, &slot, &request)
@@ -129,7 +158,7 @@ async fn route_user(
             alerts::answer_one(&gateway, &writer, user, id, request).await
         }
         _ => Err(ApiError::not_found(
-            "a user has notifications, notifications/ws, portfolio, preferences, webhooks and alerts",
+            "a user has orders, trades, portfolio, notifications, notifications/ws, preferences, webhooks and alerts",
         )),
     }
 }

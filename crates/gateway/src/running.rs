@@ -3,24 +3,28 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use os::clock::wall_ms;
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Log, LogError};
-use tokio::sync::{mpsc, watch};
-use wire::topics::{NOTIFICATIONS, PORTFOLIOS, SUBSCRIPTIONS};
+use tokio::sync::{Semaphore, mpsc, watch};
+use wire::topics::{
+    NOTIFICATIONS, ORDER_COMMANDS, ORDER_EVENTS, PORTFOLIOS, REFERENCE_PRICES, SUBSCRIPTIONS,
+};
 
 use crate::access::AccessControl;
+use crate::admission::RequestLimits;
 use crate::context::GatewayContext;
 use crate::feed::Feed;
+use crate::marks::MarkTable;
 use crate::metrics::Metrics;
+use crate::orders::OrderIndex;
 use crate::per_user_lock::PerUserLocks;
 use crate::portfolios::PortfolioIndex;
 use crate::settings::GatewaySettings;
 use crate::subscriptions::Subscriptions;
-use crate::writer::Writer;
+use crate::writer::{Writer, Writers};
 use crate::{alerts, follow, server, webhooks};
 
 /// A gateway that listens.
@@ -54,30 +58,14 @@ pub async fn start(
     let address = listener
         .local_addr()
         .map_err(|e| LogError::Io(e.to_string()))?;
-    let setup = LogSetup::read(&log, settings.history).await?;
-    let feed = Feed::new(
-        log.clone(),
-        NOTIFICATIONS,
-        &setup.notifications,
-        settings.memory,
-        settings.ahead,
-    );
-
+    let setup = LogSetup::read(&log, &settings).await?;
     let (stop, stopping) = watch::channel(false);
-    let (writer, writer_thread) = Writer::start(log.clone(), settings.positions_every)?;
-    let gateway = Arc::new(GatewayContext {
-        settings,
-        log,
-        topics,
-        cluster: setup.cluster.clone(),
-        access,
-        feed,
-        subscriptions: Subscriptions::default(),
-        portfolios: PortfolioIndex::default(),
-        turns: PerUserLocks::default(),
-        metrics: Metrics::default(),
-        stop: stopping,
-    });
+    let (writers, threads) = Writers::start(
+        &log,
+        settings.positions_every,
+        setup.command_partitions.is_some(),
+    )?;
+    let gateway = Arc::new(setup.context(log, topics, access, settings, stopping));
 
     let (send, failed) = mpsc::unbounded_channel();
     let mut running = RunningGateway {
@@ -86,18 +74,18 @@ pub async fn start(
         stop,
         flag: Arc::default(),
         failed,
-        threads: vec![writer_thread],
+        threads,
         tasks: Vec::new(),
     };
 
     running.follow_topics(setup, &send)?;
     if gateway.settings.webhooks {
-        running.webhooks(&writer, &send)?;
+        running.webhooks(&writers.changes, &send)?;
     }
 
     running.tasks.push(tokio::spawn(server::serve(
         gateway.clone(),
-        writer,
+        writers,
         listener,
     )));
     running
@@ -113,19 +101,43 @@ struct LogSetup {
     notifications: Vec<u64>,
     subscriptions: Vec<u64>,
     portfolios: Vec<u64>,
+    prices: Vec<u64>,
+    /// Empty if the log refuses the topic.
+    order_events: Vec<u64>,
+    /// `None` if this gateway takes no orders.
+    command_partitions: Option<u32>,
+    /// Start of the history, in milliseconds since 1970; `None`: the beginning of the log.
+    since_ms: Option<i64>,
 }
 
 impl LogSetup {
-    async fn read(log: &Arc<dyn Log>, history: Option<Duration>) -> Result<LogSetup, LogError> {
+    async fn read(log: &Arc<dyn Log>, settings: &GatewaySettings) -> Result<LogSetup, LogError> {
         let log = log.clone();
+        let read_only = settings.read_only;
+        let since_ms = settings
+            .history
+            .map(|h| wall_ms().saturating_sub(i64::try_from(h.as_millis()).unwrap_or(i64::MAX)));
 
         // Calls to the log block.
         let read = move || {
+            let order_events =
+                unless_refused("order-events", starts(&*log, ORDER_EVENTS, since_ms))?;
+            let command_partitions = match &order_events {
+                Some(_) if !read_only => {
+                    unless_refused("order-commands", client::partitions(&*log, ORDER_COMMANDS))?
+                }
+                _ => None,
+            };
+
             Ok(LogSetup {
                 cluster: log.cluster_id()?,
-                notifications: starts(&*log, NOTIFICATIONS, history)?,
+                notifications: starts(&*log, NOTIFICATIONS, since_ms)?,
                 subscriptions: starts(&*log, SUBSCRIPTIONS, None)?,
                 portfolios: starts(&*log, PORTFOLIOS, None)?,
+                prices: starts(&*log, REFERENCE_PRICES, None)?,
+                order_events: order_events.unwrap_or_default(),
+                command_partitions,
+                since_ms,
             })
         };
 
@@ -133,16 +145,68 @@ impl LogSetup {
             .await
             .map_err(|e| LogError::Unavailable(format!("starting the gateway: {e}")))?
     }
+
+    /// The state that all parts share.
+    fn context(
+        &self,
+        log: Arc<dyn Log>,
+        topics: Arc<TopicTable>,
+        access: AccessControl,
+        settings: GatewaySettings,
+        stop: watch::Receiver<bool>,
+    ) -> GatewayContext {
+        let feed = Feed::new(
+            log.clone(),
+            NOTIFICATIONS,
+            &self.notifications,
+            settings.memory,
+            settings.ahead,
+        );
+
+        GatewayContext {
+            cluster: self.cluster.clone(),
+            feed,
+            subscriptions: Subscriptions::default(),
+            portfolios: PortfolioIndex::default(),
+            turns: PerUserLocks::default(),
+            orders: OrderIndex::new(&self.order_events, settings.orders_memory, self.since_ms),
+            command_partitions: self.command_partitions,
+            placing: Arc::new(Semaphore::new(settings.commands)),
+            commands_in_turn: PerUserLocks::default(),
+            limits: RequestLimits::new(&settings),
+            marks: MarkTable::default(),
+            metrics: Metrics::default(),
+            settings,
+            log,
+            topics,
+            access,
+            stop,
+        }
+    }
 }
 
-/// First offsets of a topic's partitions: `history` back from now, or the beginning of the topic.
-fn starts(log: &dyn Log, topic: TopicId, history: Option<Duration>) -> Result<Vec<u64>, LogError> {
-    let since =
-        history.map(|h| wall_ms().saturating_sub(i64::try_from(h.as_millis()).unwrap_or(i64::MAX)));
+/// The result of asking for a topic that only orders need. `None` if the log refuses the topic:
+/// then the gateway serves everything else.
+fn unless_refused<T>(topic: &str, asked: Result<T, LogError>) -> Result<Option<T>, LogError> {
+    match asked {
+        Ok(found) => Ok(Some(found)),
+        Err(e @ (LogError::Refused(_) | LogError::Invalid(_))) => {
+            tracing::warn!(
+                "orders over HTTP are off: {topic} cannot be used: {e}; everything else is served. Give the gateway the right to the topic and start it again, or start it with --read-only"
+            );
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// First offsets of a topic's partitions: those of the time `since_ms`, or the beginning of the
+/// topic.
+fn starts(log: &dyn Log, topic: TopicId, since_ms: Option<i64>) -> Result<Vec<u64>, LogError> {
     let start = |partition| {
         let at = TopicPartition::new(topic, partition);
         let first = log.bounds(at)?.start;
-        Ok(since
+        Ok(since_ms
             .map_or(Ok(first), |ms| log.offset_at(at, ms))?
             .max(first))
     };
@@ -232,7 +296,42 @@ impl RunningGateway {
             setup.portfolios,
             failed,
             portfolios,
-        )
+        )?;
+        self.follow(
+            "gateway-marks",
+            REFERENCE_PRICES,
+            setup.prices,
+            failed,
+            |g, records, _| g.marks.take(records.iter()),
+        )?;
+
+        if setup.order_events.is_empty() {
+            return Ok(());
+        }
+
+        self.follow_orders(setup.order_events, failed)
+    }
+
+    /// Starts the thread that reads events of orders. A refused topic ends only this thread.
+    fn follow_orders(
+        &mut self,
+        starts: Vec<u64>,
+        failed: &mpsc::UnboundedSender<LogError>,
+    ) -> Result<(), LogError> {
+        self.thread("gateway-orders", failed, move |g, stop| {
+            let followed = follow::run(&g.log, ORDER_EVENTS, &starts, stop, |records, all| {
+                g.orders.take(records.iter());
+                if all {
+                    g.orders.set_ready();
+                }
+            });
+
+            if unless_refused("order-events", followed)?.is_none() {
+                g.orders.turn_off();
+            }
+
+            Ok(())
+        })
     }
 
     fn webhooks(

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -16,12 +16,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
+use crate::admission::{HalfOpenPeers, HalfOpenPlace};
 use crate::connection_slot::ConnectionSlot;
 use crate::context::GatewayContext;
 use crate::router::{self, RequestContext};
 use crate::settings::GatewaySettings;
 use crate::write_timeout::Unread;
-use crate::writer::Writer;
+use crate::writer::Writers;
 
 /// Maximum number of connections in the kernel's accept queue.
 const BACKLOG: u32 = 1024;
@@ -58,8 +59,9 @@ pub(crate) fn bind(settings: &GatewaySettings) -> Result<TcpListener, LogError> 
 }
 
 /// Accepts connections until the gateway stops. Then open connections have `grace` to end.
-pub(crate) async fn serve(gateway: Arc<GatewayContext>, writer: Writer, listener: TcpListener) {
+pub(crate) async fn serve(gateway: Arc<GatewayContext>, writers: Writers, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(gateway.settings.connections));
+    let half_open = HalfOpenPeers::new(gateway.settings.half_open_per_address);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -81,15 +83,28 @@ pub(crate) async fn serve(gateway: Arc<GatewayContext>, writer: Writer, listener
 
         let Ok(place) = places.clone().try_acquire_owned() else {
             gateway.metrics.refused.fetch_add(1, Ordering::Relaxed);
-            connections.spawn(refuse(stream));
+            connections.spawn(refuse(
+                stream,
+                "there are too many connections (--max-connections); come back later",
+            ));
+            continue;
+        };
+
+        let Some(waits) = half_open.enter(from.ip()) else {
+            gateway.metrics.half_open.fetch_add(1, Ordering::Relaxed);
+            connections.spawn(refuse(
+                stream,
+                "this address has too many connections without a request; come back later",
+            ));
             continue;
         };
 
         let gateway = gateway.clone();
-        let writer = writer.clone();
+        let writers = writers.clone();
         connections.spawn(async move {
             let place = ConnectionSlot::take(&gateway, place);
-            connection(gateway, writer, stream, from, place).await;
+            let opened = Opened { place, waits };
+            connection(gateway, writers, stream, from, opened).await;
         });
     }
 
@@ -105,8 +120,8 @@ pub(crate) async fn serve(gateway: Arc<GatewayContext>, writer: Writer, listener
     }
 }
 
-async fn refuse(mut stream: TcpStream) {
-    let body = json!({ "error": "UNAVAILABLE", "message": "there are too many connections (--max-connections); come back later" });
+async fn refuse(mut stream: TcpStream, message: &str) {
+    let body = json!({ "error": "UNAVAILABLE", "message": message });
     let body = format!("{body}\n");
     let status = "HTTP/1.1 503 Service Unavailable";
     let headers = format!(
@@ -127,13 +142,22 @@ async fn refuse(mut stream: TcpStream) {
     drop(tokio::time::timeout(Duration::from_secs(1), work).await);
 }
 
+/// The places of a connection that was let in.
+struct Opened {
+    place: Arc<ConnectionSlot>,
+    /// Held until the first request.
+    waits: HalfOpenPlace,
+}
+
 async fn connection(
     gateway: Arc<GatewayContext>,
-    writer: Writer,
+    writers: Writers,
     stream: TcpStream,
     from: SocketAddr,
-    place: Arc<ConnectionSlot>,
+    opened: Opened,
 ) {
+    let Opened { place, waits } = opened;
+    let waits = Mutex::new(Some(waits));
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(%from, "no TCP_NODELAY: {e}");
     }
@@ -145,11 +169,13 @@ async fn connection(
         place.stream_flag(),
     ));
     let service = service_fn(|request| {
+        drop(waits.lock().expect("plain data").take());
         let context = RequestContext {
             gateway: gateway.clone(),
-            writer: writer.clone(),
+            writers: writers.clone(),
             kill: kill.clone(),
             slot: place.clone(),
+            peer: from.ip(),
         };
         async move { Ok::<_, Infallible>(router::answer(context, request).await) }
     });

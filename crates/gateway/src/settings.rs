@@ -57,6 +57,18 @@ pub struct GatewaySettings {
     pub positions_every: Duration,
     /// Number of this gateway among the gateways that share the webhooks.
     pub instance: u32,
+    /// Take no orders. Orders and trades can be read.
+    pub read_only: bool,
+    /// Bytes of ended orders and of trades kept in memory.
+    pub orders_memory: usize,
+    /// Requests per second of one address, with bursts of two seconds; 0: no limit.
+    pub address_rate: u32,
+    /// Requests per second of one token about one user, with bursts of two seconds; 0: no limit.
+    pub token_rate: u32,
+    /// Maximum number of connections of one address that have not sent a request yet.
+    pub half_open_per_address: usize,
+    /// Maximum number of commands on their way into the log, or waiting for their answer.
+    pub commands: usize,
 }
 
 impl Default for GatewaySettings {
@@ -80,6 +92,12 @@ impl Default for GatewaySettings {
             give_up: GIVE_UP,
             positions_every: Duration::from_millis(200),
             instance: 1,
+            read_only: false,
+            orders_memory: 64 << 20,
+            address_rate: 1_000,
+            token_rate: 200,
+            half_open_per_address: 256,
+            commands: 4_096,
         }
     }
 }

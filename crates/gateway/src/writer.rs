@@ -52,6 +52,36 @@ struct Job {
 
 type Moved = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
+/// The writers of a gateway. Orders have a thread of their own: they do not wait for webhooks, and
+/// a refused topic fails nothing else.
+#[derive(Clone)]
+pub(crate) struct Writers {
+    /// Writes subscriptions and dead letters.
+    pub changes: Writer,
+    /// Writes commands; `None` if this gateway takes no orders.
+    pub commands: Option<Writer>,
+}
+
+impl Writers {
+    /// Starts the threads. `every` is the interval at which positions are written.
+    pub(crate) fn start(
+        log: &Arc<dyn Log>,
+        every: Duration,
+        takes_orders: bool,
+    ) -> Result<(Writers, Vec<Thread>), LogError> {
+        let (changes, thread) = Writer::start(log.clone(), every)?;
+        let mut threads = vec![thread];
+        let mut commands = None;
+        if takes_orders {
+            let (writer, thread) = Writer::start(log.clone(), every)?;
+            commands = Some(writer);
+            threads.push(thread);
+        }
+
+        Ok((Writers { changes, commands }, threads))
+    }
+}
+
 /// Passes records to the writer thread.
 #[derive(Clone)]
 pub struct Writer {

@@ -1,4 +1,4 @@
-//! `gateway`: notifications over HTTP. With `--role`, the roles run in the same process: only one
+//! `gateway`: orders and notifications over HTTP. With `--role`, the roles run in the same process: only one
 //! process can open the embedded log for writing.
 
 use std::net::SocketAddr;
@@ -200,6 +200,13 @@ fn settings(config: &Config, typed: &Gateway) -> Result<GatewaySettings, Failure
         schedule: retries,
         give_up: time("webhook-give-up", &typed.webhook_give_up)?,
         instance: config.instance,
+        read_only: typed.read_only,
+        orders_memory: usize::try_from(typed.orders_memory_mb)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(1 << 20),
+        token_rate: typed.token_rate,
+        address_rate: typed.address_rate,
+        half_open_per_address: usize::try_from(typed.half_open_per_address).unwrap_or(usize::MAX),
         ..GatewaySettings::default()
     })
 }

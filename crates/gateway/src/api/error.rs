@@ -4,10 +4,13 @@ use hyper::header::{
     ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::response::{Body, json_response};
 use crate::access::Denied;
+
+/// Error name of a request beyond a rate limit.
+pub(crate) const TOO_MANY_REQUESTS: &str = "TOO_MANY_REQUESTS";
 
 /// An error response: HTTP status, error name for programs, sentence for people.
 #[derive(Debug)]
@@ -45,10 +48,22 @@ impl ApiError {
         ApiError(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", text.into())
     }
 
+    /// HTTP 429 for too many requests. The text has the time to wait.
+    pub(crate) fn too_many_requests(wait_ms: i64) -> ApiError {
+        let text = format!("too many requests; send the next one in {wait_ms} ms");
+        ApiError(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS, text)
+    }
+
     pub(crate) fn response(self) -> Response<Body> {
-        let ApiError(status, name, text) = self;
-        let mut response = json_response(status, &json!({ "error": name, "message": text }));
-        match status {
+        let body = json!({ "error": self.1, "message": self.2 });
+        self.response_with(&body)
+    }
+
+    /// The response with another body: the status, and the headers that go with the status.
+    pub(super) fn response_with(&self, body: &Value) -> Response<Body> {
+        let ApiError(status, _, text) = self;
+        let mut response = json_response(*status, body);
+        match *status {
             StatusCode::UNAUTHORIZED => drop(
                 response
                     .headers_mut()

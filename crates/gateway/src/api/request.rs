@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
@@ -38,7 +39,7 @@ pub(crate) fn path_segments(path: &str) -> Result<Vec<String>, ApiError> {
     // Only ids may need escapes, and only for characters that a path cannot contain unescaped.
     let is_id = |i: usize| {
         raw.first() == Some(&"v1")
-            && (i == 2 || i == 4 && matches!(raw.get(3), Some(&("webhooks" | "alerts"))))
+            && (i == 2 || i == 4 && matches!(raw.get(3), Some(&("webhooks" | "alerts" | "orders"))))
     };
 
     let other = |(i, s): (usize, &&str)| {
@@ -116,6 +117,12 @@ pub(crate) fn check_kinds(kinds: &BTreeSet<String>) -> Result<(), ApiError> {
 pub(crate) async fn json_body<T: for<'a> Deserialize<'a>>(
     request: Request<Incoming>,
 ) -> Result<T, ApiError> {
+    let bytes = body_bytes(request).await?;
+    serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("the body: {e}")))
+}
+
+/// The bytes of a body that says to be JSON.
+pub(crate) async fn body_bytes(request: Request<Incoming>) -> Result<Bytes, ApiError> {
     let kind = request
         .headers()
         .get(CONTENT_TYPE)
@@ -152,6 +159,5 @@ pub(crate) async fn json_body<T: for<'a> Deserialize<'a>>(
         )
     };
 
-    let bytes = read.map_err(slow)?.map_err(large)?.to_bytes();
-    serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("the body: {e}")))
+    Ok(read.map_err(slow)?.map_err(large)?.to_bytes())
 }

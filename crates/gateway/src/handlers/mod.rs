@@ -5,6 +5,8 @@ pub(crate) mod alerts;
 mod change;
 pub(crate) mod notifications;
 pub(crate) mod operations;
+mod order_parameters;
+pub(crate) mod orders;
 pub(crate) mod portfolio;
 pub(crate) mod preferences;
 pub(crate) mod webhooks;

@@ -14,7 +14,8 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// `/healthz`.
 pub(crate) fn health(gateway: &GatewayContext) -> Response<Body> {
-    if gateway.feed.is_ready() {
+    let orders = &gateway.orders;
+    if gateway.feed.is_ready() && (orders.is_ready() || orders.is_off()) {
         json_response(StatusCode::OK, &json!({ "status": "ok" }))
     } else {
         json_response(
@@ -27,7 +28,7 @@ pub(crate) fn health(gateway: &GatewayContext) -> Response<Body> {
 /// `/metrics`.
 pub(crate) async fn metrics(gateway: &Arc<GatewayContext>) -> Result<Response<Body>, ApiError> {
     let gateway = gateway.clone();
-    let read = move || metrics::text(&gateway.metrics, &gateway.feed);
+    let read = move || metrics::text(&gateway.metrics, &gateway.feed, &gateway.orders);
     let text = tokio::task::spawn_blocking(read)
         .await
         .map_err(|e| ApiError::unavailable(e.to_string()))?

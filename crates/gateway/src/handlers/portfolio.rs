@@ -1,4 +1,4 @@
-//! `/v1/users/{user}/portfolio`: the latest portfolio.
+//! `/v1/users/{user}/portfolio`: the latest portfolio, at the last reference prices.
 
 use std::sync::Arc;
 
@@ -24,7 +24,10 @@ pub(crate) async fn show(
         .await
         .map_err(|e| failed(&e))?;
     match read.map_err(|e| failed(&e))? {
-        Some(portfolio) => Ok(json_response(StatusCode::OK, &portfolio)),
+        Some(portfolio) => Ok(json_response(
+            StatusCode::OK,
+            &gateway.marks.shown(&portfolio),
+        )),
         None => Err(ApiError::not_found(format!(
             "user {user} has no portfolio: no event of theirs has been processed yet"
         ))),
