@@ -224,7 +224,7 @@ fn a_sweep_dies_between_its_parts_and_trades_everything_once() {
 
 /// 1200 resting orders of one user end in three parts.
 #[test]
-fn a_mass_cancel_dies_between_its_parts_and_ends_each_order_once() {
+fn a_mass_cancel_killed_between_parts_ends_each_order_once() {
     let place = Place::new();
     place.send(|s| {
         (0..RESTING).for_each(|n| {
@@ -276,7 +276,7 @@ fn a_mass_cancel_dies_between_its_parts_and_ends_each_order_once() {
 /// A group with forgotten offsets gets the offsets from its changelog, even if the start dies at
 /// any point.
 #[test]
-fn a_start_that_takes_forgotten_offsets_from_the_changelog_dies_and_does_nothing_twice() {
+fn a_start_killed_over_forgotten_offsets_does_nothing_twice() {
     let place = deposits();
     let points = [
         "adopt.positions",

@@ -142,7 +142,7 @@ struct Matrix {
 }
 
 #[test]
-fn every_role_dies_at_every_point_and_nothing_is_lost_or_doubled() {
+fn roles_killed_at_every_point_lose_and_double_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let (broker, prefix) = (broker::Broker::start(), broker::unique_prefix("crash"));
     let installation = Installation::ample(&broker.address, &prefix, dir.path(), CASH);

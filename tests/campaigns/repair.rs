@@ -293,7 +293,7 @@ fn offsets_that_are_gone_or_were_moved_are_put_back() {
 /// run completes the work, and no record is processed twice.
 #[cfg(feature = "faults")]
 #[test]
-fn a_repair_and_a_start_that_die_over_forgotten_offsets_are_made_good() {
+fn a_repair_and_a_start_killed_over_offsets_are_made_good() {
     let place = Place::new("dies");
     let running = place.p.start_roles("all");
     (0..3).for_each(|n| place.deposit(&format!("5{n}"), "first"));

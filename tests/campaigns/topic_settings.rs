@@ -126,7 +126,7 @@ impl Place {
 
 /// New topics get exactly the settings that the check requires.
 #[test]
-fn new_topics_fit_and_each_wrong_setting_is_named_refused_and_put_right() {
+fn new_topics_fit_and_wrong_settings_are_named_and_put_right() {
     let place = Place::new(&broker::shared().address, "settings");
     let fits = place.p.good(&CHECK);
     assert!(

@@ -55,7 +55,7 @@ fn all_is_right(p: &Program) {
 const ONE_ORDER: [&str; 4] = ["Deposited", "OrderPending", "OrderAccepted", "OrderFilled"];
 
 #[test]
-fn a_full_disk_under_everything_stops_the_demo_and_nothing_is_lost() {
+fn a_full_disk_under_everything_stops_the_demo_without_loss() {
     let Some(disk) = SmallDisk::new(200) else {
         return;
     };
@@ -82,7 +82,7 @@ fn a_full_disk_under_everything_stops_the_demo_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_full_disk_under_local_state_stops_the_roles_and_nothing_is_lost() {
+fn a_full_disk_under_local_state_stops_roles_without_loss() {
     let Some(disk) = SmallDisk::new(48) else {
         return;
     };

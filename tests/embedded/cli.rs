@@ -375,7 +375,7 @@ fn wrong_use_ends_with_2_and_says_what_to_do() {
 }
 
 #[test]
-fn configuration_comes_from_flags_then_environment_then_file_then_defaults() {
+fn configuration_goes_flags_environment_file_defaults() {
     let dir = temp();
     std::fs::write(
         dir.path().join("processor.toml"),

@@ -294,7 +294,7 @@ fn an_order_is_carried_out_once() {
 /// Regression: the command waited for a resting order until its timeout, and then reported a
 /// failure of the roles. For a mass cancel only the first answer was shown.
 #[test]
-fn orders_that_rest_are_answered_changed_and_cancelled_all_at_once() {
+fn resting_orders_are_answered_changed_and_cancelled_at_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     good(dir, &["topics", "create", "--partitions", "3"]);

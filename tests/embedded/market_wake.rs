@@ -246,7 +246,7 @@ impl World {
 const SELL: &str = r#""quantity":5,"order_type":"sell","type":"limit","limit_price":101"#;
 
 #[test]
-fn x8_an_order_expires_when_its_time_has_come_and_nothing_is_written_before() {
+fn x8_an_order_expires_at_its_time_with_nothing_written_before() {
     let mut w = World::with_stock();
     w.order(
         "s",
@@ -268,7 +268,7 @@ fn x8_an_order_expires_when_its_time_has_come_and_nothing_is_written_before() {
 }
 
 #[test]
-fn x8_an_order_whose_time_came_while_nobody_was_there_expires_at_the_start() {
+fn x8_an_order_whose_time_came_while_down_expires_at_the_start() {
     let mut w = World::with_stock();
     w.order("s", "1", &format!(r#"{SELL},"tif":"DAY""#));
     w.order("s", "2", SELL);

@@ -620,7 +620,7 @@ fn a_role_that_runs_is_not_repaired() {
 
 /// Roles in one process are independent of each other.
 #[test]
-fn the_end_of_one_role_leaves_the_others_running_unless_told_otherwise() {
+fn one_roles_end_leaves_the_others_unless_told_otherwise() {
     let place = Place::new("1");
     place.deposit("1");
     let identity = place.dir.path().join("log/state/audit/1/identity");

@@ -208,7 +208,7 @@ mod rocks {
     /// A read-only open lists the files and then opens them, while the owner keeps deleting files.
     /// Regression: the open reported damage, or, worse, showed a store with missing keys.
     #[test]
-    fn looking_beside_a_busy_owner_never_fails_and_never_sees_a_hole() {
+    fn reading_beside_a_busy_owner_never_fails_or_sees_a_hole() {
         const KEYS: u64 = 500;
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("0");
@@ -403,7 +403,7 @@ mod rocks {
     /// one for each table. If not all stores can be open, the least used are closed. At any limit
     /// the message names the real cause, and never a lock of another process.
     #[test]
-    fn two_hundred_stores_are_at_work_within_few_descriptors_and_too_few_are_named() {
+    fn two_hundred_stores_work_within_few_descriptors() {
         let dir = tempfile::tempdir().expect("a directory");
         {
             let stores = open(dir.path()).expect("the directory opens");

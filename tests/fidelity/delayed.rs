@@ -104,7 +104,7 @@ fn delayed(n: End, new_partition: bool, next: End, new_producer: bool) -> Vec<St
 }
 
 #[test]
-fn a_delayed_end_does_to_the_next_transaction_what_it_was_seen_to_do() {
+fn a_delayed_end_does_to_the_next_transaction_what_was_seen() {
     for (i, (n, new_partition, next, expected)) in MEASURED.into_iter().enumerate() {
         assert_eq!(
             delayed(n, new_partition, next, false),

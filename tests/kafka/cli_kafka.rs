@@ -25,7 +25,7 @@ fn events(text: &str) -> Vec<String> {
 /// One command cancels orders in twelve books on four partitions, and ends after the last answer.
 /// Then the audit commands ask for the chains of this prefix under another prefix.
 #[test]
-fn a_mass_cancel_ends_with_its_last_answer_and_anchors_know_their_prefix() {
+fn a_mass_cancel_ends_with_its_answer_and_anchors_have_prefixes() {
     let dir = tempfile::tempdir().expect("a directory");
     let address = &broker::shared().address;
     let p = Program::kafka(dir.path(), address, &broker::unique_prefix("typed"));

@@ -165,7 +165,7 @@ async fn client(at: [SocketAddr; 2], user: String, last: Arc<AtomicU64>) -> Clie
 }
 
 #[test]
-fn n1_n2_gateways_are_killed_and_nobody_misses_or_repeats_anything() {
+fn n1_n2_killed_gateways_miss_and_repeat_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let (broker, prefix) = (broker::Broker::start(), broker::unique_prefix("gateway"));
     let installation = Installation::ample(&broker.address, &prefix, dir.path(), 100_000_000);

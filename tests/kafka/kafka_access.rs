@@ -233,7 +233,7 @@ fn the_page_names_topics_that_exist() {
 }
 
 #[test]
-fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
+fn roles_and_clients_run_with_only_the_rights_of_the_page() {
     const SOON: Duration = Duration::from_secs(90);
     let users: Vec<String> = rows().into_iter().map(|(user, ..)| user).collect();
     let broker = strict_broker(&users);

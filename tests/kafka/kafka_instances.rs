@@ -369,7 +369,7 @@ fn a_frozen_instance_recovers_when_thawed() {
 /// transaction under its transactional id. Its producer is then fenced, but its group membership is
 /// free, so the instance returns and works again.
 #[test]
-fn an_instance_whose_transaction_was_ended_by_another_comes_back() {
+fn an_instance_whose_transaction_another_ended_comes_back() {
     let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("ended"));
     let log = log_on(broker, &prefix);
     make_topics(&log);

@@ -293,7 +293,7 @@ fn a_backlog_in_one_partition_does_not_hold_up_another() {
 /// The broker's advertised address leads nowhere while a transaction is in flight. The error of the
 /// transaction must say so, and not only report a timeout.
 #[test]
-fn a_transaction_that_reaches_nobody_names_the_advertised_listener() {
+fn a_transaction_that_reaches_nobody_names_the_listener() {
     let (door, broker) = Door::before(true);
     let mut place = Place::new(&broker.address, "door", 1, &[]);
     let mut settings = KafkaSettings::new(&broker.address);
@@ -445,7 +445,7 @@ fn who_leaves_hands_over_at_once() {
 /// The broker closes idle connections. An idle member has no request on these connections and
 /// continues unchanged.
 #[test]
-fn idle_connections_that_the_broker_closes_do_not_end_an_incarnation() {
+fn idle_connections_closed_by_the_broker_end_no_incarnation() {
     let broker = Broker::start_with(&["connections.max.idle.ms=5000"], true);
     let place = Place::new(&broker.address, "idle", 2, &[]);
     let mut member = place.join(1);
@@ -507,7 +507,7 @@ fn a_group_that_refuses_the_member_is_named_with_its_bounds() {
 /// Librdkafka reports a batch with a wrong checksum once and continues behind it. The records of
 /// the batch would be lost silently.
 #[test]
-fn damage_on_the_brokers_disk_ends_the_reading_and_skips_nothing() {
+fn damage_on_the_brokers_disk_ends_reading_and_skips_nothing() {
     let broker = Broker::start();
     let place = Place::new(&broker.address, "damage", 1, &[]);
     let mut appender = place.log.appender().expect("a writer");

@@ -187,7 +187,7 @@ fn a_commit_is_not_held_up_by_a_flush() {
 /// A killed instance left a transaction open. The transaction hides its offsets until the broker
 /// aborts the transaction.
 #[test]
-fn a_dead_instances_open_transaction_is_pending_and_then_resolved() {
+fn a_dead_instances_transaction_is_pending_and_then_resolved() {
     let table = small_table(&broker::unique_prefix("pending"));
     let mut short = settings(&broker::shared().address);
     short.transaction_timeout = Duration::from_secs(4);
@@ -314,7 +314,7 @@ fn a_missing_broker_is_said_to_be_missing() {
 }
 
 #[test]
-fn a_record_too_large_for_its_topic_is_refused_before_it_is_sent() {
+fn a_record_too_large_for_its_topic_is_refused_before_sending() {
     let table = small_table(&broker::unique_prefix("large"));
     let log = log_on(&broker::shared().address, &table);
     make(&log, &table, &[INPUT, OUTPUT], 1);
@@ -345,7 +345,7 @@ fn a_record_too_large_for_its_topic_is_refused_before_it_is_sent() {
 /// The broker dies and returns between two transactions. No request of ours is in flight at that
 /// time, so the same incarnation continues.
 #[test]
-fn a_connection_that_is_lost_between_two_transactions_leaves_nothing_behind() {
+fn a_connection_lost_between_transactions_leaves_nothing() {
     let broker = Broker::start();
     let table = small_table("between-");
     let log = log_on(&broker.address, &table);
@@ -524,7 +524,7 @@ fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
 /// broker's timeout and a late request. Regression: the process ended although no newer instance
 /// existed. Only a live successor ends the member.
 #[test]
-fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
+fn a_long_transaction_ends_the_member_only_for_a_successor() {
     let broker = Broker::start();
     for (prefix, alive) in [("gone-", false), ("alive-", true)] {
         let table = small_table(prefix);

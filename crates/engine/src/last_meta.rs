@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_meta_record_of_a_newer_version_is_refused_and_a_damaged_one_is_damage() {
+    fn a_newer_meta_record_is_refused_and_a_damaged_one_is_damage() {
         let log = empty(2);
         append(&log, 0, &[(META_KEY, b"\x7f")]);
         append(&log, 1, &[(META_KEY, b"")]);

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn records_of_one_input_keep_their_order_where_its_clock_stepped_back() {
+    fn records_of_an_input_keep_order_where_its_clock_steps_back() {
         assert_eq!(
             merged(&[&[100, 50, 110], &[60, 105]]),
             [(1, 0), (0, 0), (0, 1), (1, 1), (0, 2)]

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_fit_comes_back_smaller_until_it_fits_and_grows_again_slowly() {
+    fn a_batch_too_large_shrinks_until_it_fits_and_grows_slowly() {
         let mut p = pace();
         let mut attempts = Vec::new();
         let mut largest = 0;
@@ -398,7 +398,7 @@ mod tests {
     /// The test covers logs in memory, on the same machine, and on a slow cluster. Each record
     /// takes 20 us, plus the commit.
     #[test]
-    fn beside_a_backlog_an_order_takes_about_three_times_as_long_as_alone() {
+    fn an_order_beside_a_backlog_takes_three_times_as_long() {
         for commit_us in [300, 5_000, 20_000] {
             let mut p = pace();
             let mut now = 1_000 * MS;
@@ -500,7 +500,7 @@ mod tests {
     /// Found by a storm test. A commit took 70 ms, so each turn took one record: thirteen records a
     /// second. A backlog of 17 000 records never shrank.
     #[test]
-    fn where_a_commit_takes_longer_than_a_short_turn_a_backlog_still_goes_down() {
+    fn a_backlog_shrinks_where_commits_take_longer_than_turns() {
         let turns = |commit: u64, record: u64, writes: usize| {
             let mut p = pace();
             let mut now = 1_000 * MS;

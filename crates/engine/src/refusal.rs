@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn once_it_was_right_a_refusal_is_waited_for_and_told_for_minutes() {
+    fn a_refusal_after_a_success_is_waited_for_and_told() {
         let mut r = Refusals::default();
         r.ran(S);
         r.ran(6 * S);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_proves_at_once_and_a_later_refusal_counts_from_its_own_beginning() {
+    fn a_commit_proves_and_a_later_refusal_counts_from_its_start() {
         let mut r = Refusals::default();
         r.allowed();
         assert_eq!(r.refused(10 * S), RefusalAction::Wait { tell: Some(300) });

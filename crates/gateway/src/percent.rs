@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_printable_character_comes_back_and_none_that_matters_stays() {
+    fn printable_characters_come_back_and_none_that_matters_stays() {
         let all: String = (0x21..=0x7e).map(char::from).collect();
         let encoded = encode(&all);
         assert_eq!(decode(&encoded).as_deref(), Some(all.as_str()));

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_belongs_to_its_registration_and_a_disabling_to_its_revision() {
+    fn a_position_follows_its_registration_a_disabling_its_revision() {
         let s = Subscriptions::default();
         let hook = |registration: &str, revision: u64| {
             format!(

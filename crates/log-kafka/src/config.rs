@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn passed_properties_come_last_and_keep_the_suspect_filter_alive() {
+    fn passed_properties_come_last_and_keep_the_suspect_filter() {
         let mut settings = KafkaSettings::new("a:1");
         settings.properties = vec![
             ("linger.ms".into(), "7".into()),

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_closes_between_transactions_leaves_nothing_behind() {
+    fn a_connection_closed_between_transactions_leaves_nothing() {
         assert!(!is_suspect(
             "FAIL",
             "127.0.0.1:9092/1: Disconnected (after 600123ms in state UP)",

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn every_partition_has_one_reader_and_equal_numbers_stay_together() {
+    fn partitions_have_one_reader_and_equal_numbers_stay_together() {
         for members in 1..9_u32 {
             let mut groups = Groups::new(GRACE);
             let tickets: Vec<_> = (0..members)

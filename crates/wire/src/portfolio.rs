@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_since_the_last_record_of_the_user_counts_with_the_next() {
+    fn events_since_the_users_last_record_count_with_the_next() {
         let named = |all: &[(&str, i64)]| {
             Ok(all
                 .iter()

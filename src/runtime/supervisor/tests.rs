@@ -69,7 +69,7 @@ fn failed(_: u32) -> FatalError {
 }
 
 #[test]
-fn one_roles_end_leaves_the_others_running_and_the_worst_is_the_answer() {
+fn one_roles_end_leaves_the_others_and_the_worst_is_answered() {
     let began = Arc::new(AtomicBool::new(false));
     let stopped = Arc::new(AtomicBool::new(false));
     let (buggy, starts) = ending("notifications", bug);
@@ -131,7 +131,7 @@ fn the_first_end_takes_the_others_with_it_if_asked() {
 }
 
 #[test]
-fn passing_trouble_is_tried_again_beside_others_and_a_signal_ends_it_well() {
+fn temporary_trouble_is_tried_again_and_a_signal_ends_it() {
     let began = Arc::new(AtomicBool::new(false));
     let stopped = Arc::new(AtomicBool::new(false));
     let (weak, starts) = ending("audit", failed);
@@ -178,7 +178,7 @@ fn starts_are_bounded_and_a_long_run_begins_anew() {
 }
 
 #[test]
-fn signs_of_life_come_while_a_turn_lasts_and_only_of_who_has_begun() {
+fn signs_of_life_come_during_a_turn_and_only_after_the_begin() {
     let dir = tempfile::tempdir().expect("a directory");
     let status = |role: &str, updated_ms| {
         Arc::new(Mutex::new(InstanceStatus {

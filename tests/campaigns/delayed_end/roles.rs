@@ -149,7 +149,7 @@ fn begin(name: &str, dir: &Path, environment: &[(&str, &str)]) -> (Pair, Process
 /// `trading` has acted on an order whose offsets were never committed. The next `orders` finds a
 /// meta record newer than the group's offsets, and stops before it writes a record twice.
 #[test]
-fn orders_that_keep_their_producer_are_stopped_at_the_next_start() {
+fn orders_with_a_kept_producer_stop_at_the_next_start() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut pair, orders, _trading) = begin("pair", dir.path(), KEEPS);
     let (answer, paused) = pair.delayed_end(orders);
@@ -185,7 +185,7 @@ fn orders_that_keep_their_producer_are_stopped_at_the_next_start() {
 /// The same while `trading` is frozen. `orders` must not write the records again, although no role
 /// has acted on them yet.
 #[test]
-fn orders_that_keep_their_producer_are_stopped_before_trading_wakes_up() {
+fn orders_with_a_kept_producer_stop_before_trading_wakes_up() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut pair, orders, mut trading) = begin("pair", dir.path(), KEEPS);
     trading.signal(libc::SIGSTOP);

@@ -58,7 +58,7 @@ fn a_growing_log_agrees_with_all_its_anchors() {
 }
 
 #[test]
-fn a1_history_that_was_cut_short_everywhere_is_named_by_an_anchor() {
+fn a1_history_cut_short_everywhere_is_named_by_an_anchor() {
     let kept = [anchor(busy(), "noon")];
     let cut = earlier(12);
     assert!(
@@ -82,7 +82,7 @@ fn a1_history_that_was_cut_short_everywhere_is_named_by_an_anchor() {
 }
 
 #[test]
-fn a1_history_that_was_rewritten_as_a_whole_is_named_by_an_anchor() {
+fn a1_history_rewritten_as_a_whole_is_named_by_an_anchor() {
     let kept = [
         anchor(&earlier(8), "morning"),
         anchor(&earlier(25), "noon"),

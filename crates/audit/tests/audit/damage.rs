@@ -287,7 +287,7 @@ fn a1_an_entry_with_another_time_is_named() {
 }
 
 #[test]
-fn a_compacted_source_may_have_gaps_and_may_not_have_other_content() {
+fn a_compacted_source_may_have_gaps_but_no_other_content() {
     let mut tape = busy().clone();
     let at = TopicPartition::new(t::REFERENCE_PRICES, 0);
     assert!(tape.at(at).len() > 4);

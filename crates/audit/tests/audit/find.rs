@@ -466,7 +466,7 @@ fn a2_a_symbol_with_its_orders_trades_and_listing() {
 }
 
 #[test]
-fn a2_an_order_id_of_two_users_shows_both_and_a_repeat_shows_its_answer() {
+fn a2_an_order_id_of_two_users_shows_both_and_repeats_answers() {
     let timeline = ask(busy(), order("502-1"));
     assert!(
         event_names(&timeline).contains(&"OrderStatus"),
@@ -483,7 +483,7 @@ fn a2_an_order_id_of_two_users_shows_both_and_a_repeat_shows_its_answer() {
 }
 
 #[test]
-fn a_record_that_is_not_the_audited_one_is_marked_and_too_many_are_refused() {
+fn a_changed_record_is_marked_and_too_many_are_refused() {
     let mut tape = busy().clone();
     let at = *tape
         .partitions
@@ -648,7 +648,7 @@ fn prices_of_the_past_are_those_that_were_decided_upon() {
 /// Regression: a transaction processed all ticks first. An order traded at a later price, and the
 /// audit showed that price.
 #[test]
-fn an_order_and_a_tick_of_one_transaction_are_decided_in_the_order_of_their_times() {
+fn an_order_and_a_tick_of_a_transaction_go_by_their_times() {
     for (wait_ms, fill) in [(10, 1_000_000), (0, 1_010_000)] {
         let mut w = World::new();
         w.list("ABC", "");
@@ -687,7 +687,7 @@ fn an_order_and_a_tick_of_one_transaction_are_decided_in_the_order_of_their_time
 /// A reader is a connection and a wait. One reader for each order would take hours for a day of a
 /// busy user.
 #[test]
-fn the_prices_of_many_orders_take_no_more_readers_than_that_of_one() {
+fn the_prices_of_many_orders_take_as_few_readers_as_of_one() {
     let mut w = World::new();
     w.list("ABC", "");
     w.tick("ABC", "100");

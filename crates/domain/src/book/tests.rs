@@ -328,7 +328,7 @@ fn the_house_comes_behind_users_at_its_price() {
 }
 
 #[test]
-fn what_the_house_reaches_is_refused_to_post_only_and_to_accounts_that_cannot_take_it() {
+fn post_only_orders_that_the_house_reaches_are_refused() {
     let mut b = Book::default();
     let house = HouseQuote::At(Quote {
         price_e4: 100,
@@ -553,7 +553,7 @@ fn who_may_not_trade_leaves_when_the_turn_comes() {
 }
 
 #[test]
-fn a_new_quote_trades_with_what_it_reaches_at_the_orders_own_prices() {
+fn a_new_quote_trades_with_orders_at_their_own_prices() {
     for step in [1, 2, 100] {
         let mut b = Book::default();
         for (party, price, quantity, deadline_ms) in [

@@ -326,7 +326,7 @@ mod tests {
     /// The loss of an instance also moves tasks between the remaining instances. Every moved task
     /// must find a copy at its new instance. The loss of two instances at once is tested too.
     #[test]
-    fn whatever_task_moves_after_a_loss_has_a_copy_where_it_comes_to() {
+    fn a_task_that_moves_after_a_loss_has_a_copy_where_it_goes() {
         assert_eq!(
             shares(3, 7),
             [

@@ -47,7 +47,7 @@ fn every_outcome_of_a_commit_leaves_every_record_counted_once() {
 }
 
 #[test]
-fn a_process_that_dies_between_commit_and_store_catches_up_from_the_changelog() {
+fn a_death_between_commit_and_store_catches_up_at_the_start() {
     for survived in 0..8 {
         let world = World::new(&[]);
         world.disk.writes_left.store(survived, Ordering::Relaxed);
@@ -376,7 +376,7 @@ fn a_store_that_the_changelog_does_not_know_is_rebuilt() {
 /// A restarting broker may not know its users for a moment. A role that was never let in must not
 /// wait.
 #[test]
-fn a_refusal_ends_a_role_that_was_never_let_in_and_is_waited_for_by_others() {
+fn a_refusal_ends_a_role_never_let_in_and_others_wait() {
     let world = World::new(&[]);
     world.send(0..50);
     REFUSED.set(1);

@@ -136,7 +136,7 @@ fn offsets_that_went_ahead_stop_the_task_and_leave_its_state() {
 /// After an idle week, or after the group was deleted, the positions of the last transaction
 /// replace the group's offsets.
 #[test]
-fn offsets_that_are_gone_are_taken_from_the_changelog_and_committed() {
+fn lost_offsets_are_taken_from_the_changelog_and_committed() {
     for local_state in [true, false] {
         let (world, _) = worked();
         if !local_state {
@@ -164,7 +164,7 @@ fn offsets_that_are_gone_are_taken_from_the_changelog_and_committed() {
 
 /// A store of another log, and lost offsets: the changelog counts, not the store.
 #[test]
-fn a_store_that_is_not_the_changelogs_is_rebuilt_when_offsets_are_gone() {
+fn a_foreign_store_is_rebuilt_when_offsets_are_gone() {
     let (world, _) = worked();
     let (foreign, _) = worked();
     foreign.send(100..150);
@@ -265,7 +265,7 @@ fn a_turn_beside_a_long_restore_is_short() {
 /// The brokers cannot read a changelog. The store may be the only good copy of the state, and no
 /// copy could replace it.
 #[test]
-fn a_changelog_that_cannot_be_read_stops_the_task_and_leaves_its_state() {
+fn an_unreadable_changelog_stops_the_task_and_keeps_its_state() {
     let (world, _) = worked();
 
     // The store is behind the changelog, so the changelog must be read.

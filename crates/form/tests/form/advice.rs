@@ -33,11 +33,11 @@ const CARRIED_OUT: &[(&str, &str)] = &[
     ),
     (
         "create --fix` changes",
-        "campaigns/topic_settings.rs::new_topics_fit_and_each_wrong_setting_is_named_refused_and_put_right",
+        "campaigns/topic_settings.rs::new_topics_fit_and_wrong_settings_are_named_and_put_right",
     ),
     (
         "create --fix` changes their settings",
-        "campaigns/topic_settings.rs::new_topics_fit_and_each_wrong_setting_is_named_refused_and_put_right",
+        "campaigns/topic_settings.rs::new_topics_fit_and_wrong_settings_are_named_and_put_right",
     ),
     (
         "does not exist: run `processor topics create`",
@@ -102,7 +102,7 @@ const CARRIED_OUT: &[(&str, &str)] = &[
     ),
     (
         "free some space and start again",
-        "embedded/bad_world.rs::a_full_disk_under_local_state_stops_the_roles_and_nothing_is_lost",
+        "embedded/bad_world.rs::a_full_disk_under_local_state_stops_roles_without_loss",
     ),
     (
         "put that right and start again",

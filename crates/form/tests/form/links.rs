@@ -79,7 +79,7 @@ fn every_page_is_reached_from_the_readme() {
 }
 
 #[test]
-fn the_messages_of_the_page_of_troubles_are_those_of_the_program() {
+fn the_messages_of_troubleshooting_are_those_of_the_program() {
     let texts = texts();
     let page = &texts[Path::new("docs/operating/troubleshooting.md")];
     let code: String = texts

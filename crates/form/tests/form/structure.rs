@@ -140,7 +140,7 @@ fn nothing_is_left_lying_about() {
 }
 
 #[test]
-fn the_pure_part_has_no_clock_no_float_no_thread_and_no_unordered_map() {
+fn the_pure_part_has_no_clock_float_thread_or_unordered_map() {
     let words = [
         "f32",
         "f64",

@@ -178,7 +178,7 @@ async fn web_pages_of_other_sites_get_nothing() {
 
 /// Regression: a proxy that sent our own address in `Host` opened an open gateway to everyone.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_proxy_passed_on_is_answered_with_tokens_or_when_told_to() {
+async fn forwarded_requests_are_answered_with_tokens_or_if_told() {
     let world = World::new();
     world.tell(["501"]);
     let (file, tokens) = tokens(&["501"]);

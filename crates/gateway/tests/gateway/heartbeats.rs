@@ -110,7 +110,7 @@ async fn heartbeats_come_while_others_change_what_they_want() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heartbeats_carry_the_position_past_an_unbroken_row_of_unwanted_events() {
+async fn heartbeats_carry_the_position_past_unwanted_events() {
     let world = World::new();
     let running = world.gateway(settings()).await;
     let mut sse = quiet(&running, "after=0&kinds=order-rejected").await;

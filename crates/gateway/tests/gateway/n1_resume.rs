@@ -112,7 +112,7 @@ fn gateway_settings(memory: usize) -> gateway::GatewaySettings {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_position_a_stream_begins_now_and_says_where_that_is() {
+async fn a_stream_without_a_position_begins_now_and_says_where() {
     let world = World::new();
     world.tell(["501"; 7]);
     let running = world.gateway(settings()).await;

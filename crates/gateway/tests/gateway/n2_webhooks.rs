@@ -123,7 +123,7 @@ async fn n2_three_failures_then_success_is_one_delivery_with_one_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n2_order_holds_within_an_endpoint_and_a_slow_one_holds_up_no_other() {
+async fn n2_order_holds_per_endpoint_and_a_slow_one_delays_no_other() {
     let world = World::new();
     let endpoint = Endpoint::start(|path, before| match path {
         "/stuck" => 0,
@@ -173,7 +173,7 @@ async fn n2_order_holds_within_an_endpoint_and_a_slow_one_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n2_what_is_refused_again_and_again_is_dead_lettered_and_the_next_has_its_turn() {
+async fn n2_a_notification_refused_often_becomes_a_dead_letter() {
     let world = World::new();
 
     // The failures of the endpoint (500) between the refusals (422) do not count against the
@@ -232,7 +232,7 @@ async fn n2_what_is_refused_again_and_again_is_dead_lettered_and_the_next_has_it
 /// Regression: after three hours of downtime an endpoint was not tried for eight more hours. Each
 /// notification behind the first then had another day and a half of retries.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_does_not_work_is_tried_at_the_last_pause_until_it_is_given_up() {
+async fn a_failing_endpoint_is_tried_at_the_last_pause_until_give_up() {
     let world = World::new();
     let endpoint = Endpoint::start(|path, before| {
         if path == "/back" && before >= 30 {
@@ -347,7 +347,7 @@ async fn endpoints_that_never_answer_hold_up_no_other_user() {
 
 /// `(src, n)` identifies a record for ever. The record has the time of its cause.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_endpoints_that_give_up_the_same_notification_write_letters_of_two_names() {
+async fn two_endpoints_that_give_up_write_letters_of_two_names() {
     let world = World::new();
     let endpoint = Endpoint::start(|_, _| 500).await;
     let running = world
@@ -498,7 +498,7 @@ async fn an_endpoint_that_was_corrected_is_tried_at_once() {
 
 /// The user has no notification within the history, so the endpoint has no number to begin after.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_endpoint_of_a_quiet_user_begins_with_what_comes_and_complains_of_nothing() {
+async fn a_new_endpoint_of_a_quiet_user_begins_with_the_next_event() {
     let world = World::new();
     let endpoint = Endpoint::start(|_, _| 200).await;
     let running = old_user(&world, "501", quick()).await;
@@ -556,7 +556,7 @@ async fn a_new_endpoint_of_a_quiet_user_begins_with_what_comes_and_complains_of_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n2_an_endpoint_that_is_gone_is_disabled_until_it_is_put_again() {
+async fn n2_a_gone_endpoint_is_disabled_until_it_is_put_again() {
     let world = World::new();
     let endpoint = Endpoint::start(|_, before| if before == 1 { 410 } else { 200 }).await;
     let running = world.gateway(quick()).await;
@@ -738,7 +738,7 @@ async fn preferences_and_kinds_decide_what_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoints_are_listed_changed_and_removed_and_bad_ones_refused() {
+async fn endpoints_are_listed_changed_removed_and_bad_ones_refused() {
     let world = World::new();
     let running = world
         .gateway(GatewaySettings {

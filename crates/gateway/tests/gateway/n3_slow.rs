@@ -34,7 +34,7 @@ fn resident_kib() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n3_a_slow_reader_is_disconnected_with_a_position_and_slows_nobody() {
+async fn n3_a_slow_reader_is_disconnected_and_slows_nobody() {
     let world = World::new();
     let running = world
         .gateway(GatewaySettings {

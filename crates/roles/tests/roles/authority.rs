@@ -30,7 +30,7 @@ fn line(event: &str, reason: &str, id: &str) -> (String, String, String) {
 }
 
 #[test]
-fn a_client_moves_no_money_and_the_refused_command_opens_no_account() {
+fn a_clients_transfer_is_refused_and_opens_no_account() {
     let mut w = World::ready(RoleSettings::default());
     for (id, command) in [("d", "deposit"), ("w", "withdraw")] {
         send(
@@ -167,7 +167,7 @@ fn operators_words_count_on_their_own_topic_only() {
 }
 
 #[test]
-fn what_was_decided_before_operators_had_a_topic_is_decided_so_again() {
+fn decisions_before_the_operators_topic_are_made_so_again() {
     let before =
         RoleSettings::decode(br#"{"rate_limit":100,"burst":200,"opening_cash_e4":10000000000}"#)
             .expect("settings of then");
@@ -199,7 +199,7 @@ fn what_was_decided_before_operators_had_a_topic_is_decided_so_again() {
 }
 
 #[test]
-fn a_user_who_is_switched_off_or_not_understood_gets_no_opening_cash() {
+fn a_user_switched_off_or_not_understood_gets_no_cash() {
     for (key, state) in [("u", "disabled"), ("u", "stopped"), ("*", "stopped")] {
         let mut w = World::ready(RoleSettings::default());
         w.control(key, state);

@@ -430,7 +430,7 @@ fn a_bad_instrument_changes_nothing_and_is_dead_lettered_once() {
 }
 
 #[test]
-fn a_malformed_command_with_the_id_of_an_open_order_does_not_end_it() {
+fn a_malformed_command_with_an_open_orders_id_does_not_end_it() {
     let mut w = World::ready(RoleSettings {
         max_command_age_ms: Some(1_000),
         ..Default::default()

@@ -305,7 +305,7 @@ fn in_the_portfolio_a_bust_is_a_trade_the_other_way() {
 }
 
 #[test]
-fn a_bust_that_does_not_describe_the_trade_is_refused_and_changes_nothing() {
+fn a_bust_that_does_not_describe_the_trade_is_refused() {
     let refused = |w: &mut World, user: &str, id: &str, order: &str, fields_: &str| {
         let before = w
             .events(user)
@@ -440,7 +440,7 @@ fn a_bust_that_does_not_describe_the_trade_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_trade_is_taken_back_in_parts_and_the_parts_of_the_fee_are_the_fee() {
+fn a_trade_taken_back_in_parts_returns_the_whole_fee() {
     let mut w = traded();
     let filled = w.last("b");
     let trade_id = filled["trade_id"].clone();
@@ -543,7 +543,7 @@ fn a_trade_is_taken_back_in_parts_and_the_parts_of_the_fee_are_the_fee() {
 
 /// The main use of busts: an erroneous sale whose proceeds were withdrawn.
 #[test]
-fn money_that_is_gone_becomes_a_debt_that_blocks_until_it_is_covered() {
+fn spent_money_becomes_a_debt_that_blocks_until_covered() {
     let mut w = floor(RoleSettings::default());
     w.limit("b", "bid", "AAPL", 100, "buy", "104", "");
     w.limit("s", "rests", "AAPL", 5, "buy", "99", "");
@@ -844,7 +844,7 @@ fn an_order_of_very_many_trades_is_forgotten_in_parts() {
 /// An order from before trades were kept. For trades that are not kept, the operator's description
 /// is accepted, once. Later trades are busted exactly.
 #[test]
-fn trades_of_before_they_were_kept_are_taken_back_on_the_operators_word() {
+fn trades_before_they_were_kept_go_back_on_an_operators_word() {
     let mut w = floor(before());
     w.limit("b", "bid", "AAPL", 10, "buy", "100", "");
     w.limit("s", "first", "AAPL", 4, "sell", "100", "");

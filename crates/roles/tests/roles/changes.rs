@@ -30,7 +30,7 @@ fn stop_limit(w: &mut World, user: &str, id: &str, side: &str, stop: &str, limit
 /// A fill at a better price in the meantime rounds the fee in two parts, one unit more than the
 /// hold for the fee.
 #[test]
-fn a_fill_at_a_better_price_leaves_enough_for_a_larger_quantity_and_its_fee() {
+fn a_fill_at_a_better_price_leaves_enough_for_more_quantity() {
     let mut w = floor(RoleSettings::default());
     w.list("AAPL", r#"{"symbol":"AAPL","house":false,"fee_bps":10}"#);
     w.limit("s", "1", "AAPL", 1, "sell", "99.99", "");
@@ -81,7 +81,7 @@ fn a_bid_left_behind_by_a_falling_market_is_traded_with() {
 }
 
 #[test]
-fn shares_of_a_cancelled_sell_cover_what_was_sold_short_meanwhile() {
+fn shares_of_a_cancelled_sell_cover_a_short_sold_meanwhile() {
     let mut w = floor(RoleSettings::default());
     w.list("AAPL", r#"{"symbol":"AAPL","short_ok":true}"#);
     w.order("f", "1", "AAPL", "10", "buy");
@@ -161,7 +161,7 @@ fn the_limit_of_a_stop_stays_near_its_stop_or_the_market() {
 }
 
 #[test]
-fn a_stop_counts_by_its_stop_price_when_it_is_changed_as_when_it_came() {
+fn a_changed_stop_counts_by_its_stop_price() {
     let mut w = floor(RoleSettings::default());
     w.list(
         "AAPL",
@@ -198,7 +198,7 @@ fn a_refused_change_that_comes_again_is_told_its_first_reason() {
 }
 
 #[test]
-fn a_change_that_comes_too_fast_is_refused_about_the_order_it_named() {
+fn a_change_over_the_rate_is_refused_for_the_named_order() {
     let mut w = World::ready(RoleSettings {
         rate_limit: 1,
         burst: 1,

@@ -113,7 +113,7 @@ fn a_kill_switch_stops_new_risk_and_lets_cancels_through() {
 }
 
 #[test]
-fn only_the_user_who_was_stopped_is_stopped_unless_it_is_everybody() {
+fn only_the_stopped_user_is_stopped_unless_it_is_everybody() {
     let mut w = World::ready(RoleSettings::default());
     w.control("a", "stopped");
     w.order("a", "1", "AAPL", "1", "buy");
@@ -161,7 +161,7 @@ fn the_same_id_may_be_tried_again_after_a_kill_switch() {
 }
 
 #[test]
-fn a_repeated_command_is_told_how_it_stands_whatever_is_switched_off() {
+fn a_repeated_command_is_answered_whatever_is_switched_off() {
     for state in ["stopped", "disabled"] {
         let mut w = resting();
         w.control("b", state);
@@ -282,7 +282,7 @@ fn what_is_stricter_counts_whoever_it_was_said_for() {
 /// If the first command of a user is refused, the account opens all the same, with an event. One
 /// command fails all checks; after each repair the next check refuses it.
 #[test]
-fn first_the_rate_limit_then_the_account_then_the_kill_switch_then_the_quantity() {
+fn checks_go_rate_limit_account_kill_switch_quantity() {
     let mut w = World::ready(RoleSettings {
         rate_limit: 1,
         burst: 1,

@@ -222,7 +222,7 @@ fn rows(w: &World, letter: u8) -> usize {
 }
 
 #[test]
-fn d9_an_id_is_forgotten_when_its_window_is_over_and_an_old_command_is_stale_then() {
+fn d9_an_id_is_forgotten_after_its_window_and_old_is_stale() {
     let settings = RoleSettings {
         max_command_age_ms: Some(5_000),
         dedup_window_ms: Some(10_000),
@@ -409,7 +409,7 @@ fn refusals(w: &World) -> Vec<Value> {
 }
 
 #[test]
-fn the_answer_to_a_late_cancel_does_not_meet_the_id_when_it_is_used_again() {
+fn a_late_cancels_answer_does_not_meet_a_reused_id() {
     let deposit = r#""command":"deposit","order_id":"x","amount":1"#;
     let too_much = r#""order_id":"x","symbol":"AAPL","quantity":1000000,"order_type":"buy""#;
     let rests = r#""order_id":"x","symbol":"AAPL","quantity":5,"order_type":"buy","type":"limit","limit_price":187"#;
@@ -532,7 +532,7 @@ fn what_was_taken_back_is_remembered() {
 }
 
 #[test]
-fn a_repeated_deposit_is_filled_once_and_a_rejected_change_stays_rejected() {
+fn a_repeated_deposit_counts_once_and_rejected_stays_rejected() {
     let mut w = World::ready(RoleSettings {
         opening_cash_e4: 0,
         ..Default::default()

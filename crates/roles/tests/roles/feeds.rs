@@ -29,7 +29,7 @@ fn trades_at(w: &mut World, id: &str) -> String {
 /// Yesterday's session ended at 900000, or with one wrong number; today's begins at 1. Regression:
 /// all its ticks were ignored without a report.
 #[test]
-fn the_next_session_counts_and_by_the_rules_of_before_it_does_not() {
+fn the_next_session_counts_but_not_by_the_earlier_rules() {
     for last in ["900000", "9223372036854775807"] {
         for (rules, due) in [
             (RoleSettings::default().rules, "1500000"),
@@ -55,7 +55,7 @@ fn the_next_session_counts_and_by_the_rules_of_before_it_does_not() {
 /// A feed restarts in the middle of the day. Its ticks count after half a minute; until then one
 /// report is made.
 #[test]
-fn a_feed_that_starts_again_is_late_for_half_a_minute_and_that_is_told() {
+fn a_restarted_feed_is_late_for_half_a_minute_and_is_told() {
     let mut w = World::ready(RoleSettings::default());
     tick(&mut w, "101", r#""seq":900000"#);
     let mut counted_after = None;

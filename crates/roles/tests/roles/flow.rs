@@ -358,7 +358,7 @@ fn many_partitions_keep_users_apart_and_orders_in_order() {
 /// Regression: after 100 bought in two parts, the notification only said "Order b1 is filled:
 /// bought 40 ABC at 101.00 USD".
 #[test]
-fn a_notification_says_what_must_be_known_without_those_before_it() {
+fn a_notification_is_complete_without_those_before_it() {
     let mut w = World::ready(RoleSettings::default());
     w.append(
         topics::INSTRUMENTS,

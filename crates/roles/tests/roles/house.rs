@@ -148,7 +148,7 @@ fn post_only_does_not_take_from_the_house() {
 }
 
 #[test]
-fn users_at_the_same_price_come_first_and_ones_own_order_behind_the_house_is_nobody() {
+fn users_at_the_same_price_come_before_the_house() {
     let mut w = quoted(r#","half_spread_bps":100"#, RoleSettings::default());
     w.order("s", "stock", "AAPL", "100", "buy");
     w.order("u", "stock", "AAPL", "100", "buy");
@@ -236,7 +236,7 @@ fn house_max_bounds_what_one_order_is_given() {
 
 /// Regression: a limit order was never filled, although the market went through its limit.
 #[test]
-fn what_rests_is_filled_at_its_own_price_when_the_quote_reaches_it() {
+fn resting_orders_fill_at_their_price_when_a_quote_reaches_it() {
     let mut w = at_100();
     w.order("s", "stock", "AAPL", "30", "buy");
     w.limit("u", "1", "AAPL", 10, "buy", "99", "");

@@ -138,7 +138,7 @@ fn nothing_trades_that_has_not_ended_yet() {
 }
 
 #[test]
-fn neither_does_the_house_trade_with_them_nor_what_was_on_its_way() {
+fn neither_the_house_nor_orders_on_their_way_trade_with_them() {
     let mut w = floor(RoleSettings::default());
     w.list("AAPL", r#"{"symbol":"AAPL"}"#);
     w.limit("u", "rests", "AAPL", 1, "buy", "99", "");

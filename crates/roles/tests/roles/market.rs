@@ -135,7 +135,7 @@ fn x2_ioc_fills_what_it_can() {
 }
 
 #[test]
-fn x3_price_then_time_and_a_partly_filled_head_keeps_its_place_also_after_a_restart() {
+fn x3_price_then_time_and_a_part_filled_head_keeps_its_place() {
     for restart in [false, true] {
         let mut w = floor(RoleSettings::default());
         w.order("t", "0", "AAPL", "1", "buy");
@@ -281,7 +281,7 @@ fn x5_replaced_to_what_has_traded_is_filled() {
 }
 
 #[test]
-fn replacements_reserve_the_difference_and_lose_or_keep_their_place() {
+fn replacements_reserve_the_difference_and_lose_or_keep_place() {
     let mut w = floor(RoleSettings::default());
     w.limit("b", "1", "AAPL", 10, "buy", "99", "");
     w.limit("c", "1", "AAPL", 10, "buy", "99", "");
@@ -619,7 +619,7 @@ fn x8_day_orders_end_at_midnight_also_when_nobody_was_there() {
 }
 
 #[test]
-fn an_expired_order_does_not_trade_even_before_the_clock_has_come() {
+fn an_expired_order_does_not_trade_before_the_clock_comes() {
     let mut w = floor(RoleSettings::default());
     w.limit(
         "s",
@@ -698,7 +698,7 @@ fn stops_wait_fire_and_are_refused_when_they_would_fire_at_once() {
 }
 
 #[test]
-fn a_fill_at_the_old_limit_before_a_change_to_a_lower_one_leaves_enough() {
+fn a_fill_at_the_old_limit_before_a_lower_one_leaves_enough() {
     let mut w = floor(RoleSettings::default());
     w.limit("b", "1", "AAPL", 10, "buy", "100", "");
     w.pump();
@@ -736,7 +736,7 @@ fn a_fill_at_the_old_limit_before_a_change_to_a_lower_one_leaves_enough() {
 }
 
 #[test]
-fn a_refused_change_of_a_sell_after_the_price_rose_leaves_what_it_needs() {
+fn a_refused_change_of_a_sell_after_a_rise_keeps_its_hold() {
     let mut w = floor(RoleSettings::default());
     w.limit("b", "1", "AAPL", 16, "buy", "99.4", "");
     w.limit("s", "1", "AAPL", 19, "sell", "100", r#""post_only":true"#);

@@ -141,7 +141,7 @@ fn orders_that_came_after_the_command_stay() {
 
 /// The later orders are behind the continuation of the mass cancel, and are many more than a part.
 #[test]
-fn a_user_who_goes_on_trading_neither_stops_it_nor_makes_it_look_at_everything() {
+fn a_user_who_goes_on_trading_does_not_stop_the_ending() {
     let mut w = floor(in_parts_of(3));
     rest(&mut w, "b", 0..4);
     w.pump();

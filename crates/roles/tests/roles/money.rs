@@ -272,7 +272,7 @@ fn m6_identical_ticks_both_count() {
 
 /// Regression: a take-profit order and a deep bid were refused, and their ids were used up.
 #[test]
-fn limits_may_wait_far_from_the_market_unless_a_band_says_how_far() {
+fn limits_may_wait_far_from_the_market_unless_a_band_forbids() {
     let reasons = |listing: &str, rules: u64| -> Vec<String> {
         let mut w = floor(RoleSettings {
             rules,

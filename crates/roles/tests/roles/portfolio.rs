@@ -312,7 +312,7 @@ fn compacted(all: &[Stored], cut: usize, tombstones: bool) -> Vec<&Stored> {
 }
 
 #[test]
-fn a_portfolio_of_25000_positions_goes_on_and_an_event_writes_what_it_changed() {
+fn an_event_in_25000_positions_writes_only_what_it_changed() {
     const POSITIONS: usize = 25_000;
     let mut w = World::new(2, RoleSettings::default());
     let user = "u".repeat(64);
@@ -529,7 +529,7 @@ fn crossings(seed: u64) {
 }
 
 #[test]
-fn readers_are_right_whenever_a_portfolio_goes_apart_or_comes_together() {
+fn readers_are_right_while_a_portfolio_splits_or_joins() {
     let seeds = std::env::var("PORTFOLIO_SEEDS")
         .map_or(2, |n| n.parse().expect("PORTFOLIO_SEEDS is a number"));
     (1..=seeds).for_each(crossings);
@@ -537,7 +537,7 @@ fn readers_are_right_whenever_a_portfolio_goes_apart_or_comes_together() {
 
 /// A user of version 2 whose many positions barely fitted into one record.
 #[test]
-fn what_version_2_kept_in_one_record_moves_in_parts_and_is_right_on_the_way() {
+fn one_record_of_version_2_moves_in_parts_and_stays_right() {
     const POSITIONS: usize = 9_000;
     let symbol = |n: usize| format!("{n:064}");
     let mut trader = Trader::new("u");

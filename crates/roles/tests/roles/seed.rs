@@ -293,7 +293,7 @@ fn s5_cold_start() {
 }
 
 #[test]
-fn ticks_that_are_deleted_while_they_are_read_are_asked_for_again() {
+fn ticks_deleted_while_they_are_read_are_asked_for_again() {
     let orders = factory(
         Role::Orders,
         RoleSettings::default(),
@@ -340,7 +340,7 @@ fn ticks_that_are_deleted_while_they_are_read_are_asked_for_again() {
 /// transaction. The ticks counted as handled without their prices. Orders were then refused for
 /// lack of a price that was in the log.
 #[test]
-fn prices_told_in_a_transaction_that_is_still_being_finished_are_waited_for() {
+fn prices_of_an_unfinished_transaction_are_waited_for() {
     let ticks = [
         r#"{"symbol":"AAPL","price":1}"#,
         r#"{"symbol":"AAPL","price":2}"#,
@@ -365,7 +365,7 @@ fn prices_told_in_a_transaction_that_is_still_being_finished_are_waited_for() {
 /// Brokers forget the offsets of a group that was away for a week. All old ticks would then be read
 /// again.
 #[test]
-fn ticks_that_trading_has_handled_are_not_read_again_when_its_offsets_are_forgotten() {
+fn handled_ticks_are_not_read_again_if_offsets_are_forgotten() {
     let table = topics::table("t-");
     let at = |topic| TopicPartition::new(topic, 0);
     let seeded = |last: Option<&[u8]>| {

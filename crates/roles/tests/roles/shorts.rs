@@ -67,7 +67,7 @@ fn outcome(w: &World) -> String {
 /// Regression: the whole proceeds could be withdrawn, no account bore the loss, and not one share
 /// could be bought back.
 #[test]
-fn proceeds_stay_and_losses_are_marked_and_a_short_position_can_be_closed() {
+fn proceeds_stay_losses_are_marked_and_shorts_can_close() {
     let mut w = now("");
     w.order("u", "1", "AAPL", "9000", "sell");
     w.pump();
@@ -284,7 +284,7 @@ fn by_the_rules_of_before_the_price_at_the_collar_is_held() {
 /// Regression: a replace that the book refused left the order with less than its new terms needed,
 /// and the task stopped for good.
 #[test]
-fn without_a_margin_a_change_that_is_refused_leaves_the_order_as_it_was() {
+fn a_refused_change_without_a_margin_leaves_the_order() {
     let mut w = now(r#","short_margin_bps":0,"house":false"#);
     w.limit("friend", "bid", "AAPL", 5, "buy", "99", "");
     w.limit("u", "1", "AAPL", 10, "sell", "101", r#""post_only":true"#);

@@ -68,7 +68,7 @@ fn a_stop_loss_is_filled_in_a_gap() {
 }
 
 #[test]
-fn a_buy_that_the_market_has_passed_rests_at_what_it_has_cash_for() {
+fn a_buy_that_the_market_passed_rests_at_what_cash_allows() {
     for restart in [false, true] {
         let mut w = at_100("", RoleSettings::default());
         w.stop("u", "s", "AAPL", 10, "buy", "105");
@@ -118,7 +118,7 @@ fn a_buy_that_the_market_has_passed_rests_at_what_it_has_cash_for() {
 }
 
 #[test]
-fn a_buy_in_a_small_gap_trades_at_once_and_may_be_cancelled_in_a_large_one() {
+fn a_buy_in_a_small_gap_trades_and_in_a_large_one_may_end() {
     let mut w = at_100("", RoleSettings::default());
     for (n, stop) in ["105", "106"].into_iter().enumerate() {
         w.stop("u", &n.to_string(), "AAPL", 1, "buy", stop);

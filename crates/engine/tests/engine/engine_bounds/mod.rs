@@ -135,7 +135,7 @@ fn a_journal_takes_as_many_records_as_it_needs() {
 /// A log that is too slow for more than a fixed number of records. The same batch would be retried
 /// for ever.
 #[test]
-fn a_transaction_that_was_late_comes_back_smaller_until_one_fits() {
+fn a_late_transaction_comes_back_smaller_until_one_fits() {
     for told in [true, false] {
         let world = World::new(move |tx, _| {
             let of = tx.outputs.len();

@@ -224,7 +224,7 @@ fn close(s: &mut PortfolioState, symbol: &str, rows: &mut Store) {
 }
 
 #[test]
-fn a_portfolio_goes_apart_above_256_positions_and_comes_together_at_128() {
+fn a_portfolio_splits_above_256_positions_and_joins_at_128() {
     let name = |n: usize| format!("{n:04}");
     let mut s = PortfolioState::new("u");
     let mut store = Store::default();
@@ -290,7 +290,7 @@ fn a_portfolio_goes_apart_above_256_positions_and_comes_together_at_128() {
 }
 
 #[test]
-fn what_an_older_version_kept_whole_moves_in_parts_and_nothing_is_lost_on_the_way() {
+fn state_of_an_older_version_moves_in_parts_without_loss() {
     let mut s = PortfolioState::new("u");
     let mut store = Store::default();
     s.portfolio.positions = (0..1_200)
@@ -330,7 +330,7 @@ fn what_an_older_version_kept_whole_moves_in_parts_and_nothing_is_lost_on_the_wa
 
 /// A published portfolio omits zero positions, in rows or in the record.
 #[test]
-fn a_position_of_nothing_that_sells_hold_is_a_row_and_is_not_counted() {
+fn an_empty_position_held_by_sells_is_a_row_and_is_not_counted() {
     let mut s = PortfolioState::new("u");
     let mut store = Store::default();
     (0..300).for_each(|n| buy(&mut s, &format!("{n:04}"), &mut store));
