@@ -17,6 +17,7 @@ mod cli_embedded;
 mod crash_points_embedded;
 mod doors;
 mod evidence;
+mod gateway_orders;
 mod golden;
 mod log_local;
 mod log_local_churn;
