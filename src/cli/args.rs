@@ -502,10 +502,15 @@ pub struct Publish {
     pub symbol_column: Option<String>,
     /// Name of the column with the time: a number since 1970 (s, ms, us or ns), or a time with its
     /// zone (2026-01-31T09:30:00Z)
-    #[arg(long, default_value = "timestamp", value_name = "NAME")]
+    #[arg(
+        long,
+        default_value = "timestamp",
+        value_name = "NAME",
+        requires = "file"
+    )]
     pub time_column: String,
     /// Name of the column with the price
-    #[arg(long, default_value = "price", value_name = "NAME")]
+    #[arg(long, default_value = "price", value_name = "NAME", requires = "file")]
     pub price_column: String,
     /// Speed of the file's clock: 2 publishes an hour in half an hour; max: as fast as possible
     #[arg(long, default_value = "1", value_name = "FACTOR", requires = "file")]

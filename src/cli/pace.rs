@@ -35,15 +35,23 @@ impl Speed {
     }
 }
 
-/// Sleeps until `due` after `began`, in short steps, so that a stop is seen soon.
-pub(super) fn wait_until(began: Instant, due: Duration, stop: &std::sync::atomic::AtomicBool) {
+/// Sleeps until `due` after `began`, in short steps, so that a stop is seen soon. Returns false if a
+/// stop came first: then the step is not due, and must not be taken.
+#[must_use]
+pub(super) fn wait_until(
+    began: Instant,
+    due: Duration,
+    stop: &std::sync::atomic::AtomicBool,
+) -> bool {
     while let Some(left) = due.checked_sub(began.elapsed()).filter(|d| !d.is_zero()) {
         if stop.load(std::sync::atomic::Ordering::Relaxed) {
-            return;
+            return false;
         }
 
         std::thread::sleep(left.min(Duration::from_millis(100)));
     }
+
+    true
 }
 
 /// Microseconds of a timestamp whose unit follows from its size.
@@ -60,6 +68,14 @@ pub(super) fn timestamp_us(t: i64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_is_not_due_after_a_stop() {
+        let stop = std::sync::atomic::AtomicBool::new(true);
+        let began = Instant::now();
+        assert!(!wait_until(began, Duration::from_secs(60), &stop));
+        assert!(wait_until(began, Duration::ZERO, &stop));
+    }
 
     #[test]
     fn speeds_and_units() {

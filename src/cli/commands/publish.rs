@@ -60,10 +60,16 @@ pub(crate) fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
         (_, 0) => Err(Failure::failed(format!(
             "{skipped} rows were skipped; see the lines above"
         ))),
-        _ => Err(Failure::failed(format!(
-            "{skipped} rows were skipped, and {refused} of the prices that were published are dead letters (INVALID_PRICE); see the lines above. --round \
-             rounds prices that are too fine"
-        ))),
+        _ => {
+            let skipped = match skipped {
+                0 => String::new(),
+                n => format!("{n} rows were skipped, and "),
+            };
+            Err(Failure::failed(format!(
+                "{skipped}{refused} of the prices that were published are dead letters (INVALID_PRICE); see the lines above. --round rounds prices that \
+                 are too fine"
+            )))
+        }
     }
 }
 
@@ -76,8 +82,10 @@ fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<u64, 
     let began = Instant::now();
     let mut n = 0;
     while n < count && !stop.load(Ordering::Relaxed) {
-        if let Some(us) = n.saturating_mul(1_000_000).checked_div(publish.rate) {
-            pace::wait_until(began, Duration::from_micros(us), stop);
+        if let Some(us) = n.saturating_mul(1_000_000).checked_div(publish.rate)
+            && !pace::wait_until(began, Duration::from_micros(us), stop)
+        {
+            break;
         }
 
         if let Some((symbol, price_e4)) = prices.tick() {
@@ -135,13 +143,6 @@ fn replay(
     let mut progress = JobProgress::new("replaying", bytes);
     let mut tally = PublishTally::default();
     let mut complaints = 0;
-    let mut complain = |line: u64, what: String| {
-        complaints += 1;
-        if complaints <= COMPLAINTS_MAX {
-            output::note(format_args!("line {line}: {}", shown::one_line(&what)));
-        }
-    };
-
     let began = Instant::now();
     let mut first_us = None;
     while tally.published < publish.count.unwrap_or(u64::MAX) && !stop.load(Ordering::Relaxed) {
@@ -153,17 +154,21 @@ fn replay(
             Err(why) => Err(why.clone()),
         };
 
-        let sent = read.and_then(|tick| {
-            let us = pace::timestamp_us(tick.time).ok_or("its time is before 1970")?;
-
-            // A feed's clock may step back; a late tick is due at once.
-            let since = us.saturating_sub(*first_us.get_or_insert(us)).max(0);
-            pace::wait_until(began, speed.due(since.unsigned_abs()), stop);
-            Ok(tick)
+        let timed = read.and_then(|tick| match pace::timestamp_us(tick.time) {
+            Some(us) => Ok((tick, us)),
+            None => Err("its time is before 1970".into()),
         });
 
-        let sent = match sent {
-            Ok(tick) => send(&mut ticks, &tick)?,
+        let sent = match timed {
+            Ok((tick, us)) => {
+                // A feed's clock may step back; a late tick is due at once.
+                let since = us.saturating_sub(*first_us.get_or_insert(us)).max(0);
+                if !pace::wait_until(began, speed.due(since.unsigned_abs()), stop) {
+                    break;
+                }
+
+                send(&mut ticks, &tick)?
+            }
             Err(why) => Err(why),
         };
 
@@ -172,19 +177,34 @@ fn replay(
                 tally.published += 1;
                 if let Some(fault) = fault {
                     tally.refused += 1;
-                    complain(row.line, fault);
+                    complain(&mut complaints, row.line, &fault);
                 }
             }
             Err(why) => {
                 tally.skipped += 1;
-                complain(row.line, format!("skipped: {why}"));
+                complain(&mut complaints, row.line, &format!("skipped: {why}"));
             }
         }
     }
 
     ticks.flush(FLUSH)?;
     progress.finish();
+    if complaints > COMPLAINTS_MAX {
+        let more = complaints - COMPLAINTS_MAX;
+        output::note(format_args!(
+            "{more} more rows have faults; they are not shown"
+        ));
+    }
+
     Ok(tally)
+}
+
+/// Tells what is wrong with a row, if not too many rows were told of.
+fn complain(complaints: &mut u64, line: u64, what: &str) {
+    *complaints += 1;
+    if *complaints <= COMPLAINTS_MAX {
+        output::note(format_args!("line {line}: {}", shown::one_line(what)));
+    }
 }
 
 /// Publishes a tick. Returns the complaint about a published price, or the reason for which the

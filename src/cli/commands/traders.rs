@@ -55,8 +55,10 @@ pub(crate) fn run(config: &Config, typed: &args::TradersArgs) -> Result<(), Fail
     let began = Instant::now();
     let mut sent = 0_u64;
     while sent < typed.orders.unwrap_or(u64::MAX) && !stop.load(Ordering::Relaxed) {
-        if let Some(us) = sent.saturating_mul(1_000_000).checked_div(typed.rate) {
-            pace::wait_until(began, Duration::from_micros(us), &stop);
+        if let Some(us) = sent.saturating_mul(1_000_000).checked_div(typed.rate)
+            && !pace::wait_until(began, Duration::from_micros(us), &stop)
+        {
+            break;
         }
 
         let Some(o) = traders.order() else { break };
