@@ -101,7 +101,7 @@ impl Table {
             .find_map(|(i, name)| (!name.is_empty() && header[..i].contains(name)).then_some(name))
         {
             return Err(TableError::Unfit(format!(
-                "two columns are called `{twice}`"
+                "two columns are named `{twice}`"
             )));
         }
 
@@ -381,7 +381,7 @@ mod tests {
             (b"s\0y\0m\0", "UTF-16"),
             (b"", "empty"),
             (b"\n \n", "empty"),
-            (b"a,b,a\n", "two columns are called `a`"),
+            (b"a,b,a\n", "two columns are named `a`"),
             (b"a,\"b\n1,2\n", "header row cannot be read: a quote"),
         ] {
             let why = read(text).expect_err(part);
