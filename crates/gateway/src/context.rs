@@ -45,6 +45,11 @@ pub struct GatewayContext {
 }
 
 impl GatewayContext {
+    /// True once the history is read, so that every path can be answered.
+    pub fn history_is_read(&self) -> bool {
+        self.feed.is_ready() && (self.orders.is_ready() || self.orders.is_off())
+    }
+
     /// Resolves when the gateway is asked to stop.
     pub(crate) async fn stopping(&self) {
         // The sender lives as long as the gateway runs. A dropped sender also means stop.

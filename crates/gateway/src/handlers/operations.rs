@@ -14,8 +14,7 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// `/healthz`.
 pub(crate) fn health(gateway: &GatewayContext) -> Response<Body> {
-    let orders = &gateway.orders;
-    if gateway.feed.is_ready() && (orders.is_ready() || orders.is_off()) {
+    if gateway.history_is_read() {
         json_response(StatusCode::OK, &json!({ "status": "ok" }))
     } else {
         json_response(

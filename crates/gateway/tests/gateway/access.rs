@@ -41,6 +41,7 @@ async fn a_token_opens_its_user_and_an_admins_opens_all() {
     let (file, tokens) = tokens(&["501", "502", ADMIN]);
     let access = AccessControl::with_file(file.path()).expect("a good file");
     let running = world.gateway_with(access, settings()).await;
+    until("ready", || running.gateway.history_is_read()).await;
     let at = running.address;
     let status = async |path: &str, token: Option<&str>| {
         let headers: Vec<_> = token.iter().map(|t| ("authorization", *t)).collect();
@@ -196,7 +197,7 @@ async fn forwarded_requests_are_answered_with_tokens_or_if_told() {
     ];
     for (access, want) in kinds {
         let running = world.gateway_with(access, settings()).await;
-        until("ready", || running.gateway.feed.is_ready()).await;
+        until("ready", || running.gateway.history_is_read()).await;
         for header in of_proxies {
             let (status, body) = ask(
                 running.address,
@@ -211,7 +212,7 @@ async fn forwarded_requests_are_answered_with_tokens_or_if_told() {
             assert!(status == 200 || body["error"] == "PASSED_ON", "{body}");
         }
 
-        crate::support::until("ready", || running.gateway.feed.is_ready()).await;
+        crate::support::until("ready", || running.gateway.history_is_read()).await;
         assert_eq!(
             ask(running.address, Method::GET, "/healthz", &of_proxies, "")
                 .await
@@ -232,7 +233,7 @@ async fn methods_and_spellings() {
     world.tell(["501"]);
     let running = world.gateway(settings()).await;
     let at = running.address;
-    crate::support::until("ready", || running.gateway.feed.is_ready()).await;
+    crate::support::until("ready", || running.gateway.history_is_read()).await;
     let hook = r#"{"url":"https://example.com/"}"#;
     assert!(
         [200, 201].contains(
@@ -451,7 +452,7 @@ async fn more_connections_than_allowed_are_told_to_come_back() {
             ..settings()
         })
         .await;
-    crate::support::until("ready", || running.gateway.feed.is_ready()).await;
+    crate::support::until("ready", || running.gateway.history_is_read()).await;
     let a = Sse::after(running.address, "501", 0).await;
     let _b = Sse::after(running.address, "502", 0).await;
     let (status, full) = ask(running.address, Method::GET, "/healthz", &[], "").await;

@@ -96,7 +96,7 @@ async fn a_position_that_never_was_is_corrected() {
     let world = World::new();
     world.tell(["501"; 3]);
     let running = world.gateway(settings()).await;
-    until("ready", || running.gateway.feed.is_ready()).await;
+    until("ready", || running.gateway.history_is_read()).await;
     let mut sse = Sse::after(running.address, "501", 900).await;
     assert_eq!(sse.next().await.expect("hello").event, "hello");
     let gone = sse.next().await.expect("an event");

@@ -149,7 +149,7 @@ async fn log_without_an_answer_leaves_the_outcome_unknown() {
     let takes = Arc::new(AtomicBool::new(false));
     let running = hindered(&world, &takes, true).await;
     let at = running.address;
-    until("the history is read", || running.gateway.feed.is_ready()).await;
+    until("the history is read", || running.gateway.history_is_read()).await;
     let path = "/v1/users/501/orders?wait=none";
     let key = [("idempotency-key", "o-1")];
 
@@ -177,7 +177,7 @@ async fn gateway_that_may_not_read_events_serves_the_rest() {
     world.tell(["501"]);
     let running = hindered(&world, &Arc::default(), false).await;
     let at = running.address;
-    until("the history is read", || running.gateway.feed.is_ready()).await;
+    until("the history is read", || running.gateway.history_is_read()).await;
     let health = async || ask(at, Method::GET, "/healthz", &[], "").await.0;
     while health().await != 200 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -236,6 +236,7 @@ async fn tokens_and_addresses_have_a_rate() {
     };
     let running = world.gateway_with(access(), of_addresses).await;
     let at = running.address;
+    until("ready", || running.gateway.history_is_read()).await;
     let mut seen = Vec::new();
     for _ in 0..20 {
         let answer = request(at, Method::GET, "/v1/users/501/trades", &[], "").await;

@@ -24,7 +24,7 @@ fn quick() -> GatewaySettings {
 }
 
 async fn register(running: &RunningGateway, user: &str, id: &str, wish: Value) -> Value {
-    until("ready", || running.gateway.feed.is_ready()).await;
+    until("ready", || running.gateway.history_is_read()).await;
     let path = format!("/v1/users/{user}/webhooks/{id}");
     let (status, answer) = ask(running.address, Method::PUT, &path, &[], &wish.to_string()).await;
     assert!(status == 201 || status == 200, "{status} {answer}");
@@ -582,7 +582,7 @@ async fn n2_a_gone_endpoint_is_disabled_until_it_is_put_again() {
     // Another gateway sends none either, until the user enables the endpoint. Delivery then
     // continues at the old position.
     let running = world.gateway(quick()).await;
-    until("ready", || running.gateway.feed.is_ready()).await;
+    until("ready", || running.gateway.history_is_read()).await;
 
     // As above: nothing may come in this time.
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -747,7 +747,7 @@ async fn endpoints_are_listed_changed_removed_and_bad_ones_refused() {
         })
         .await;
     let at = running.address;
-    until("ready", || running.gateway.feed.is_ready()).await;
+    until("ready", || running.gateway.history_is_read()).await;
     let put = async |id: &str, wish: Value| {
         ask(
             at,
@@ -857,7 +857,7 @@ async fn endpoints_are_listed_changed_removed_and_bad_ones_refused() {
 async fn limits_hold_against_requests_at_the_same_time() {
     let world = World::new();
     let running = world.gateway(quick()).await;
-    until("ready", || running.gateway.feed.is_ready()).await;
+    until("ready", || running.gateway.history_is_read()).await;
     let at = running.address;
     let accepted = async |what: &str, wish: Value, requests: usize| {
         let put = |n: usize| {

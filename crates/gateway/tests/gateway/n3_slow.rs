@@ -173,7 +173,7 @@ async fn n3_memory_is_bounded_whatever_clients_do() {
         .await;
 
     let running_at = running.address;
-    until("ready", || running.gateway.feed.is_ready()).await;
+    until("ready", || running.gateway.history_is_read()).await;
     let before = resident_kib();
     let mut all = Vec::new();
     for _ in 0..300 {

@@ -209,7 +209,7 @@ pub async fn old_user(world: &World, user: &str, settings: GatewaySettings) -> R
             ..settings
         })
         .await;
-    until("ready", || running.gateway.feed.is_ready()).await;
+    until("ready", || running.gateway.history_is_read()).await;
     assert_eq!(running.gateway.feed.latest(user), None);
     running
 }
