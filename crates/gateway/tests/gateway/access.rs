@@ -328,7 +328,7 @@ async fn wrong_requests_are_explained() {
     let at = running.address;
     for (method, path, status, part) in [
         (Method::GET, "/", 404, "/v1/users/{user}/notifications"),
-        (Method::GET, "/v1/users/501/orders", 404, "portfolio"),
+        (Method::GET, "/v1/users/501/order", 404, "portfolio"),
         (Method::GET, "/v1/users//notifications", 400, "user"),
         (Method::POST, "/v1/users/501/notifications", 405, "GET"),
         (

@@ -207,7 +207,8 @@ async fn records_that_are_no_notifications_do_no_harm() {
 async fn the_snapshot_is_the_latest_portfolio() {
     let world = World::new();
     let portfolio = |seq: u64| {
-        let p = serde_json::json!({"user_id": "501", "user_seq": seq, "cash_available_e4": 10_000, "positions": {"AAPL": {"cost_basis_e4": 5}}});
+        let p = serde_json::json!({"user_id": "501", "user_seq": seq, "cash_available_e4": 10_000, "cash_reserved_e4": 0, "realised_e4": 0, "fees_e4": 0,
+            "positions": {"AAPL": {"quantity": 1, "reserved": 0, "cost_basis_e4": 5}}});
         rmp_serde::to_vec_named(&p).expect("encodes")
     };
 
