@@ -1,5 +1,6 @@
 //! `publish`: publishes ticks of a random walk, or of a file.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ pub(crate) fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
             published: walk(log, publish, &stop)?,
             ..PublishTally::default()
         },
-        Some(_) => replay(log, publish, speed, &stop)?,
+        Some(file) => replay(log, file, publish, speed, &stop)?,
     };
 
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -128,14 +129,11 @@ struct PublishableTick<'a> {
 
 fn replay(
     log: Arc<dyn Log>,
+    file: &Path,
     publish: &Publish,
     speed: Speed,
     stop: &AtomicBool,
 ) -> Result<PublishTally, Failure> {
-    let file = publish
-        .file
-        .as_deref()
-        .ok_or_else(|| Failure::usage("--file is missing"))?;
     let (source, bytes) = super::instruments::source(file)?;
     let mut table = table::open(source).and_then(Table::new)?;
     let columns = columns(table.header(), publish)?;
