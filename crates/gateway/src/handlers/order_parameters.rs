@@ -23,7 +23,7 @@ const LIMIT_MAX: usize = 500;
 /// The query of a request, each parameter once.
 pub(super) struct OrderQuery(BTreeMap<String, String>);
 
-/// What a client waits for, and how long.
+/// The event that a client waits for, and the longest wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WaitWish {
     /// False: only until the command is in the log.

@@ -9,6 +9,7 @@ use domain::reason::Reason;
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
+use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
 
 use super::order_parameters::{OrderQuery, WaitWish, idempotency_key};
@@ -205,9 +206,12 @@ impl OrderRequest<'_> {
             (Some(order), _) => order.as_json(self.user),
             (None, Some(id)) => json!({ "order_id": id, "user_id": self.user }),
             (None, None) => {
-                let open = self.gateway.orders.open_ids(self.user, None);
+                // A user may have thousands of open orders: look each up in a set.
+                let still: FxHashSet<_> = (self.gateway.orders.open_ids(self.user, None))
+                    .into_iter()
+                    .collect();
                 let (open, ended): (Vec<_>, Vec<_>) =
-                    subject.open_before.iter().partition(|id| open.contains(id));
+                    (subject.open_before.iter()).partition(|id| still.contains(*id));
                 json!({ "user_id": self.user, "ended": ended, "open": open })
             }
         };
@@ -262,7 +266,7 @@ impl OrderRequest<'_> {
     }
 }
 
-/// What a response is about.
+/// The subject of a response.
 struct Subject {
     command_id: String,
     order_id: Option<String>,

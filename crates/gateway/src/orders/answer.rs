@@ -1,4 +1,4 @@
-//! What an event means for a command that waits for its answer.
+//! The meaning of an event for a command that waits for its answer.
 
 use domain::reason::Reason;
 use domain::status::Status;
@@ -62,7 +62,7 @@ impl OrderContent {
     }
 }
 
-/// What a waiting command waits for.
+/// The answer that a command waits for.
 #[derive(Clone, Debug)]
 pub(crate) enum AwaitedAnswer {
     NewOrder {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use ports::partitioner;
 use ports::records::Record;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use wire::event::OrderEvent;
@@ -49,7 +49,7 @@ struct RegisteredWaiter {
     number: u64,
     awaited: AwaitedAnswer,
     /// For a mass cancel: the ids that were open at its registration and are open still.
-    open: Vec<String>,
+    open: FxHashSet<String>,
     done: oneshot::Sender<CommandAnswer>,
 }
 
@@ -155,8 +155,10 @@ impl OrderIndex {
         let user: Arc<str> = user.into();
         let (partition, mut part) = self.part(&user);
         let open = match (&awaited, part.users.get(&user)) {
-            (AwaitedAnswer::MassCancel { .. }, Some(orders)) => orders.open_ids(symbol),
-            _ => Vec::new(),
+            (AwaitedAnswer::MassCancel { .. }, Some(orders)) => {
+                orders.open_ids(symbol).into_iter().collect()
+            }
+            _ => FxHashSet::default(),
         };
 
         part.last_waiter += 1;
@@ -294,8 +296,8 @@ impl OrderPartition {
         let ended = e.status.is_some_and(|status| status.is_terminal());
         let mut n = 0;
         while let Some(w) = waiters.get_mut(n) {
-            if ended {
-                w.open.retain(|id| e.order_id != Some(id));
+            if let Some(id) = e.order_id.filter(|_| ended) {
+                w.open.remove(id);
             }
 
             let through = |w: &RegisteredWaiter| match w.awaited {

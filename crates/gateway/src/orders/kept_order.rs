@@ -19,7 +19,7 @@ const ORDER_BYTES: usize = 320;
 /// Approximate overhead of a kept event in memory, in bytes.
 const EVENT_BYTES: usize = 32;
 
-/// What no execution changes. Events of rules before 16 do not have these fields.
+/// The terms of an order that no execution changes. Events of rules before 16 do not have these fields.
 #[derive(Clone, Copy, Debug, Default)]
 struct OrderTerms {
     order_type: Option<OrderType>,

@@ -19,7 +19,7 @@ const TRADES_MAX: usize = 1_000;
 /// Approximate overhead of a trade in memory, in bytes.
 const TRADE_BYTES: usize = 96;
 
-/// What a page of orders has.
+/// The orders that a page shows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OrderFilter {
     /// Open orders, ended orders, or both.
@@ -34,7 +34,7 @@ pub(crate) struct Page {
     pub limit: usize,
 }
 
-/// What may leave memory.
+/// An entry that may leave memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Evictable {
     EndedOrder,

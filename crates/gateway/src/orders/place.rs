@@ -16,7 +16,7 @@ use super::command_draft::CommandDraft;
 use crate::context::GatewayContext;
 use crate::writer::{RecordWrite, Writer};
 
-/// What became of a command.
+/// The end of a command, as far as the gateway knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Placed {
     Answered(CommandAnswer),
